@@ -1,0 +1,24 @@
+# Warnings, sanitizers, ccache and mold.
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_compile_options(-Wthread-safety -Werror=thread-safety -Wno-unknown-warning-option)
+else()
+  # GCC 12 reports these inside libstdc++ and Abseil at -O2 for code that is right.
+  add_compile_options(-Wno-maybe-uninitialized -Wno-restrict -Wno-missing-field-initializers)
+endif()
+
+if(SIBYL_SANITIZE)
+  add_compile_options(-fsanitize=${SIBYL_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${SIBYL_SANITIZE})
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+endif()
+
+find_program(MOLD mold)
+if(MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()

@@ -1,0 +1,18 @@
+find_package(Threads REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(CURL REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(GTest CONFIG REQUIRED)
+find_package(benchmark CONFIG REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(LZ4 REQUIRED IMPORTED_TARGET liblz4)
+
+# One Python runs the comparisons of the tests; its site-packages hold the nle and torch wheels.
+file(GLOB SIBYL_SITE_PACKAGES LIST_DIRECTORIES true ${SIBYL_PYTHON}/lib/python3*/site-packages)
+list(GET SIBYL_SITE_PACKAGES 0 SIBYL_SITE_PACKAGES)
+set(SIBYL_NLE ${SIBYL_SITE_PACKAGES}/nle)

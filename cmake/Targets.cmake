@@ -1,0 +1,53 @@
+# sibyl_library(NAME [TORCH] SOURCES ... [DEPS ...]): a static library; includes are from the repository's root.
+function(sibyl_library name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name} PUBLIC ${arg_DEPS})
+  if(arg_TORCH)
+    target_link_libraries(${name} PUBLIC sibyl::torch)
+    sibyl_use_torch_pch(${name})
+  endif()
+endfunction()
+
+# sibyl_binary(NAME [TORCH] SOURCES ... [DEPS ...])
+function(sibyl_binary name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${arg_DEPS})
+  if(arg_TORCH)
+    target_link_libraries(${name} PRIVATE sibyl::torch)
+    sibyl_use_torch_pch(${name})
+  endif()
+endfunction()
+
+# sibyl_test(NAME [TORCH] SOURCES ... [DEPS ...] [TIMEOUT seconds] [NEEDS binaries...]): a GoogleTest program that
+# ctest runs. SIBYL_BIN_DIR, SIBYL_SOURCE_DIR and SIBYL_PYTHON name the built programs, the source tree and the Python
+# that holds the packages that environments are compared with.
+function(sibyl_test name)
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;DEPS;NEEDS" ${ARGN})
+  if(arg_TORCH)
+    set(torch TORCH)
+  endif()
+  sibyl_binary(${name} ${torch} SOURCES ${arg_SOURCES} DEPS ${arg_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE
+    SIBYL_BIN_DIR="${CMAKE_BINARY_DIR}/bin" SIBYL_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+    SIBYL_PYTHON="${SIBYL_PYTHON}/bin/python")
+  if(arg_NEEDS)
+    add_dependencies(${name} ${arg_NEEDS})
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT})
+endfunction()
+
+function(sibyl_use_torch_pch name)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${name} PRIVATE -fpch-preprocess)
+  endif()
+  target_precompile_headers(${name} REUSE_FROM sibyl_torch_pch)
+endfunction()

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "environments/family.h"
+
+namespace sibyl::nethack {
+
+EnvironmentFamily Family();
+
+}  // namespace sibyl::nethack
