@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "sibyl/v1/experiment.pb.h"
+
+namespace sibyl {
+
+// Reads a configuration: text format, then overrides ("learner.batch_size=512"; a list is "a,b,c"), then the default
+// of every field that is not set, then a check of every value. Paths of files that the configuration names
+// (rules_file, prompt_file) come back absolute: relative ones are taken from the configuration file's folder, and those
+// of overrides from the working directory.
+// InvalidArgument names the field, the value and the remedy; NotFound the file.
+absl::StatusOr<v1::Experiment> LoadExperiment(const std::string& path, const std::vector<std::string>& overrides);
+
+// The parts of the above, for configurations that are made in memory.
+absl::Status ApplyOverride(const std::string& override, v1::Experiment* experiment);
+void FillDefaults(v1::Experiment* experiment);
+absl::Status Validate(const v1::Experiment& experiment);
+
+// Text format with every field that is set.
+std::string ExperimentText(const v1::Experiment& experiment);
+
+// The first difference that forbids to go on with a run ("reward_model.goal was `a` and is now `b`"), or "" where there
+// is none. Fields that may change between resumes: total_steps, actor.processes, checkpointing, threads, batching
+// waits, device, request limits.
+std::string ResumeDifference(const v1::Experiment& was, const v1::Experiment& is);
+
+// Environments that all actors play together.
+inline int TotalEnvironments(const v1::Experiment& experiment) {
+  return static_cast<int>(experiment.actor().processes() * experiment.actor().environments());
+}
+
+// Unrolls of a training batch.
+inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
+  return static_cast<int>(learner.batch_size() / learner.unroll_length());
+}
+
+// Unroll slots without which training could stop for ever: one being filled by each environment, and two batches.
+inline int UnrollSlotsNeeded(const v1::LearnerConfig& learner, int environments) {
+  return environments + 2 * UnrollsPerBatch(learner);
+}
+
+}  // namespace sibyl

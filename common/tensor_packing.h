@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "sibyl/v1/tensor.pb.h"
+
+namespace sibyl {
+
+// Packs the observations of one group, batch after batch, for one direction of one stream. One thread at a time.
+//
+// With PACKING_CODEC_XOR_LZ4 both ends remember the previous batch, so every batch that was packed must be unpacked, in
+// order, by one unpacker. Few bytes change between two steps, so what is left is nearly all zeros.
+class ObservationPacker {
+ public:
+  explicit ObservationPacker(v1::PackingCodec codec) : codec_(codec) {}
+
+  // `bytes` holds `rows` observations one after another.
+  void Pack(absl::string_view bytes, int rows, v1::PackedObservations* packed);
+
+ private:
+  const v1::PackingCodec codec_;
+  std::string previous_, delta_;
+};
+
+class ObservationUnpacker {
+ public:
+  // The bytes of the batch, `rows * observation_bytes` long; valid until the next call.
+  // InvalidArgument when `packed` is not that many bytes or damaged; the unpacker is then of no more use.
+  absl::Status Unpack(const v1::PackedObservations& packed, size_t observation_bytes, absl::string_view* bytes);
+
+ private:
+  std::string previous_, unpacked_;
+};
+
+}  // namespace sibyl
