@@ -4,6 +4,18 @@
 
 #include <string>
 
+#include "absl/strings/string_view.h"
+
+#ifndef ABSL_USES_STD_STRING_VIEW
+// Abseil built for C++14 has a string_view of its own.
+template <>
+struct fmt::formatter<absl::string_view> : fmt::formatter<fmt::string_view> {
+  auto format(absl::string_view text, fmt::format_context& context) const {
+    return fmt::formatter<fmt::string_view>::format({text.data(), text.size()}, context);
+  }
+};
+#endif
+
 namespace sibyl {
 
 // Sets up logging for a process: lines on standard error as "time level [process] text", flushed at each line.
