@@ -60,6 +60,12 @@ class Environment {
 struct EnvironmentOptions {
   // Steps after which an episode is truncated; 0: the environment's own limit.
   uint32_t max_episode_steps = 0;
+  // Every array the environment's Python package gives, for `sibyl rollout` and comparisons; default: only those that
+  // a policy reads. Environments whose package gives no more than that ignore it.
+  bool all_arrays = false;
+  // Takes from the system's clock what the Python package takes from it (NetHack names shopkeepers, fills ant holes and
+  // prices glass by it), for comparisons; default: from the seed, as Reset promises.
+  bool system_clock = false;
 };
 
 }  // namespace sibyl

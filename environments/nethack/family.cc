@@ -1,13 +1,170 @@
 #include "environments/nethack/family.h"
 
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/status_macros.h"
+#include "common/tensor_spec.h"
+#include "environments/nethack/figures.h"
+#include "environments/nethack/game.h"
+#include "environments/nethack/tasks.h"
+
 namespace sibyl::nethack {
+namespace {
+
+constexpr char kPrefix[] = "nethack/";
+
+// What a policy reads.
+constexpr const char* kPolicyArrays[] = {"chars", "colors", "blstats", "message"};
+
+bool IsPolicyArray(absl::string_view name) {
+  for (const char* array : kPolicyArrays) {
+    if (name == array) return true;
+  }
+  return false;
+}
+
+v1::EnvironmentSpec SpecOf(const Task& task, const EnvironmentOptions& options) {
+  v1::EnvironmentSpec spec;
+  spec.set_name(absl::StrCat(kPrefix, task.name));
+  for (const ArrayInfo& array : AllArrays()) {
+    if (!options.all_arrays && !IsPolicyArray(array.name)) continue;
+    *spec.add_observation() = MakeTensorSpec(array.name, array.dtype, array.shape);
+  }
+  for (const Action& action : task.actions) spec.add_actions(action.name);
+  for (const char* figure : kFigureNames) spec.add_figures(figure);
+  spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : task.max_episode_steps);
+  return spec;
+}
+
+std::string HungerWord(int64_t hunger) {
+  constexpr const char* kWords[] = {"satiated", "not hungry", "hungry", "weak", "fainting", "fainted", "starved"};
+  return hunger >= 0 && hunger < int64_t{std::size(kWords)} ? kWords[hunger] : absl::StrCat("hunger ", hunger);
+}
+
+Moment MomentOf(const Game& game) {
+  Moment moment;
+  std::memcpy(moment.blstats, game.observation.blstats, sizeof moment.blstats);
+  moment.in_normal_game = game.observation.in_normal_game != 0;
+  return moment;
+}
+
+class NetHack : public Environment {
+ public:
+  NetHack(const Task& task, v1::EnvironmentSpec spec, std::unique_ptr<Game> game)
+      : task_(task), spec_(std::move(spec)), game_(std::move(game)) {
+    for (const v1::TensorSpec& wanted : spec_.observation()) {
+      for (const ArrayInfo& array : AllArrays()) {
+        if (wanted.name() == array.name) sources_.push_back({Array(*game_, array), Bytes(wanted)});
+      }
+    }
+  }
+
+  const v1::EnvironmentSpec& spec() const override { return spec_; }
+
+  absl::Status Reset(uint64_t seed, ObservationBuffers observation) override {
+    over_ = true;
+    SIBYL_RETURN_IF_ERROR(Start(*game_, seed));
+    over_ = false;
+    steps_ = 0;
+    figures_ = nethack::Figures();
+    Observe(observation);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<StepResult> Step(int action, ObservationBuffers observation) override {
+    if (over_) return absl::FailedPreconditionError("nethack: Step after the end of an episode; call Reset");
+    if (action < 0 || action >= spec_.actions_size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("nethack: action ", action, " is not one of 0 to ", spec_.actions_size() - 1));
+    }
+    const Moment before = now_;
+    Press(*game_, task_.actions[action].key);
+    PressKnownKeys(*game_, /*keep_questions=*/true);
+    ++steps_;
+    const bool ended = game_->observation.done != 0;
+    const bool cut_off = !ended && steps_ >= spec_.max_episode_steps();
+    Observe(observation);
+
+    StepResult result;
+    result.reward = static_cast<float>(task_.reward(before, now_));
+    result.terminated = ended;
+    result.truncated = cut_off;
+    // NLE calls both ends termination.
+    result.package_terminated = ended || cut_off;
+    over_ = ended || cut_off;
+    if (over_) figures_.values[kEndStatus] = ended ? 1 : -1;
+    // After everything is copied: the keys that quit blank what the game shows.
+    if (cut_off) Quit(*game_);
+    return result;
+  }
+
+  absl::string_view Caption() const override { return caption_; }
+
+  std::string Context() const override {
+    const int64_t* blstats = status_.blstats;
+    return absl::StrCat("dungeon level ", blstats[kDepth], ", ", blstats[kGold], " gold, ", blstats[kHp], " of ",
+                        blstats[kMaxHp], " hit points, experience level ", blstats[kLevel], ", ",
+                        HungerWord(blstats[kHunger]));
+  }
+
+  // Score has no goal to reach.
+  bool Success() const override { return false; }
+
+  absl::Span<const double> Figures() const override { return figures_.values; }
+
+ private:
+  struct Source {
+    const char* bytes;
+    size_t size;
+  };
+
+  void Observe(ObservationBuffers observation) {
+    for (size_t i = 0; i < sources_.size(); ++i) {
+      if (observation[i] != nullptr) std::memcpy(observation[i], sources_[i].bytes, sources_[i].size);
+    }
+    now_ = MomentOf(*game_);
+    if (now_.in_normal_game) status_ = now_;
+    Update(figures_, *game_);
+    const absl::string_view message = Message(*game_);
+    caption_.assign(message.data(), message.size());
+  }
+
+  const Task& task_;
+  const v1::EnvironmentSpec spec_;
+  const std::unique_ptr<Game> game_;
+  std::vector<Source> sources_;  // one for each entry of spec_.observation
+  bool over_ = true;
+  uint32_t steps_ = 0;
+  Moment now_;
+  Moment status_;  // the last one with a game in it
+  nethack::Figures figures_;
+  std::string caption_;
+};
+
+const Task& TaskOf(absl::string_view name) { return *FindTask(absl::StripPrefix(name, kPrefix)); }
+
+}  // namespace
 
 EnvironmentFamily Family() {
-  return {"nethack/", [] { return std::vector<std::string>(); },
-          [](absl::string_view, const EnvironmentOptions&) { return v1::EnvironmentSpec(); },
-          [](absl::string_view, const EnvironmentOptions&) -> absl::StatusOr<std::unique_ptr<Environment>> {
-            return absl::UnimplementedError("nethack");
-          }};
+  return {
+      kPrefix,
+      [] {
+        std::vector<std::string> names;
+        for (const Task& task : Tasks()) names.push_back(absl::StrCat(kPrefix, task.name));
+        return names;
+      },
+      [](absl::string_view name, const EnvironmentOptions& options) { return SpecOf(TaskOf(name), options); },
+      [](absl::string_view name, const EnvironmentOptions& options) -> absl::StatusOr<std::unique_ptr<Environment>> {
+        const Task& task = TaskOf(name);
+        v1::EnvironmentSpec spec = SpecOf(task, options);
+        std::vector<std::string> arrays;
+        for (const v1::TensorSpec& array : spec.observation()) arrays.push_back(array.name());
+        SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Game> game, MakeGame(arrays, options.system_clock));
+        return std::make_unique<NetHack>(task, std::move(spec), std::move(game));
+      }};
 }
 
 }  // namespace sibyl::nethack

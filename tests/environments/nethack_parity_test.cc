@@ -1,0 +1,122 @@
+// nethack/Score against Python's NLE, step for step.
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/safetensors.h"
+#include "common/tensor_spec.h"
+#include "environments/registry.h"
+#include "gtest/gtest.h"
+
+namespace sibyl {
+namespace {
+
+// One observation: every array at once.
+struct Observation {
+  explicit Observation(const v1::EnvironmentSpec& spec) {
+    for (const v1::TensorSpec& array : spec.observation()) arrays.emplace_back(Bytes(array), '\x7f');
+    for (std::string& array : arrays) pointers.push_back(array.data());
+  }
+  std::vector<std::string> arrays;
+  std::vector<void*> pointers;
+};
+
+struct Play {
+  uint64_t seed;
+  int steps;
+  uint32_t max_episode_steps;  // 0: the task's own 5000
+};
+
+class Parity : public ::testing::TestWithParam<Play> {};
+
+TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
+  const Play play = GetParam();
+  const std::filesystem::path file = std::filesystem::temp_directory_path() /
+                                     absl::StrCat("nethack_parity_", getpid(), "_", play.seed, ".safetensors");
+  const std::string command = absl::StrCat(
+      SIBYL_PYTHON, " -W ignore ", SIBYL_SOURCE_DIR, "/tests/environments/nethack_reference.py ", file.string(), " ",
+      play.seed, " ", play.steps, " ", play.max_episode_steps != 0 ? play.max_episode_steps : 5000);
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  const absl::StatusOr<Safetensors> reference = ReadSafetensors(file);
+  std::filesystem::remove(file);
+  ASSERT_TRUE(reference.ok()) << reference.status();
+  std::map<std::string, const NamedArray*> named;
+  for (const NamedArray& array : reference->arrays) named[array.name] = &array;
+  const auto* actions = reinterpret_cast<const int64_t*>(named.at("action")->bytes.data());
+  const auto* rewards = reinterpret_cast<const float*>(named.at("reward")->bytes.data());
+  const auto* terminated = named.at("terminated")->bytes.data();
+  const auto* truncated = named.at("truncated")->bytes.data();
+
+  auto made = MakeEnvironment("nethack/Score",
+                              {.max_episode_steps = play.max_episode_steps, .all_arrays = true, .system_clock = true});
+  ASSERT_TRUE(made.ok()) << made.status();
+  Environment& environment = **made;
+  // Every array there is, and no other, is compared.
+  size_t compared = 0;
+  for (const auto& [name, array] : named) compared += absl::StartsWith(name, "final/");
+  ASSERT_EQ(environment.spec().observation_size(), static_cast<int>(compared));
+  EXPECT_EQ(compared, 16u);
+
+  Observation observation(environment.spec());
+  const auto equals = [&](const std::string& prefix, size_t row, int step) {
+    for (int i = 0; i < environment.spec().observation_size(); ++i) {
+      const std::string& bytes = observation.arrays[i];
+      const std::string& name = environment.spec().observation(i).name();
+      const absl::string_view theirs = named.at(prefix + name)->bytes.substr(row * bytes.size(), bytes.size());
+      if (bytes == theirs) continue;
+      auto failure = ::testing::AssertionFailure();
+      failure << prefix << name << " differs at step " << step << " of seed " << play.seed;
+      if (name == "message" || name == "tty_chars") failure << "\nours:\n" << bytes << "\ntheirs:\n" << theirs;
+      return failure;
+    }
+    return ::testing::AssertionSuccess();
+  };
+
+  uint64_t episode = 0;
+  int quits = 0;
+  ASSERT_TRUE(environment.Reset(play.seed, observation.pointers).ok());
+  ASSERT_TRUE(equals("", 0, 0));
+  for (int step = 0; step < play.steps; ++step) {
+    const absl::StatusOr<StepResult> result = environment.Step(actions[step], observation.pointers);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->reward, rewards[step]) << "step " << step;
+    ASSERT_EQ(result->package_terminated, terminated[step] != 0) << "step " << step;
+    ASSERT_EQ(result->package_truncated, truncated[step] != 0) << "step " << step;
+    ASSERT_EQ(result->terminated || result->truncated, result->package_terminated);
+    if (result->package_terminated) {
+      ASSERT_TRUE(equals("final/", episode, step + 1));
+      quits += result->truncated;
+      ++episode;
+      ASSERT_TRUE(environment.Reset(play.seed + episode, observation.pointers).ok());
+    }
+    ASSERT_TRUE(equals("", step + 1, step + 1));
+  }
+  if (play.max_episode_steps != 0) {
+    EXPECT_GT(quits, 0);
+  }
+}
+
+std::vector<Play> Plays() {
+  std::vector<Play> plays;
+  for (uint64_t seed = 1; seed <= 20; ++seed) plays.push_back({seed * 1000, 2000, 0});
+  plays.push_back({28000, 2000, 0});  // enters a shop, whose keeper is named after the clock
+  plays.push_back({77, 2000, 150});
+  plays.push_back({uint64_t{1} << 40, 500, 100});
+  return plays;
+}
+
+INSTANTIATE_TEST_SUITE_P(Score, Parity, ::testing::ValuesIn(Plays()),
+                         [](const auto& info) { return absl::StrCat("Seed", info.param.seed); });
+
+}  // namespace
+}  // namespace sibyl
