@@ -1,0 +1,262 @@
+#include "learner/caption_table.h"
+
+#include <algorithm>
+
+#include "common/caption.h"
+
+namespace sibyl::learner {
+
+void CaptionTable::Unlink(int32_t row) {
+  Row& r = rows_[row];
+  (r.older != 0 ? rows_[r.older].newer : oldest_) = r.newer;
+  (r.newer != 0 ? rows_[r.newer].older : newest_) = r.older;
+  r.older = r.newer = 0;
+}
+
+void CaptionTable::LinkNewest(int32_t row) {
+  Row& r = rows_[row];
+  r.older = newest_;
+  r.newer = 0;
+  (newest_ != 0 ? rows_[newest_].newer : oldest_) = row;
+  newest_ = row;
+}
+
+void CaptionTable::MarkChanged(int32_t row) {
+  if (rows_[row].changed) return;
+  rows_[row].changed = true;
+  changed_.push_back(row);
+}
+
+int32_t CaptionTable::RowFor(uint64_t id) {
+  const auto [it, is_new] = row_of_.try_emplace(id, 0);
+  if (!is_new) return it->second;
+  int32_t row = 0;
+  if (row_of_.size() > capacity_) {
+    // Unrolls name only recent captions, so the search ends at once unless the table is hardly larger than they are.
+    int32_t victim = oldest_;
+    while (victim != 0 && rows_[victim].pins > 0) victim = rows_[victim].newer;
+    if (victim != 0) {
+      Unlink(victim);
+      row_of_.erase(rows_[victim].id);
+      text_bytes_ -= rows_[victim].text.size();
+      const bool listed = rows_[victim].changed;
+      rows_[victim] = Row();
+      rows_[victim].changed = listed;  // its place in changed_ goes to the new caption
+      row = victim;
+      ++evicted_;
+    }
+  }
+  if (row == 0) {
+    if (!free_.empty()) {
+      row = free_.back();
+      free_.pop_back();
+    } else {
+      row = static_cast<int32_t>(rows_.size());
+      rows_.emplace_back();
+    }
+  }
+  rows_[row].id = id;
+  if (const auto score = scores_.find(id); score != scores_.end()) {
+    rows_[row].scored = true;
+    rows_[row].score = score->second;
+  }
+  row_of_[id] = row;
+  LinkNewest(row);
+  return row;
+}
+
+void CaptionTable::See(absl::Span<const uint64_t> ids, uint64_t step, int32_t* rows) {
+  MutexLock lock(mutex_);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == 0) {
+      rows[i] = 0;
+      continue;
+    }
+    const int32_t row = RowFor(ids[i]);
+    Row& r = rows_[row];
+    ++r.pins;
+    ++r.count;
+    r.last_step = step;
+    if (newest_ != row) {
+      Unlink(row);
+      LinkNewest(row);
+    }
+    MarkChanged(row);
+    rows[i] = row;
+  }
+}
+
+void CaptionTable::Unpin(absl::Span<const int32_t> rows) {
+  MutexLock lock(mutex_);
+  for (int32_t row : rows) {
+    if (row != 0) --rows_[row].pins;
+  }
+}
+
+void CaptionTable::Pin(absl::Span<const int32_t> rows) {
+  MutexLock lock(mutex_);
+  for (int32_t row : rows) {
+    if (row != 0) ++rows_[row].pins;
+  }
+}
+
+void CaptionTable::AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts) {
+  MutexLock lock(mutex_);
+  for (const v1::CaptionText& text : texts) {
+    const auto it = row_of_.find(text.id());
+    if (CaptionId(text.text()) != text.id()) {
+      ++collisions_;
+      continue;
+    }
+    if (it == row_of_.end()) continue;  // it was forgotten meanwhile
+    Row& row = rows_[it->second];
+    if (row.text.empty()) {
+      row.text = text.text();
+      text_bytes_ += row.text.size();
+    } else if (row.text != text.text()) {
+      ++collisions_;
+    }
+  }
+}
+
+std::vector<uint64_t> CaptionTable::WithoutText(absl::Span<const uint64_t> ids) const {
+  MutexLock lock(mutex_);
+  std::vector<uint64_t> missing;
+  for (uint64_t id : ids) {
+    const auto it = row_of_.find(id);
+    if (it != row_of_.end() && rows_[it->second].text.empty()) missing.push_back(id);
+  }
+  return missing;
+}
+
+v1::CaptionTexts CaptionTable::Texts(absl::Span<const uint64_t> ids) const {
+  MutexLock lock(mutex_);
+  v1::CaptionTexts texts;
+  for (uint64_t id : ids) {
+    const auto it = row_of_.find(id);
+    if (it == row_of_.end() || rows_[it->second].text.empty()) continue;
+    v1::CaptionText* text = texts.add_texts();
+    text->set_id(id);
+    text->set_text(rows_[it->second].text);
+  }
+  return texts;
+}
+
+v1::CaptionCounts CaptionTable::TakeChanged(bool all, size_t limit) {
+  MutexLock lock(mutex_);
+  if (all) {
+    for (int32_t row = newest_; row != 0; row = rows_[row].older) MarkChanged(row);
+  }
+  v1::CaptionCounts counts;
+  while (!changed_.empty() && static_cast<size_t>(counts.id_size()) < limit) {
+    const int32_t row = changed_.back();
+    changed_.pop_back();
+    Row& r = rows_[row];
+    r.changed = false;
+    if (r.id == 0) continue;
+    counts.add_id(r.id);
+    counts.add_count(r.count - r.since);
+    counts.add_last_step(r.last_step);
+  }
+  return counts;
+}
+
+void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
+  MutexLock lock(mutex_);
+  if (update.reset()) held_back_.clear();
+  held_back_.push_back(update);
+  if (update.more()) return;
+  for (const v1::ScoreUpdate& part : held_back_) {
+    if (part.reset()) {
+      scores_.clear();
+      for (Row& row : rows_) row.scored = false;
+    }
+    for (uint64_t id : part.removed()) {
+      scores_.erase(id);
+      if (const auto it = row_of_.find(id); it != row_of_.end()) rows_[it->second].scored = false;
+    }
+    for (int i = 0; i < part.id_size() && i < part.score_size(); ++i) {
+      const Score score = {part.score(i), step};
+      scores_[part.id(i)] = score;
+      if (const auto it = row_of_.find(part.id(i)); it != row_of_.end()) {
+        rows_[it->second].scored = true;
+        rows_[it->second].score = score;
+      }
+    }
+    if (part.has_transform()) transform_ = part.transform();
+    score_version_ = part.version();
+  }
+  held_back_.clear();
+}
+
+void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const {
+  MutexLock lock(mutex_);
+  const float deviation = transform_.deviation() > 0 ? transform_.deviation() : 1.0f;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rewards[i] = {};
+    const Row& row = rows_[rows[i]];
+    if (!row.scored) continue;
+    const float y = (row.score.value - transform_.mean()) / deviation;
+    rewards[i].scored = true;
+    rewards[i].reward = y <= transform_.threshold() ? 0.0f : transform_.binary() ? 1.0f : y;
+    rewards[i].age = step - std::min(step, row.score.step);
+  }
+}
+
+uint64_t CaptionTable::IdOf(int32_t row) const {
+  MutexLock lock(mutex_);
+  return rows_[row].id;
+}
+
+size_t CaptionTable::size() const {
+  MutexLock lock(mutex_);
+  return row_of_.size();
+}
+
+uint64_t CaptionTable::collisions() const {
+  MutexLock lock(mutex_);
+  return collisions_;
+}
+
+uint64_t CaptionTable::evicted() const {
+  MutexLock lock(mutex_);
+  return evicted_;
+}
+
+uint64_t CaptionTable::score_version() const {
+  MutexLock lock(mutex_);
+  return score_version_;
+}
+
+size_t CaptionTable::bytes() const {
+  MutexLock lock(mutex_);
+  return rows_.capacity() * sizeof(Row) + text_bytes_ + row_of_.capacity() * (sizeof(uint64_t) + sizeof(int32_t) + 9) +
+         scores_.capacity() * (sizeof(uint64_t) + sizeof(Score) + 1);
+}
+
+void CaptionTable::Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const {
+  MutexLock lock(mutex_);
+  captions->Clear();
+  for (int32_t row = oldest_; row != 0; row = rows_[row].newer) {
+    v1::CaptionState* state = captions->Add();
+    state->set_id(rows_[row].id);
+    state->set_text(rows_[row].text);
+    state->set_count(rows_[row].count);
+    state->set_last_step(rows_[row].last_step);
+  }
+}
+
+void CaptionTable::Load(const google::protobuf::RepeatedPtrField<v1::CaptionState>& captions) {
+  MutexLock lock(mutex_);
+  for (const v1::CaptionState& state : captions) {
+    Row& row = rows_[RowFor(state.id())];
+    if (row.text.empty()) {
+      row.text = state.text();
+      text_bytes_ += row.text.size();
+    }
+    row.count = row.since = state.count();
+    row.last_step = state.last_step();
+  }
+}
+
+}  // namespace sibyl::learner

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/mutex.h"
+#include "sibyl/v1/reward.pb.h"
+#include "sibyl/v1/state.pb.h"
+
+namespace sibyl::learner {
+
+// What one transition's caption is worth.
+struct CaptionReward {
+  float reward = 0;     // what the reward model gives it, before coefficient and count
+  bool scored = false;  // the reward model has a score for it
+  uint64_t age = 0;     // environment steps since that score came
+};
+
+// Every caption the learner knows: a dense row for each, with text, count and score. Row 0 is "no caption".
+//
+// Bounded: beyond `capacity` captions the least recently seen one that no live unroll names is forgotten, and comes
+// back as new. Scores are kept by id for captions that have no row yet. Any thread.
+class CaptionTable {
+ public:
+  explicit CaptionTable(size_t capacity) : capacity_(capacity) { rows_.resize(1); }
+
+  // Rows of captions seen at environment step `step`; each mention counts one occurrence and pins the row once.
+  // A caption's text may come later. Id 0 gives row 0.
+  void See(absl::Span<const uint64_t> ids, uint64_t step, int32_t* rows);
+  // Takes one pin from each of the rows.
+  void Unpin(absl::Span<const int32_t> rows);
+  // Adds one pin to each of the rows.
+  void Pin(absl::Span<const int32_t> rows);
+
+  // Takes texts that actors sent. A text whose hash is not its id, or that differs from the one known (a collision), is
+  // counted and ignored.
+  void AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts);
+  // Those of `ids` whose text is not known.
+  std::vector<uint64_t> WithoutText(absl::Span<const uint64_t> ids) const;
+  // Texts of those of `ids` that are known.
+  v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
+
+  // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, every row is
+  // reported as changed from now on.
+  v1::CaptionCounts TakeChanged(bool all, size_t limit);
+
+  // Applies one update of the reward model. Updates with `more` are held back until the last part has come.
+  void Apply(const v1::ScoreUpdate& update, uint64_t step);
+
+  // Rewards of rows under the newest scores, all from one moment.
+  void Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const;
+
+  uint64_t IdOf(int32_t row) const;
+  size_t size() const;
+  uint64_t collisions() const;
+  uint64_t evicted() const;
+  uint64_t score_version() const;
+  // Approximate memory of the table.
+  size_t bytes() const;
+
+  // For checkpoints: every caption in order of last occurrence, and back.
+  void Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const;
+  void Load(const google::protobuf::RepeatedPtrField<v1::CaptionState>& captions);
+
+ private:
+  struct Score {
+    float value = 0;
+    uint64_t step = 0;  // when it came
+  };
+  struct Row {
+    uint64_t id = 0;
+    std::string text;
+    uint64_t count = 0;      // over the run
+    uint64_t since = 0;      // count at the start of this incarnation
+    uint64_t last_step = 0;
+    int32_t older = 0, newer = 0;  // neighbours in order of last occurrence; 0: none
+    uint32_t pins = 0;
+    bool changed = false;
+    bool scored = false;
+    Score score;
+  };
+
+  int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Unlink(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LinkNewest(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MarkChanged(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const size_t capacity_;
+  mutable Mutex mutex_;
+  std::vector<Row> rows_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int32_t> free_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, int32_t> row_of_ ABSL_GUARDED_BY(mutex_);
+  int32_t oldest_ ABSL_GUARDED_BY(mutex_) = 0, newest_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<int32_t> changed_ ABSL_GUARDED_BY(mutex_);
+  // All scores, those of captions without a row included; rows hold a copy, which is what rewards are read from.
+  absl::flat_hash_map<uint64_t, Score> scores_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ScoreUpdate> held_back_ ABSL_GUARDED_BY(mutex_);
+  v1::RewardTransform transform_ ABSL_GUARDED_BY(mutex_);
+  uint64_t score_version_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t collisions_ ABSL_GUARDED_BY(mutex_) = 0, evicted_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t text_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace sibyl::learner

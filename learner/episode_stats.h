@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "common/mutex.h"
+#include "sibyl/v1/act.pb.h"
+#include "sibyl/v1/state.pb.h"
+
+namespace sibyl::learner {
+
+// What is known of the episodes of a run. Any thread.
+class EpisodeStats {
+ public:
+  // `window`: episodes in the running means; `figures`: EnvironmentSpec.figures.
+  EpisodeStats(int window, std::vector<std::string> figures) : window_(window), names_(std::move(figures)) {}
+
+  void Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>& episodes);
+  // Episodes whose actor was lost: counted apart, never as failures.
+  void Abandon(uint64_t episodes);
+
+  struct Means {
+    uint64_t episodes = 0, abandoned = 0;  // over the run
+    int in_window = 0;
+    double success_rate = 0, episode_return = 0, length = 0;          // over the window; 0 when it is empty
+    std::vector<std::pair<std::string, double>> figures;              // over this process's part of the window
+  };
+  Means Get() const;
+
+  void Save(v1::LearnerState* state) const;
+  void Load(const v1::LearnerState& state);
+
+ private:
+  const int window_;
+  const std::vector<std::string> names_;
+  mutable Mutex mutex_;
+  uint64_t episodes_ ABSL_GUARDED_BY(mutex_) = 0, abandoned_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::deque<v1::EpisodeRecord> recent_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::vector<double>> recent_figures_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sibyl::learner

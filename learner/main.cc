@@ -1,0 +1,187 @@
+// sibyl-learner: gives actors their actions, and trains the policy on what they lead to.
+//
+// Threads: gRPC's own; "inference" (Inference::Run); "training" (TrainingLoop::Run); "reward-client"; "checkpoint";
+// main, which waits. They stop in this order: no new streams and the old ones ended; inference; the unroll pool, which
+// ends training; the reward client; the checkpoint thread, when the last checkpoint is written.
+
+#include <torch/torch.h>
+
+#include <filesystem>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/random.h"
+#include "common/rpc/server.h"
+#include "common/shutdown.h"
+#include "common/status_macros.h"
+#include "common/tensor_spec.h"
+#include "environments/registry.h"
+#include "learner/act_service.h"
+#include "learner/training_loop.h"
+#include "policy/device.h"
+#include "policy/memory.h"
+
+ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
+ABSL_FLAG(std::string, run_dir, "", "Folder for checkpoints, curves and the summary. Required.");
+ABSL_FLAG(bool, resume, false, "Go on from the newest checkpoint of --run_dir, or begin where there is none.");
+ABSL_FLAG(std::string, reward_model, "", "Address of the reward model, host:port. Required unless captions are not "
+                                         "rewarded (reward.intrinsic_coefficient: 0).");
+ABSL_FLAG(std::string, listen, "0.0.0.0:50051", "Where actors connect, host:port; port 0 takes a free one.");
+ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464", "Where metrics are served, host:port; port 0 takes a free one.");
+ABSL_FLAG(std::string, record_batches, "", "Folder where every training batch is written, for tests and debugging.");
+
+namespace sibyl::learner {
+namespace {
+
+absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown) {
+  const std::string run_dir = absl::GetFlag(FLAGS_run_dir);
+  if (absl::GetFlag(FLAGS_config).empty()) return absl::InvalidArgumentError("--config is not set; name a file");
+  if (run_dir.empty()) return absl::InvalidArgumentError("--run_dir is not set; name a folder");
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+  const bool rewarded = experiment.reward().intrinsic_coefficient() > 0;
+  if (rewarded && absl::GetFlag(FLAGS_reward_model).empty()) {
+    return absl::InvalidArgumentError(
+        "--reward_model is not set; say where it is, or set reward.intrinsic_coefficient=0 to train without");
+  }
+  EnvironmentOptions options;
+  options.max_episode_steps = experiment.environment().max_episode_steps();
+  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
+  SIBYL_ASSIGN_OR_RETURN(const torch::Device device, FindDevice(experiment.learner().device()));
+  std::error_code error;
+  std::filesystem::create_directories(run_dir + "/checkpoints", error);
+  if (error) return absl::UnavailableError(absl::StrCat("cannot make ", run_dir, ": ", error.message()));
+
+  // What is resumed.
+  v1::LearnerState state;
+  state.set_run_id(absl::StrCat(absl::Hex(FreshRandom64(), absl::kZeroPad16)));
+  const absl::StatusOr<std::string> checkpoint = NewestCheckpoint(run_dir);
+  if (checkpoint.ok()) {
+    if (!absl::GetFlag(FLAGS_resume)) {
+      return absl::AlreadyExistsError(absl::StrCat(*checkpoint, " is there already; pass --resume to go on from it, or "
+                                                                "another --run_dir"));
+    }
+    SIBYL_ASSIGN_OR_RETURN(state, ReadLearnerState(*checkpoint));
+    if (const std::string difference = ResumeDifference(state.experiment(), experiment); !difference.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat("cannot go on from ", *checkpoint,
+                                                        " under another configuration: ", difference));
+    }
+  }
+
+  // The policy, three times: one is trained, two take turns in inference.
+  torch::manual_seed(experiment.seed());
+  std::vector<std::shared_ptr<Policy>> policies;
+  for (int i = 0; i < 3; ++i) {
+    SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy().kind(), spec));
+    policy->to(device);
+    policies.push_back(std::move(policy));
+  }
+  Trainer trainer(experiment.learner(), policies[0], experiment.seed());
+  if (checkpoint.ok()) {
+    SIBYL_RETURN_IF_ERROR(trainer.Load(*checkpoint + "/weights.safetensors"));
+    spdlog::info("going on from {}: {} steps", *checkpoint, state.steps());
+  }
+  PolicyStore store(policies[1], policies[2]);
+  store.Publish(trainer.policy(), trainer.version());
+
+  Metrics metrics;
+  SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
+  CaptionTable captions(experiment.learner().max_captions());
+  captions.Load(state.captions());
+  EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
+                        {spec.figures().begin(), spec.figures().end()});
+  episodes.Load(state);
+  const int slots_needed = UnrollSlotsNeeded(experiment.learner(), TotalEnvironments(experiment));
+  const int unroll_slots = std::max<int>(static_cast<int>(experiment.learner().unroll_slots()), slots_needed);
+  UnrollPool unrolls(unroll_slots, static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec),
+                     policies[0]->state_size());
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
+                         Slots::Open(static_cast<int>(experiment.actor().processes()), run_dir + "/episodes.pb"));
+  Inference inference(experiment, spec, device, &store, &unrolls, &captions, &episodes, state.steps(), &metrics);
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<EventFile> events, EventFile::Create(run_dir + "/curves"));
+  CheckpointThread checkpoints(run_dir, static_cast<int>(experiment.learner().checkpoints_kept()),
+                               [&](const absl::Status& status) { shutdown.Fail(status); });
+
+  ActService service(experiment, spec, state.run_id(), slots.get(), &inference, &captions, &Clock::Real(), &metrics);
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
+                         rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
+  std::unique_ptr<RewardClient> rewards;
+  if (rewarded) {
+    rewards = std::make_unique<RewardClient>(
+        absl::GetFlag(FLAGS_reward_model), state.run_id(), experiment.reward_model().goal(), &captions,
+        [&inference] { return inference.steps_received(); }, &shutdown, &metrics);
+  }
+
+  TrainingParts parts;
+  parts.experiment = experiment;
+  parts.settings = {experiment.learner(), experiment.reward(), spec, policies[0]->state_size(), device};
+  parts.run_dir = run_dir;
+  parts.run_id = state.run_id();
+  parts.record_dir = absl::GetFlag(FLAGS_record_batches);
+  parts.trainer = &trainer;
+  parts.policies = &store;
+  parts.unrolls = &unrolls;
+  parts.captions = &captions;
+  parts.episodes = &episodes;
+  parts.rewards = rewards.get();
+  parts.events = events.get();
+  parts.checkpoints = &checkpoints;
+  parts.metrics = &metrics;
+  TrainingLoop loop(parts, state);
+  // Others know this run by its id from now on: a restart must find it again.
+  if (!checkpoint.ok()) loop.Checkpoint();
+
+  const auto guarded = [&shutdown](const char* name, auto body) {
+    NameThread(name);
+    try {
+      if (const absl::Status status = body(); !status.ok()) shutdown.Fail(status);
+    } catch (const std::exception& e) {
+      shutdown.Fail(absl::InternalError(absl::StrCat(name, ": ", e.what())));
+    }
+  };
+  std::thread inference_thread([&] {
+    at::set_num_threads(static_cast<int>(experiment.learner().inference_threads()));
+    guarded("inference", [&] { return inference.Run(); });
+  });
+  std::thread training_thread([&] {
+    at::set_num_threads(static_cast<int>(experiment.learner().training_threads()));
+    guarded("training", [&] {
+      SIBYL_RETURN_IF_ERROR(loop.Run());
+      shutdown.Done();
+      return absl::OkStatus();
+    });
+  });
+
+  while (!shutdown.WaitFor(absl::Seconds(1))) service.CloseSilent();
+  server->SetServing(false);
+  service.CloseAll();
+  inference.Close();
+  inference_thread.join();
+  unrolls.Close();
+  training_thread.join();
+  rewards.reset();
+  server->Drain(absl::Seconds(2));
+  return shutdown.reason();
+}
+
+}  // namespace
+}  // namespace sibyl::learner
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Trains a policy on what actors experience: sibyl-learner --config=FILE --run_dir=DIR");
+  sibyl::KeepMemory();
+  sibyl::Shutdown shutdown;
+  sibyl::InitLog("learner");
+  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = sibyl::learner::Train(overrides, shutdown);
+  if (!status.ok()) {
+    spdlog::error("{}", status.ToString());
+    return absl::IsInvalidArgument(status) ? 2 : 1;
+  }
+  return 0;
+}

@@ -1,0 +1,248 @@
+#include "learner/training_loop.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "common/files.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+
+namespace sibyl::learner {
+namespace {
+
+constexpr absl::Duration kCurvesEvery = absl::Seconds(1);
+
+void AddTo(const v1::RewardSums& part, v1::RewardSums* sums) {
+  sums->set_steps(sums->steps() + part.steps());
+  sums->set_captioned_steps(sums->captioned_steps() + part.captioned_steps());
+  sums->set_scored_steps(sums->scored_steps() + part.scored_steps());
+  sums->set_extrinsic(sums->extrinsic() + part.extrinsic());
+  sums->set_intrinsic(sums->intrinsic() + part.intrinsic());
+}
+
+double Share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+// Of the captioned steps, those whose caption had no score.
+double UnlabelledShare(const v1::RewardSums& sums) {
+  return Share(static_cast<double>(sums.captioned_steps() - sums.scored_steps()), static_cast<double>(sums.steps()));
+}
+
+double IntrinsicShare(const v1::RewardSums& sums) {
+  return Share(sums.intrinsic(), sums.intrinsic() + sums.extrinsic());
+}
+
+// Raises a counter to a value that is kept elsewhere.
+void RaiseTo(prometheus::Counter& counter, double value) {
+  if (value > counter.Value()) counter.Increment(value - counter.Value());
+}
+
+}  // namespace
+
+struct TrainingLoop::LoopMetrics {
+  explicit LoopMetrics(Metrics& m)
+      : steps(m.Counter("sibyl_learner_steps_total", "Environment steps trained on, over the run.")),
+        episodes(m.Counter("sibyl_learner_episodes_total", "Episodes that ended, over the run.")),
+        abandoned(m.Counter("sibyl_learner_abandoned_episodes_total",
+                            "Episodes lost with their actor, over the run; never counted as failures.")),
+        train_seconds(m.Counter("sibyl_learner_train_seconds_total", "Wall time of training, over the run.")),
+        update_seconds(m.Counter("sibyl_learner_update_seconds_total",
+                                 "Wall time spent making batches and in optimiser steps.")),
+        wait_seconds(m.Counter("sibyl_learner_update_waits_seconds_total",
+                               "Wall time that training waited for finished unrolls.")),
+        dropped(m.Counter("sibyl_learner_dropped_steps_total",
+                          "Steps left out of the loss because their policy was older than learner.max_policy_lag.")),
+        version(m.Gauge("sibyl_learner_policy_version", "Optimiser steps behind the newest weights.")),
+        success(m.Gauge("sibyl_learner_success_rate", "Share of the last learner.episode_window episodes that reached "
+                                                      "the goal.")),
+        episode_return(m.Gauge("sibyl_learner_mean_return",
+                               "Mean undiscounted extrinsic return of the last learner.episode_window episodes.")),
+        length(m.Gauge("sibyl_learner_mean_length_steps", "Mean length of the last learner.episode_window episodes.")),
+        lag(m.Gauge("sibyl_learner_policy_lag_steps",
+                    "Mean optimiser steps between the weights that acted and those trained, in the last batch.")),
+        age(m.Gauge("sibyl_learner_reward_age_steps",
+                    "Mean environment steps since the scores of the last batch's captions came.")),
+        captions(m.Gauge("sibyl_learner_captions", "Distinct captions in the caption table.")),
+        caption_bytes(m.Gauge("sibyl_learner_caption_table_bytes", "Approximate memory of the caption table.")),
+        collisions(m.Gauge("sibyl_learner_caption_collisions",
+                           "Caption texts refused because their hash did not fit or was taken by another text.")),
+        evicted(m.Gauge("sibyl_learner_captions_forgotten", "Captions that made room for newer ones.")),
+        free_unrolls(m.Gauge("sibyl_learner_unrolls_free", "Unrolls that are in no use.")),
+        finished_unrolls(m.Gauge("sibyl_learner_unrolls_finished", "Finished unrolls that wait for training.")),
+        policy_loss(m.Gauge("sibyl_learner_policy_loss", "Policy loss of the last update.")),
+        value_loss(m.Gauge("sibyl_learner_value_loss", "Value loss of the last update.")),
+        entropy(m.Gauge("sibyl_learner_entropy", "Mean entropy of the policy in the last update, in nats.")),
+        gradient_norm(m.Gauge("sibyl_learner_gradient_norm", "Norm of the last update's gradient before clipping.")),
+        intrinsic_share(m.Gauge("sibyl_learner_intrinsic_share",
+                                "Share of the sum of absolute rewards that was intrinsic, over the run.")),
+        unlabelled_share(m.Gauge("sibyl_learner_unlabelled_share",
+                                 "Share of the steps trained on that had a caption without a score, over the run.")) {}
+  prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
+  prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
+      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
+      &intrinsic_share, &unlabelled_share;
+};
+
+TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
+    : parts_(parts),
+      steps_(resumed.steps()),
+      first_step_(resumed.steps()),
+      earlier_seconds_(resumed.train_seconds()),
+      begin_(absl::Now()),
+      last_checkpoint_(begin_),
+      last_curves_(begin_),
+      last_curve_steps_(resumed.steps()),
+      sums_(resumed.reward_sums()),
+      metrics_(std::make_unique<LoopMetrics>(*parts.metrics)) {}
+
+TrainingLoop::~TrainingLoop() = default;
+
+double TrainingLoop::TrainSeconds(absl::Time now) const {
+  return earlier_seconds_ + absl::ToDoubleSeconds(now - begin_);
+}
+
+absl::Status TrainingLoop::Run() {
+  const int unrolls_a_batch =
+      static_cast<int>(parts_.settings.learner.batch_size() / parts_.settings.learner.unroll_length());
+  std::vector<int> unrolls;
+  while (steps() < parts_.experiment.total_steps()) {
+    const absl::Time waiting = absl::Now();
+    if (!parts_.unrolls->PopFinished(unrolls_a_batch, &unrolls)) break;
+    const absl::Time begin = absl::Now();
+    metrics_->wait_seconds.Increment(absl::ToDoubleSeconds(begin - waiting));
+    SIBYL_RETURN_IF_ERROR(TrainOnce(unrolls));
+    metrics_->update_seconds.Increment(absl::ToDoubleSeconds(absl::Now() - begin));
+    if (absl::Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) Checkpoint();
+  }
+  Checkpoint();
+  return WriteSummary();
+}
+
+absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls) {
+  const Batch batch = MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(),
+                                steps());
+  for (int index : unrolls) {
+    const Unroll& unroll = (*parts_.unrolls)[index];
+    parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+  }
+  parts_.unrolls->Release(unrolls);
+  if (!parts_.record_dir.empty()) {
+    const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, steps());
+    SIBYL_RETURN_IF_ERROR(WriteBatch(path, batch, parts_.settings.spec));
+  }
+  SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, parts_.trainer->Update(batch.training));
+  parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
+  AddTo(batch.sums, &sums_);
+  steps_.fetch_add(batch.sums.steps(), std::memory_order_relaxed);
+  policy_lag_ = batch.mean_policy_lag;
+  reward_age_ = batch.mean_reward_age;
+  metrics_->dropped.Increment(static_cast<double>(batch.dropped_steps));
+  const absl::Time now = absl::Now();
+  if (now - last_curves_ >= kCurvesEvery || steps() >= parts_.experiment.total_steps()) Publish(stats, now);
+  return absl::OkStatus();
+}
+
+void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
+  const EpisodeStats::Means means = parts_.episodes->Get();
+  LoopMetrics& m = *metrics_;
+  RaiseTo(m.steps, static_cast<double>(steps()));
+  RaiseTo(m.episodes, static_cast<double>(means.episodes));
+  RaiseTo(m.abandoned, static_cast<double>(means.abandoned));
+  RaiseTo(m.train_seconds, TrainSeconds(now));
+  m.version.Set(static_cast<double>(parts_.trainer->version()));
+  m.success.Set(means.success_rate);
+  m.episode_return.Set(means.episode_return);
+  m.length.Set(means.length);
+  m.lag.Set(policy_lag_);
+  m.age.Set(reward_age_);
+  m.captions.Set(static_cast<double>(parts_.captions->size()));
+  m.caption_bytes.Set(static_cast<double>(parts_.captions->bytes()));
+  m.collisions.Set(static_cast<double>(parts_.captions->collisions()));
+  m.evicted.Set(static_cast<double>(parts_.captions->evicted()));
+  m.free_unrolls.Set(parts_.unrolls->free());
+  m.finished_unrolls.Set(parts_.unrolls->finished());
+  m.policy_loss.Set(stats.policy_loss);
+  m.value_loss.Set(stats.value_loss);
+  m.entropy.Set(stats.entropy);
+  m.gradient_norm.Set(stats.gradient_norm);
+  m.intrinsic_share.Set(IntrinsicShare(sums_));
+  m.unlabelled_share.Set(UnlabelledShare(sums_));
+
+  std::vector<std::pair<std::string, double>> curves = {
+      {"train/steps_per_second", Share(static_cast<double>(steps() - last_curve_steps_),
+                                       absl::ToDoubleSeconds(now - last_curves_))},
+      {"train/policy_lag", policy_lag_},
+      {"loss/policy", stats.policy_loss},
+      {"loss/value", stats.value_loss},
+      {"policy/entropy", stats.entropy},
+      {"policy/gradient_norm", stats.gradient_norm},
+      {"policy/ratio_clipped", stats.clip_fraction},
+      {"reward/age_steps", reward_age_},
+      {"reward/intrinsic_share", IntrinsicShare(sums_)},
+      {"reward/unlabelled_share", UnlabelledShare(sums_)},
+      {"captions/known", static_cast<double>(parts_.captions->size())}};
+  if (means.in_window > 0) {
+    curves.emplace_back("episode/success_rate", means.success_rate);
+    curves.emplace_back("episode/return", means.episode_return);
+    curves.emplace_back("episode/length", means.length);
+    for (const auto& [name, value] : means.figures) curves.emplace_back("episode/" + name, value);
+  }
+  if (parts_.rewards != nullptr) {
+    const v1::RewardModelProgress progress = parts_.rewards->progress();
+    curves.emplace_back("captions/asked", static_cast<double>(progress.captions_asked()));
+    curves.emplace_back("captions/labelled", static_cast<double>(progress.captions_labelled()));
+  }
+  const absl::Status written = parts_.events->Write(static_cast<int64_t>(steps()), now, curves);
+  if (!written.ok()) spdlog::warn("learning curves: {}", written.ToString());
+  last_curves_ = now;
+  last_curve_steps_ = steps();
+}
+
+void TrainingLoop::Checkpoint() {
+  v1::LearnerState state;
+  state.set_format_version(kLearnerStateVersion);
+  *state.mutable_experiment() = parts_.experiment;
+  state.set_run_id(parts_.run_id);
+  state.set_steps(steps());
+  state.set_policy_version(parts_.trainer->version());
+  state.set_train_seconds(TrainSeconds(absl::Now()));
+  *state.mutable_reward_sums() = sums_;
+  parts_.episodes->Save(&state);
+  parts_.captions->Save(state.mutable_captions());
+  parts_.checkpoints->Write(std::move(state), parts_.trainer->Snapshot());
+  last_checkpoint_ = absl::Now();
+}
+
+absl::Status TrainingLoop::WriteSummary() {
+  const EpisodeStats::Means means = parts_.episodes->Get();
+  const absl::Time now = absl::Now();
+  const double here = absl::ToDoubleSeconds(now - begin_);
+  const v1::RewardModelProgress progress =
+      parts_.rewards != nullptr ? parts_.rewards->progress() : v1::RewardModelProgress();
+  nlohmann::ordered_json summary;
+  summary["steps"] = steps();
+  summary["steps_per_second"] = Share(static_cast<double>(steps() - first_step_), here);
+  summary["train_seconds"] = TrainSeconds(now);
+  summary["policy_version"] = parts_.trainer->version();
+  summary["episodes"] = means.episodes;
+  summary["abandoned_episodes"] = means.abandoned;
+  summary["success_rate"] = means.success_rate;
+  summary["mean_return"] = means.episode_return;
+  summary["mean_length"] = means.length;
+  summary["captions_seen"] = parts_.captions->size() + parts_.captions->evicted();
+  summary["captions_asked"] = progress.captions_asked();
+  summary["captions_labelled"] = progress.captions_labelled();
+  summary["label_share_of_steps"] = Share(static_cast<double>(progress.captions_asked()), static_cast<double>(steps()));
+  summary["intrinsic_share_of_reward"] = IntrinsicShare(sums_);
+  summary["unlabelled_share_of_steps"] = UnlabelledShare(sums_);
+  summary["policy_lag"] = policy_lag_;
+  summary["reward_age_steps"] = reward_age_;
+  summary["judge"] = progress.judge();
+  summary["prompt"] = progress.prompt();
+  summary["figures"] = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : means.figures) summary["figures"][name] = value;
+  return WriteFileDurably(parts_.run_dir + "/learner_summary.json", summary.dump(2) + "\n");
+}
+
+}  // namespace sibyl::learner
