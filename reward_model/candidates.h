@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+
+namespace sibyl::reward_model {
+
+// Steps by which a caption must have been seen later than another to be as urgent with half the count.
+inline constexpr double kUrgencyHalfLifeSteps = 1e6;
+
+// How urgent it is to ask about a caption: the logarithm (base 2) of its count, discounted by the time since it was
+// last seen: log2(count * 2^-((now - last_step) / half-life)), less the part that is the same for all captions at any
+// one time. So frequent captions come first, new ones before old ones, and the order of two captions never changes
+// while neither is seen.
+double Urgency(uint64_t count, uint64_t last_step);
+
+// The captions that wait to be asked, most urgent first, a bounded number. One thread at a time.
+class Candidates {
+ public:
+  explicit Candidates(size_t capacity) : capacity_(capacity) {}
+
+  // Adds a caption, or gives it another urgency. When there are too many then, the least urgent is dropped, perhaps
+  // this one; whoever offers it again brings it back.
+  void Offer(uint64_t id, double urgency);
+  // Nothing happens where it is not a candidate.
+  void Remove(uint64_t id);
+  // Takes out the `limit` most urgent ones, most urgent first.
+  std::vector<uint64_t> Take(size_t limit);
+
+  size_t size() const { return urgency_.size(); }
+  // How many were dropped so far.
+  uint64_t dropped() const { return dropped_; }
+
+ private:
+  const size_t capacity_;
+  std::set<std::pair<double, uint64_t>> order_;
+  absl::flat_hash_map<uint64_t, double> urgency_;
+  uint64_t dropped_ = 0;
+};
+
+}  // namespace sibyl::reward_model

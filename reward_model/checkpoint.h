@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/shutdown.h"
+#include "reward_model/reward_model.h"
+
+namespace sibyl::reward_model {
+
+// A checkpoint is reward_model.pb (RewardModelState), and beside it reward_model_judge.pb (a DescribeResponse), which
+// says whose labels it holds. The second is emptied before the first changes hands, so that a crash in between leaves
+// "unknown": the labels are then read anew from the log.
+
+// nullopt: the folder holds none. DataLoss: it is damaged.
+absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint(const std::string& run_dir);
+absl::Status WriteCheckpoint(const std::string& run_dir, const Checkpoint& checkpoint);
+
+// Writes a checkpoint every `period` on a thread of its own, from a copy, so that nothing waits for the disk. A write
+// that fails ends the process (Shutdown::Fail).
+class Checkpointer {
+ public:
+  Checkpointer(RewardModel& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown);
+  // Ends the thread; no last checkpoint.
+  ~Checkpointer();
+  // Writes one now, on the calling thread.
+  absl::Status Write();
+
+ private:
+  void Run();
+
+  RewardModel& model_;
+  const std::string run_dir_;
+  const absl::Duration period_;
+  Shutdown& shutdown_;
+  Mutex writing_;
+  Mutex mutex_;
+  CondVar stopped_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace sibyl::reward_model

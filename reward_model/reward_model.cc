@@ -1,0 +1,642 @@
+#include "reward_model/reward_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/caption.h"
+#include "common/log.h"
+#include "common/protocol.h"
+#include "common/status_macros.h"
+
+namespace sibyl::reward_model {
+namespace {
+
+constexpr uint32_t kFormatVersion = 1;
+constexpr size_t kUnknownRoom = std::numeric_limits<size_t>::max();
+constexpr absl::Duration kTryAgainWhenFull = absl::Seconds(1);
+constexpr absl::Duration kProgressPeriod = absl::Seconds(1);
+
+std::string Quoted(const google::protobuf::RepeatedPtrField<std::string>& labels) {
+  return absl::StrCat("[", absl::StrJoin(labels, ", "), "]");
+}
+
+bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
+           const google::protobuf::RepeatedPtrField<std::string>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+std::string JudgeName(const v1::DescribeResponse& annotator) {
+  return annotator.prompt().empty() ? annotator.judge()
+                                    : absl::StrCat(annotator.judge(), " with prompt ", annotator.prompt());
+}
+
+}  // namespace
+
+RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
+                         Clock& clock, Metrics& metrics)
+    : config_(experiment.reward_model()),
+      send_context_(experiment.environment().send_context()),
+      incarnation_(incarnation),
+      clock_(clock),
+      metrics_(metrics),
+      candidates_(config_.max_candidates()),
+      model_(std::move(model)),
+      score_log_(kHistoryRows) {}
+
+// --- Checkpoints ---
+
+absl::Status RewardModel::Restore(const Checkpoint& checkpoint) {
+  const v1::RewardModelState& state = checkpoint.state;
+  if (state.format_version() != kFormatVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("the reward model's checkpoint has format ",
+                                                      state.format_version(), ", this program reads ", kFormatVersion));
+  }
+  if (state.goal() != config_.goal()) {
+    return absl::FailedPreconditionError(absl::StrCat("reward_model.goal is `", config_.goal(),
+                                                      "`, the checkpoint's is `", state.goal(),
+                                                      "`; use another run folder for another goal"));
+  }
+  if (!Equal(state.label_set(), config_.label_set())) {
+    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(config_.label_set()),
+                                                      ", the checkpoint's is ", Quoted(state.label_set()),
+                                                      "; use another run folder for another label set"));
+  }
+  MutexLock lock(mutex_);
+  run_id_ = state.run_id();
+  labels_of_ = checkpoint.labels_of;
+  next_sequence_ = std::max<uint64_t>(1, state.next_sequence());
+  for (const v1::RewardCaption& from : state.captions()) {
+    if (from.id() == 0) continue;
+    SetText(from.id(), from.text(), from.context());
+    Caption& caption = book_.FindOrAdd(from.id());
+    caption.count = from.count();
+    caption.restored = from.count() > 0;
+    caption.last_step = from.last_step();
+    if (from.asked()) SetAsked(caption);
+    caption.answers = from.answers();
+    caption.good_sum = from.good_sum();
+    caption.unanswered = from.unanswered();
+    captions_labelled_ += caption.answers > 0;
+    labels_without_answer_ += caption.unanswered;
+    MarkDirty(caption);
+  }
+  model_->Restart(book_);
+  return absl::OkStatus();
+}
+
+Checkpoint RewardModel::MakeCheckpoint() {
+  Checkpoint checkpoint;
+  v1::RewardModelState& state = checkpoint.state;
+  MutexLock lock(mutex_);
+  checkpoint.labels_of = labels_of_;
+  state.set_format_version(kFormatVersion);
+  state.set_run_id(run_id_);
+  state.set_goal(config_.goal());
+  *state.mutable_label_set() = config_.label_set();
+  state.set_next_sequence(next_sequence_);
+  absl::flat_hash_map<uint64_t, EarlyLabel> early;  // by caption
+  for (const auto& [sequence, label] : early_) early[label.id] = label;
+  state.mutable_captions()->Reserve(static_cast<int>(book_.size()));
+  for (const Caption& caption : book_.captions()) {
+    v1::RewardCaption& to = *state.add_captions();
+    to.set_id(caption.id);
+    to.set_text(caption.text);
+    to.set_context(caption.context);
+    to.set_count(caption.count);
+    to.set_last_step(caption.last_step);
+    to.set_asked(caption.asked);
+    to.set_answers(caption.answers);
+    to.set_good_sum(caption.good_sum);
+    to.set_unanswered(caption.unanswered);
+    if (const auto it = early.find(caption.id); it != early.end()) {
+      // The log brings it again.
+      if (it->second.answered) {
+        to.set_answers(caption.answers - 1);
+        to.set_good_sum(caption.answers == 1 ? 0 : caption.good_sum - it->second.good);
+      } else {
+        to.set_unanswered(caption.unanswered - 1);
+      }
+    }
+  }
+  return checkpoint;
+}
+
+// --- The learner ---
+
+absl::Status RewardModel::ConnectLearner(const v1::LearnerHello& hello, std::shared_ptr<LearnerOutput> output) {
+  if (hello.protocol_version() != kProtocolVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("the learner speaks protocol version ", hello.protocol_version(),
+                                                      ", the reward model ", kProtocolVersion,
+                                                      "; run the same release of both"));
+  }
+  if (hello.run_id().empty()) return absl::FailedPreconditionError("the learner's run_id is empty");
+  if (hello.goal() != config_.goal()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the learner's goal is `", hello.goal(), "`, the reward model's is `", config_.goal(), "`"));
+  }
+  MutexLock lock(mutex_);
+  if (draining_) return absl::UnavailableError("the reward model is stopping; reconnect");
+  if (!run_id_.empty() && hello.run_id() != run_id_) {
+    return absl::FailedPreconditionError(absl::StrCat("the learner's run is `", hello.run_id(),
+                                                      "`, the reward model's is `", run_id_,
+                                                      "`; give each run a reward model of its own"));
+  }
+  run_id_ = hello.run_id();
+  if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the learner has connected anew"));
+  learner_ = std::move(output);
+  metrics_.learner_connections.Increment();
+  if (hello.incarnation() != learner_incarnation_) book_.StartLearnerIncarnation();
+  learner_incarnation_ = hello.incarnation();
+  text_requests_.Clear();
+  sent_progress_.clear();
+
+  v1::RewardModelToLearner message;
+  message.mutable_hello()->set_protocol_version(kProtocolVersion);
+  message.mutable_hello()->set_incarnation(incarnation_);
+  message.mutable_hello()->set_kind(model_->kind());
+  SendToLearner(std::move(message));
+
+  auto missed =
+      hello.reward_model_incarnation() == incarnation_ ? score_log_.Since(hello.last_sequence()) : std::nullopt;
+  spdlog::info("learner {:x} of run {} connected: {}", hello.incarnation(), hello.run_id(),
+               missed.has_value() ? absl::StrCat("it missed ", missed->size(), " score updates")
+                                  : std::string("it gets a snapshot"));
+  if (!missed.has_value()) {
+    SendSnapshot();
+  } else {
+    for (v1::ScoreUpdate& update : *missed) {
+      v1::RewardModelToLearner again;
+      *again.mutable_scores() = std::move(update);
+      SendToLearner(std::move(again));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RewardModel::OnCounts(const LearnerOutput* from, const v1::CaptionCounts& counts) {
+  if (counts.count_size() != counts.id_size() || counts.last_step_size() != counts.id_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("CaptionCounts has ", counts.id_size(), " ids, ",
+                                                   counts.count_size(), " counts and ", counts.last_step_size(),
+                                                   " last steps; they must be equally many"));
+  }
+  MutexLock lock(mutex_);
+  if (learner_.get() != from) return absl::OkStatus();
+  for (int i = 0; i < counts.id_size(); ++i) {
+    if (counts.id(i) == 0) continue;  // the empty caption
+    Caption& caption = book_.FindOrAdd(counts.id(i));
+    if (CaptionBook::SetLearnerCount(caption, counts.count(i), counts.last_step(i))) {
+      // A learner drops scores of captions that it does not know.
+      caption.resend = true;
+      MarkDirty(caption);
+    }
+    if (caption.text.empty()) text_requests_.Want(caption.id);
+    OfferIfAskable(caption);
+  }
+  return absl::OkStatus();
+}
+
+void RewardModel::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts) {
+  MutexLock lock(mutex_);
+  if (learner_.get() != from) return;
+  for (const v1::CaptionText& text : texts.texts()) SetText(text.id(), text.text(), text.context());
+}
+
+void RewardModel::DisconnectLearner(const LearnerOutput* from) {
+  MutexLock lock(mutex_);
+  if (learner_.get() != from) return;
+  learner_ = nullptr;
+  spdlog::info("the learner is gone; waiting for it");
+}
+
+void RewardModel::Drain() {
+  MutexLock lock(mutex_);
+  draining_ = true;
+  if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the reward model is stopping; reconnect"));
+  learner_ = nullptr;
+}
+
+void RewardModel::SetText(uint64_t id, const std::string& text, const std::string& context) {
+  if (id == 0 || (text.empty() && book_.Find(id) == nullptr)) return;
+  const auto outcome = book_.SetText(id, text, send_context_ ? context : "");
+  switch (outcome) {
+    case CaptionBook::TextOutcome::kMismatch:
+      metrics_.text_mismatches.Increment();
+      spdlog::warn("a text came with id {:x}, which is not its own: `{}`", id, text);
+      return;
+    case CaptionBook::TextOutcome::kCollision:
+      metrics_.caption_collisions.Increment();
+      spdlog::warn("two captions have id {:x}: `{}`, which stays, and `{}`", id, book_.Find(id)->text, text);
+      return;
+    case CaptionBook::TextOutcome::kSame:
+      return;
+    case CaptionBook::TextOutcome::kNew:
+      break;
+  }
+  Caption& caption = *book_.Find(id);
+  text_requests_.Got(id);
+  MarkDirty(caption);
+  OfferIfAskable(caption);
+}
+
+// --- The annotator ---
+
+v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& annotator) {
+  MutexLock lock(mutex_);
+  const bool same_judge = annotator.judge() == labels_of_.judge() && annotator.prompt() == labels_of_.prompt();
+  if (!same_judge) {
+    if (next_sequence_ > 1) {
+      spdlog::warn("the judge was {} and is now {}: labels of the former are no longer used",
+                   labels_of_.judge().empty() ? "unknown" : JudgeName(labels_of_), JudgeName(annotator));
+    }
+    ForgetLabels();
+  } else if (next_sequence_ > annotator.labels() + 1) {
+    spdlog::warn(
+        "the label log ends at {}, but was read up to {}: it is another log, read from the beginning; labels "
+        "that it lacks are kept",
+        annotator.labels(), next_sequence_ - 1);
+    next_sequence_ = 1;
+    early_.clear();
+    for (Caption& caption : book_.captions()) caption.superseded = caption.labelled();
+  }
+  labels_of_.Clear();
+  labels_of_.set_judge(annotator.judge());
+  labels_of_.set_prompt(annotator.prompt());
+  ++connection_;
+  annotator_connected_ = true;
+  metrics_.annotator_connections.Increment();
+  outstanding_ = 0;
+  room_ = kUnknownRoom;
+  for (Caption& caption : book_.captions()) {
+    caption.waiting = false;
+    OfferIfAskable(caption);
+  }
+  askable_.NotifyAll();
+
+  v1::LabelsRequest request;
+  request.set_from_sequence(next_sequence_);
+  request.set_goal(config_.goal());
+  *request.mutable_label_set() = config_.label_set();
+  request.set_judge(annotator.judge());
+  request.set_prompt(annotator.prompt());
+  return request;
+}
+
+void RewardModel::DisconnectAnnotator() {
+  MutexLock lock(mutex_);
+  annotator_connected_ = false;
+}
+
+void RewardModel::OnLabels(const v1::LabelBatch& batch) {
+  MutexLock lock(mutex_);
+  for (const v1::Label& label : batch.labels()) {
+    if (label.sequence() < next_sequence_) continue;
+    next_sequence_ = label.sequence() + 1;
+    if (early_.erase(label.sequence()) == 0) ApplyLabel(label);
+  }
+  const uint64_t next = next_sequence_ = std::max(next_sequence_, batch.next_sequence());
+  absl::erase_if(early_, [next](const auto& early) { return early.first < next; });
+}
+
+Questions RewardModel::TakeQuestions() {
+  MutexLock lock(mutex_);
+  Questions questions;
+  questions.connection = connection_;
+  for (uint64_t id : candidates_.Take(Askable())) {
+    Caption& caption = *book_.Find(id);
+    caption.waiting = true;
+    ++outstanding_;
+    v1::Query& query = *questions.request.add_queries();
+    query.set_kind(v1::QUERY_KIND_CLASSIFY);
+    query.add_captions(caption.text);
+    query.set_goal(config_.goal());
+    *query.mutable_label_set() = config_.label_set();
+    query.set_context(caption.context);
+    query.set_tag(id);
+    query.set_priority(Urgency(caption.count, caption.last_step));
+  }
+  return questions;
+}
+
+void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& response) {
+  if (response.outcomes_size() != questions.request.queries_size()) {
+    spdlog::error("the annotator answered {} queries with {} outcomes", questions.request.queries_size(),
+                  response.outcomes_size());
+    OnAskFailed(questions);
+    return;
+  }
+  MutexLock lock(mutex_);
+  const bool current = questions.connection == connection_;
+  bool full = false;
+  for (int i = 0; i < response.outcomes_size(); ++i) {
+    const v1::AskOutcome& outcome = response.outcomes(i);
+    Caption& caption = *book_.Find(questions.request.queries(i).tag());
+    switch (outcome.kind()) {
+      case v1::AskOutcome::KIND_ACCEPTED:
+      case v1::AskOutcome::KIND_DUPLICATE:
+        (outcome.kind() == v1::AskOutcome::KIND_ACCEPTED ? metrics_.queries_accepted : metrics_.queries_duplicate)
+            .Increment();
+        SetAsked(caption);
+        break;
+      case v1::AskOutcome::KIND_KNOWN: {
+        metrics_.queries_known.Increment();
+        SetAsked(caption);
+        if (current) Release(caption);
+        if (caption.labelled()) break;  // the log was faster
+        const v1::Label& label = outcome.label();
+        if (!ApplyLabel(label) || !caption.labelled()) {
+          spdlog::warn("the annotator's known answer to `{}` is not one to that question", caption.text);
+          caption.refused = true;
+        } else if (label.sequence() >= next_sequence_) {
+          early_[label.sequence()] = {caption.id, label.outcome() == v1::OUTCOME_ANSWERED, caption.good_sum};
+        }
+        break;
+      }
+      default:  // full
+        metrics_.queries_full.Increment();
+        full = true;
+        if (current) Release(caption);
+        OfferIfAskable(caption);
+        break;
+    }
+  }
+  if (!current) return;
+  room_ = full ? 0 : response.room();
+  try_again_at_ = room_ == 0 ? clock_.Now() + kTryAgainWhenFull : absl::InfinitePast();
+}
+
+void RewardModel::OnAskFailed(const Questions& questions) {
+  MutexLock lock(mutex_);
+  for (const v1::Query& query : questions.request.queries()) {
+    Caption& caption = *book_.Find(query.tag());
+    if (questions.connection == connection_) Release(caption);
+    OfferIfAskable(caption);
+  }
+}
+
+void RewardModel::OnRefused(const Questions& questions, const absl::Status& why) {
+  MutexLock lock(mutex_);
+  for (const v1::Query& query : questions.request.queries()) {
+    Caption& caption = *book_.Find(query.tag());
+    if (questions.connection == connection_) Release(caption);
+    caption.refused = true;
+    candidates_.Remove(caption.id);
+    metrics_.queries_refused.Increment();
+    spdlog::warn("the annotator refuses to be asked about `{}`: {}", caption.text, why.message());
+  }
+}
+
+void RewardModel::WaitUntilAskable(absl::Duration limit) {
+  const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
+  MutexLock lock(mutex_);
+  while (Askable() == 0 || candidates_.size() == 0) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero() || !askable_.WaitFor(mutex_, left)) return;
+  }
+}
+
+// How many queries the annotator is to have now, in addition to those it has.
+size_t RewardModel::Askable() const {
+  if (!annotator_connected_ || outstanding_ >= config_.queue_target()) return 0;
+  const size_t free = config_.queue_target() - outstanding_;
+  // A few at a time, not one call for each label that comes.
+  if (free * 4 < config_.queue_target()) return 0;
+  if (room_ > 0) return std::min(free, room_);
+  return clock_.Now() >= try_again_at_ ? 1 : 0;
+}
+
+void RewardModel::OfferIfAskable(const Caption& caption) {
+  if (!caption.askable()) return;
+  candidates_.Offer(caption.id, Urgency(caption.count, caption.last_step));
+  askable_.NotifyOne();
+}
+
+// It is no longer with the annotator.
+void RewardModel::Release(Caption& caption) {
+  if (!caption.waiting) return;
+  caption.waiting = false;
+  --outstanding_;
+}
+
+void RewardModel::SetAsked(Caption& caption) {
+  captions_asked_ += !caption.asked;
+  caption.asked = true;
+}
+
+bool RewardModel::IsOurs(const v1::Label& label) const {
+  const v1::Query& query = label.query();
+  if (query.kind() != v1::QUERY_KIND_CLASSIFY || query.captions_size() != 1 || query.captions(0).empty()) return false;
+  if (query.goal() != config_.goal() || !Equal(query.label_set(), config_.label_set())) return false;
+  if (label.judge() != labels_of_.judge() || label.prompt() != labels_of_.prompt()) return false;
+  if (label.outcome() == v1::OUTCOME_UNSPECIFIED) return false;
+  if (label.outcome() != v1::OUTCOME_ANSWERED) return true;
+  return label.distribution_size() == config_.label_set_size() &&
+         std::all_of(label.distribution().begin(), label.distribution().end(),
+                     [](float p) { return std::isfinite(p) && p >= 0; });
+}
+
+// Counts the label for its caption; false where it is not one of this run's.
+bool RewardModel::ApplyLabel(const v1::Label& label) {
+  if (!IsOurs(label)) {
+    metrics_.labels_ignored.Increment();
+    return false;
+  }
+  const std::string& text = label.query().captions(0);
+  const uint64_t id = CaptionId(text);
+  SetText(id, text, label.query().context());
+  Caption& caption = book_.FindOrAdd(id);
+  if (caption.text != text) return false;  // a collision, counted
+  Release(caption);
+  candidates_.Remove(id);
+  if (caption.superseded) ClearTally(caption);
+  switch (label.outcome()) {
+    case v1::OUTCOME_ANSWERED:
+      captions_labelled_ += caption.answers == 0;
+      ++caption.answers;
+      caption.good_sum += label.distribution(label.distribution_size() - 1);
+      metrics_.labels_answered.Increment();
+      break;
+    case v1::OUTCOME_ABSTAINED:
+      metrics_.labels_abstained.Increment();
+      break;
+    case v1::OUTCOME_UNPARSABLE:
+      metrics_.labels_unparsable.Increment();
+      break;
+    default:
+      metrics_.labels_failed.Increment();
+      break;
+  }
+  if (label.outcome() != v1::OUTCOME_ANSWERED) {
+    ++caption.unanswered;
+    ++labels_without_answer_;
+  }
+  if (room_ != kUnknownRoom) ++room_;
+  model_->Observe(caption, label);
+  MarkDirty(caption);
+  askable_.NotifyOne();
+  return true;
+}
+
+void RewardModel::ClearTally(Caption& caption) {
+  captions_labelled_ -= caption.answers > 0;
+  labels_without_answer_ -= caption.unanswered;
+  caption.answers = 0;
+  caption.good_sum = 0;
+  caption.unanswered = 0;
+  caption.superseded = false;
+}
+
+void RewardModel::ForgetLabels() {
+  for (Caption& caption : book_.captions()) {
+    ClearTally(caption);
+    caption.asked = false;
+    caption.refused = false;
+    MarkDirty(caption);
+  }
+  captions_asked_ = 0;
+  early_.clear();
+  next_sequence_ = 1;
+  model_->Restart(book_);
+}
+
+// --- Scores ---
+
+void RewardModel::MarkDirty(Caption& caption) {
+  if (caption.dirty) return;
+  caption.dirty = true;
+  dirty_.push_back(&caption);
+}
+
+v1::ScoreUpdate RewardModel::NewUpdate() const {
+  v1::ScoreUpdate update;
+  update.set_version(model_->version());
+  *update.mutable_transform() = model_->transform();
+  return update;
+}
+
+// Brings `score` and `sent` of the dirty captions up to date; gives the updates that say so.
+std::vector<v1::ScoreUpdate> RewardModel::Rescore() {
+  if (model_->generation() != scored_generation_) {
+    scored_generation_ = model_->generation();
+    for (Caption& caption : book_.captions()) MarkDirty(caption);
+  }
+  std::vector<v1::ScoreUpdate> updates;
+  std::vector<std::optional<float>> scores;
+  const absl::Span<Caption* const> all = dirty_;
+  for (size_t begin = 0; begin < all.size(); begin += kRowsPerUpdate) {
+    const auto chunk = all.subspan(begin, kRowsPerUpdate);
+    scores.assign(chunk.size(), std::nullopt);
+    model_->Score(absl::MakeConstSpan(const_cast<const Caption* const*>(chunk.data()), chunk.size()),
+                  absl::MakeSpan(scores));
+    v1::ScoreUpdate update = NewUpdate();
+    for (size_t i = 0; i < chunk.size(); ++i) {
+      Caption& caption = *chunk[i];
+      // Captions that this run has not seen are nothing to the learner.
+      const bool scored = scores[i].has_value() && caption.count > 0;
+      if (scored && (!caption.sent || caption.resend || caption.score != *scores[i])) {
+        update.add_id(caption.id);
+        update.add_score(*scores[i]);
+        caption.score = *scores[i];
+      } else if (!scored && caption.sent) {
+        update.add_removed(caption.id);
+      }
+      caption.sent = scored;
+      caption.resend = false;
+      caption.dirty = false;
+    }
+    if (update.id_size() + update.removed_size() > 0) updates.push_back(std::move(update));
+  }
+  dirty_.clear();
+  if (updates.empty() && !sent_transform_.empty() && model_->transform().SerializeAsString() != sent_transform_) {
+    updates.push_back(NewUpdate());
+  }
+  return updates;
+}
+
+void RewardModel::SendSnapshot() {
+  Rescore();
+  metrics_.score_snapshots.Increment();
+  v1::ScoreUpdate update = NewUpdate();
+  update.set_reset(true);
+  for (const Caption& caption : book_.captions()) {
+    if (!caption.sent) continue;
+    if (update.id_size() == kRowsPerUpdate) {
+      update.set_more(true);
+      SendScores(std::move(update));
+      update = NewUpdate();
+    }
+    update.add_id(caption.id);
+    update.add_score(caption.score);
+  }
+  SendScores(std::move(update));
+}
+
+void RewardModel::SendScores(v1::ScoreUpdate update) {
+  metrics_.score_updates.Increment();
+  metrics_.score_rows.Increment(update.id_size() + update.removed_size());
+  sent_transform_ = update.transform().SerializeAsString();
+  v1::RewardModelToLearner message;
+  *message.mutable_scores() = score_log_.Append(std::move(update));
+  SendToLearner(std::move(message));
+}
+
+// Does nothing where there is no learner.
+void RewardModel::SendToLearner(v1::RewardModelToLearner message) {
+  if (learner_ == nullptr || learner_->Deliver(std::move(message))) return;
+  learner_ = nullptr;
+  spdlog::info("the learner is gone; waiting for it");
+}
+
+v1::RewardModelProgress RewardModel::Progress() const {
+  v1::RewardModelProgress progress;
+  progress.set_captions_known(book_.size());
+  progress.set_captions_asked(captions_asked_);
+  progress.set_captions_labelled(captions_labelled_);
+  progress.set_candidates(candidates_.size());
+  progress.set_labels_without_answer(labels_without_answer_);
+  progress.set_annotator_connected(annotator_connected_);
+  progress.set_judge(labels_of_.judge());
+  progress.set_prompt(labels_of_.prompt());
+  return progress;
+}
+
+void RewardModel::Tick() {
+  const absl::Time now = clock_.Now();
+  MutexLock lock(mutex_);
+  if (learner_ != nullptr) {
+    for (v1::ScoreUpdate& update : Rescore()) SendScores(std::move(update));
+    const std::vector<uint64_t> ids = text_requests_.Next(now);
+    if (!ids.empty()) {
+      metrics_.texts_requested.Increment(static_cast<double>(ids.size()));
+      v1::RewardModelToLearner message;
+      message.mutable_text_request()->mutable_ids()->Add(ids.begin(), ids.end());
+      SendToLearner(std::move(message));
+    }
+    v1::RewardModelToLearner message;
+    *message.mutable_progress() = Progress();
+    if (std::string bytes = message.SerializeAsString();
+        bytes != sent_progress_ && now - progress_sent_at_ >= kProgressPeriod) {
+      sent_progress_ = std::move(bytes);
+      progress_sent_at_ = now;
+      SendToLearner(std::move(message));
+    }
+  }
+  if (room_ == 0) askable_.NotifyOne();  // the time to try again may have come
+
+  metrics_.captions.Set(static_cast<double>(book_.size()));
+  metrics_.captions_asked.Set(static_cast<double>(captions_asked_));
+  metrics_.captions_labelled.Set(static_cast<double>(captions_labelled_));
+  metrics_.table_bytes.Set(static_cast<double>(book_.bytes()));
+  metrics_.candidates.Set(static_cast<double>(candidates_.size()));
+  metrics_.candidates_dropped.Increment(static_cast<double>(candidates_.dropped() - dropped_shown_));
+  dropped_shown_ = candidates_.dropped();
+  metrics_.queries_outstanding.Set(static_cast<double>(outstanding_));
+  metrics_.label_log_next_sequence.Set(static_cast<double>(next_sequence_));
+  metrics_.annotator_connected.Set(annotator_connected_);
+  metrics_.learner_connected.Set(learner_ != nullptr);
+  metrics_.texts_missing.Set(static_cast<double>(text_requests_.missing()));
+}
+
+}  // namespace sibyl::reward_model

@@ -1,0 +1,348 @@
+#pragma once
+
+// In-memory stand-ins for what the reward model talks to.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/caption.h"
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/mutex.h"
+#include "common/protocol.h"
+#include "reward_model/annotator_link.h"
+#include "reward_model/label_source.h"
+#include "reward_model/retrieval.h"
+#include "reward_model/reward_model.h"
+
+namespace sibyl::reward_model {
+
+inline v1::Experiment TestExperiment() {
+  v1::Experiment experiment;
+  experiment.mutable_environment()->set_name("minigrid/Empty-5x5");
+  experiment.mutable_reward_model()->set_goal("open doors");
+  experiment.mutable_annotator()->set_rules_file("/rules");
+  FillDefaults(&experiment);
+  return experiment;
+}
+
+// An annotator in memory: a log of labels, and a bounded queue. Labels come when a test says so. Any thread.
+class FakeAnnotator : public LabelSource {
+ public:
+  explicit FakeAnnotator(size_t capacity = 1000) : capacity_(capacity) {}
+
+  absl::StatusOr<v1::DescribeResponse> Describe() override {
+    MutexLock lock(mutex_);
+    if (!down_.ok()) return down_;
+    v1::DescribeResponse response;
+    response.set_judge(judge_);
+    response.set_prompt(prompt_);
+    response.set_labels(log_.size());
+    response.set_waiting(waiting_.size());
+    response.set_capacity(capacity_);
+    return response;
+  }
+
+  absl::StatusOr<v1::AskResponse> Ask(v1::AskRequest request) override {
+    MutexLock lock(mutex_);
+    if (!down_.ok()) return down_;
+    for (const v1::Query& query : request.queries()) {
+      if (query.captions(0) == unacceptable_) {
+        return absl::InvalidArgumentError(absl::StrCat("captions of query ", query.tag(), " is not acceptable"));
+      }
+    }
+    v1::AskResponse response;
+    for (const v1::Query& query : request.queries()) {
+      v1::AskOutcome& outcome = *response.add_outcomes();
+      outcome.set_tag(query.tag());
+      const std::string key = Key(query);
+      if (const auto known = answers_.find(key); known != answers_.end()) {
+        outcome.set_kind(v1::AskOutcome::KIND_KNOWN);
+        *outcome.mutable_label() = log_[known->second - 1];
+      } else if (waiting_.contains(key)) {
+        outcome.set_kind(v1::AskOutcome::KIND_DUPLICATE);
+      } else if (waiting_.size() >= capacity_) {
+        outcome.set_kind(v1::AskOutcome::KIND_FULL);
+      } else {
+        outcome.set_kind(v1::AskOutcome::KIND_ACCEPTED);
+        waiting_[key] = query;
+        accepted_.push_back(query);
+      }
+    }
+    response.set_room(static_cast<uint32_t>(capacity_ - waiting_.size()));
+    return response;
+  }
+
+  // Hands over what there is, and "loses the connection" then; with `stay`, follows until Cancel.
+  absl::Status Follow(v1::LabelsRequest request, const std::function<void(const v1::LabelBatch&)>& on_batch) override {
+    uint64_t next = std::max<uint64_t>(1, request.from_sequence());
+    while (true) {
+      v1::LabelBatch batch;
+      {
+        MutexLock lock(mutex_);
+        follows_.push_back(request);
+        while (stay_ && !cancelled_ && next > log_.size()) changed_.Wait(mutex_);
+        if (cancelled_) return absl::CancelledError("cancelled");
+        for (; next <= log_.size(); ++next) *batch.add_labels() = log_[next - 1];
+        batch.set_next_sequence(next);
+      }
+      on_batch(batch);
+      MutexLock lock(mutex_);
+      if (!stay_) return absl::UnavailableError("that is all");
+    }
+  }
+
+  void Cancel() override {
+    MutexLock lock(mutex_);
+    cancelled_ = true;
+    changed_.NotifyAll();
+  }
+
+  // What a test does to it.
+  void Answer(const std::string& caption, float good) {
+    MutexLock lock(mutex_);
+    Append(caption, v1::OUTCOME_ANSWERED, good, "");
+  }
+  void Answer(const std::string& caption, v1::Outcome outcome) {
+    MutexLock lock(mutex_);
+    Append(caption, outcome, 0, "");
+  }
+  // A label of the same caption asked with something in view.
+  void AnswerWithContext(const std::string& caption, const std::string& context, float good) {
+    MutexLock lock(mutex_);
+    Append(caption, v1::OUTCOME_ANSWERED, good, context);
+  }
+  void SetGoal(const std::string& goal) {
+    MutexLock lock(mutex_);
+    goal_ = goal;
+  }
+  void SetJudge(const std::string& judge) {
+    MutexLock lock(mutex_);
+    judge_ = judge;
+    answers_.clear();
+  }
+  void SetDown(absl::Status status) {
+    MutexLock lock(mutex_);
+    down_ = std::move(status);
+  }
+  void SetUnacceptable(const std::string& caption) {
+    MutexLock lock(mutex_);
+    unacceptable_ = caption;
+  }
+  void SetStay(bool stay) {
+    MutexLock lock(mutex_);
+    stay_ = stay;
+  }
+  void LoseEverything() {
+    MutexLock lock(mutex_);
+    log_.clear();
+    answers_.clear();
+    waiting_.clear();
+  }
+  std::vector<v1::Query> accepted() {
+    MutexLock lock(mutex_);
+    return accepted_;
+  }
+  std::vector<std::string> accepted_captions() {
+    std::vector<std::string> captions;
+    for (const v1::Query& query : accepted()) captions.push_back(query.captions(0));
+    return captions;
+  }
+  v1::LabelsRequest last_follow() {
+    MutexLock lock(mutex_);
+    return follows_.back();
+  }
+
+ private:
+  static std::string Key(const v1::Query& query) { return absl::StrCat(query.captions(0), "\n", query.context()); }
+
+  void Append(const std::string& caption, v1::Outcome outcome, float good, const std::string& context)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::Label label;
+    label.set_sequence(log_.size() + 1);
+    v1::Query& query = *label.mutable_query();
+    query.set_kind(v1::QUERY_KIND_CLASSIFY);
+    query.add_captions(caption);
+    query.set_goal(goal_);
+    query.add_label_set("unhelpful");
+    query.add_label_set("helpful");
+    query.set_context(context);
+    label.set_outcome(outcome);
+    label.set_judge(judge_);
+    label.set_prompt(prompt_);
+    if (outcome == v1::OUTCOME_ANSWERED) {
+      label.add_distribution(1 - good);
+      label.add_distribution(good);
+    }
+    waiting_.erase(Key(query));
+    answers_[Key(query)] = label.sequence();
+    log_.push_back(std::move(label));
+    changed_.NotifyAll();
+  }
+
+  const size_t capacity_;
+  Mutex mutex_;
+  CondVar changed_;
+  std::string judge_ ABSL_GUARDED_BY(mutex_) = "rules:test@1", prompt_ ABSL_GUARDED_BY(mutex_);
+  std::string goal_ ABSL_GUARDED_BY(mutex_) = "open doors";
+  std::string unacceptable_ ABSL_GUARDED_BY(mutex_);
+  absl::Status down_ ABSL_GUARDED_BY(mutex_);
+  bool stay_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<v1::Label> log_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> answers_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, v1::Query> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::Query> accepted_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::LabelsRequest> follows_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A learner's table of scores, built as reward.proto says.
+class ScoreTable {
+ public:
+  // Updates must come without gaps.
+  void Apply(const v1::ScoreUpdate& update) {
+    ++updates_;
+    if (update.reset()) {
+      building_.clear();
+      in_snapshot_ = true;
+    } else if (update.sequence() != last_sequence_ + 1) {
+      gaps_ = true;
+    }
+    last_sequence_ = update.sequence();
+    auto& table = in_snapshot_ ? building_ : scores_;
+    for (int i = 0; i < update.id_size(); ++i) table[update.id(i)] = update.score(i);
+    for (uint64_t id : update.removed()) table.erase(id);
+    if (in_snapshot_ && !update.more()) {
+      scores_ = building_;
+      in_snapshot_ = false;
+      ++snapshots_;
+    }
+    version_ = update.version();
+    transform_ = update.transform();
+  }
+
+  // -1: it has none.
+  float Of(const std::string& caption) const {
+    const auto it = scores_.find(CaptionId(caption));
+    return it == scores_.end() ? -1 : it->second;
+  }
+
+  std::map<uint64_t, float> scores_, building_;
+  uint64_t last_sequence_ = 0, version_ = 0;
+  v1::RewardTransform transform_;
+  int updates_ = 0, snapshots_ = 0;
+  bool in_snapshot_ = false, gaps_ = false;
+};
+
+// A learner's end of the stream, in memory.
+class FakeOutput : public LearnerOutput {
+ public:
+  bool Deliver(v1::RewardModelToLearner message) override {
+    if (!reading) return false;
+    if (message.has_scores() && table != nullptr) table->Apply(message.scores());
+    messages.push_back(std::move(message));
+    return true;
+  }
+  void Disconnect(const absl::Status& status) override { disconnected = status; }
+
+  std::vector<v1::ScoreUpdate> Scores() const {
+    std::vector<v1::ScoreUpdate> scores;
+    for (const auto& message : messages) {
+      if (message.has_scores()) scores.push_back(message.scores());
+    }
+    return scores;
+  }
+  std::vector<uint64_t> TextsRequested() const {
+    std::vector<uint64_t> ids;
+    for (const auto& message : messages) {
+      ids.insert(ids.end(), message.text_request().ids().begin(), message.text_request().ids().end());
+    }
+    return ids;
+  }
+
+  ScoreTable* table = nullptr;
+  bool reading = true;
+  absl::Status disconnected;
+  std::vector<v1::RewardModelToLearner> messages;
+};
+
+// A learner process: captions with cumulative counts, and a table that outlives its connections.
+class FakeLearner {
+ public:
+  explicit FakeLearner(RewardModel& model, uint64_t incarnation = 1) : model_(&model) {
+    hello.set_protocol_version(kProtocolVersion);
+    hello.set_run_id("run");
+    hello.set_incarnation(incarnation);
+    hello.set_goal("open doors");
+  }
+
+  // Connects (again), and offers all its captions.
+  absl::Status Connect() {
+    hello.set_last_sequence(table.last_sequence_);
+    output = std::make_shared<FakeOutput>();
+    output->table = &table;
+    const absl::Status status = model_->ConnectLearner(hello, output);
+    if (!status.ok()) return status;
+    hello.set_reward_model_incarnation(output->messages.front().hello().incarnation());
+    return Offer(true);
+  }
+  void ConnectTo(RewardModel& model) { model_ = &model; }
+  void Lose() { model_->DisconnectLearner(output.get()); }
+
+  // Sees a caption `times` more.
+  void See(const std::string& caption, uint64_t times = 1, uint64_t step = 0) {
+    Entry& entry = captions_[CaptionId(caption)];
+    entry.text = caption;
+    entry.count += times;
+    entry.last_step = step;
+    entry.changed = true;
+  }
+  // Tells what it has seen, and gives the texts that are wanted.
+  absl::Status Offer(bool all = false) {
+    v1::CaptionCounts counts;
+    for (auto& [id, entry] : captions_) {
+      if (!all && !entry.changed) continue;
+      entry.changed = false;
+      counts.add_id(id);
+      counts.add_count(entry.count);
+      counts.add_last_step(entry.last_step);
+    }
+    return model_->OnCounts(output.get(), counts);
+  }
+  void SendTexts() {
+    v1::CaptionTexts texts;
+    for (uint64_t id : output->TextsRequested()) {
+      v1::CaptionText& text = *texts.add_texts();
+      text.set_id(id);
+      text.set_text(captions_[id].text);
+      text.set_context("view of " + captions_[id].text);
+    }
+    model_->OnTexts(output.get(), texts);
+  }
+  // The whole of it.
+  void SeeAndTell(const std::string& caption, uint64_t times = 1, uint64_t step = 0) {
+    See(caption, times, step);
+    (void)Offer();
+    model_->Tick();
+    SendTexts();
+    model_->Tick();
+  }
+
+  v1::LearnerHello hello;
+  ScoreTable table;
+  std::shared_ptr<FakeOutput> output;
+
+ private:
+  struct Entry {
+    std::string text;
+    uint64_t count = 0, last_step = 0;
+    bool changed = false;
+  };
+  RewardModel* model_;
+  std::map<uint64_t, Entry> captions_;
+};
+
+}  // namespace sibyl::reward_model
