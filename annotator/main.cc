@@ -1,0 +1,103 @@
+// sibyl-annotator: takes queries, has a judge answer them, keeps the labels.
+
+#include <filesystem>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "annotator/annotator.h"
+#include "annotator/query_identity.h"
+#include "annotator/rules_judge.h"
+#include "annotator/service.h"
+#include "common/config.h"
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/rpc/server.h"
+#include "common/shutdown.h"
+#include "common/status_macros.h"
+
+ABSL_FLAG(std::string, config, "", "Configuration of the experiment, a sibyl.v1.Experiment in text format. Required.");
+ABSL_FLAG(std::string, run_dir, ".", "Folder of the run; annotator.store is relative to it. Made when absent.");
+ABSL_FLAG(std::string, listen, "0.0.0.0:50053", "Where queries are taken, host:port; port 0 takes a free one.");
+ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served, host:port; port 0 takes a free one.");
+ABSL_FLAG(absl::Duration, drain, absl::Seconds(10),
+          "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
+
+namespace sibyl::annotator {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, Metrics& metrics) {
+  const v1::AnnotatorConfig& config = experiment.annotator();
+  const auto& labels = experiment.reward_model().label_set();
+  if (config.judge() == v1::JUDGE_KIND_OPENAI) return absl::UnimplementedError("config: annotator.judge is JUDGE_KIND_OPENAI, which this build lacks");
+  if (config.rules_file().empty()) {
+    return absl::InvalidArgumentError("config: annotator.rules_file is not set, must be a file of rules, e.g. "
+                                      "configs/rules/minigrid.rules");
+  }
+  return RulesJudge::Load(config.rules_file(), {labels.begin(), labels.end()});
+}
+
+absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) {
+  if (absl::GetFlag(FLAGS_config).empty()) {
+    return absl::InvalidArgumentError("--config is not set; name the experiment's configuration file");
+  }
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+  const v1::AnnotatorConfig& config = experiment.annotator();
+
+  Metrics metrics;
+  SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Judge> judge, MakeJudge(experiment, metrics));
+  spdlog::info("judge {}{}", judge->name(), judge->prompt().empty() ? "" : absl::StrCat(", prompt ", judge->prompt()));
+
+  const std::filesystem::path run_dir = absl::GetFlag(FLAGS_run_dir);
+  std::error_code error;
+  std::filesystem::create_directories(run_dir, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat("cannot make the run folder ", run_dir.string(), ": ", error.message()));
+  }
+  LabelStoreOptions options;
+  options.path = (run_dir / config.store()).string();
+  options.judge_identity = JudgeIdentity(*judge);
+  options.capacity = config.queue_capacity();
+  SIBYL_ASSIGN_OR_RETURN(auto store, LabelStore::Open(options, Clock::Real(), metrics,
+                                                      [&](absl::Status reason) { shutdown.Fail(reason); }));
+  spdlog::info("label store {}: {} labels, {} queries wait", options.path, store->last_sequence(), store->waiting());
+
+  Service service(metrics);
+  Annotator annotator(std::move(judge), std::move(store), config.queue_capacity(), metrics,
+                      [&] { service.OnLabel(); });
+  service.Serve(annotator);
+  SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
+  SIBYL_ASSIGN_OR_RETURN(const auto server, rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
+
+  while (!shutdown.WaitFor(absl::Hours(1))) {
+  }
+  server->SetServing(false);
+  const bool failed = !shutdown.reason().ok();
+  const int dropped = annotator.Drain(failed ? absl::ZeroDuration() : absl::GetFlag(FLAGS_drain));
+  if (dropped > 0) spdlog::warn("{} queries were not answered in time; they are asked again at the next start", dropped);
+  service.CloseStreams();
+  server->Drain(absl::Seconds(2));
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace sibyl::annotator
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Answers queries about captions: sibyl-annotator --config=FILE [--set field=value ...] [--run_dir=DIR]");
+  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
+  sibyl::Shutdown shutdown;
+  sibyl::InitLog("annotator");
+  const auto rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) {
+    spdlog::error("`{}` is not a flag; see --help", rest[1]);
+    return 2;
+  }
+  if (const absl::Status status = sibyl::annotator::Run(overrides, shutdown); !status.ok()) {
+    spdlog::error("{}", status.message());
+    return 1;
+  }
+  return shutdown.ExitCode();
+}

@@ -1,0 +1,120 @@
+#include "annotator/rules_judge.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "annotator/query_identity.h"
+#include "annotator/utf8.h"
+#include "common/files.h"
+#include "common/status_macros.h"
+
+namespace sibyl::annotator {
+namespace {
+
+constexpr absl::string_view kDefault = "default";
+constexpr absl::string_view kAbstain = "abstain";
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& path,
+                                                             const std::vector<std::string>& label_set) {
+  SIBYL_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+  std::unique_ptr<RulesJudge> judge(new RulesJudge());
+  judge->path_ = path;
+  judge->name_ = absl::StrCat("rules:", std::filesystem::path(path).filename().string(), "@", HexDigest(bytes).substr(0, 8));
+
+  int line = 0;
+  int default_line = 0;
+  for (absl::string_view raw : absl::StrSplit(bytes, '\n')) {
+    ++line;
+    const absl::string_view text = absl::StripAsciiWhitespace(raw);
+    if (text.empty() || text[0] == '#') continue;
+    const auto invalid = [&](const auto&... parts) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ":", line, ": `", text, "` ", parts...));
+    };
+    if (default_line > 0) {
+      return invalid("stands behind the default of line ", default_line,
+                     " and would never be used; move it above that line");
+    }
+    const size_t colon = text.find(':');
+    if (colon == absl::string_view::npos) {
+      return invalid("is not a rule; a rule reads `label: pattern`, and the last line `default: label`");
+    }
+    const absl::string_view left = absl::StripAsciiWhitespace(text.substr(0, colon));
+    const absl::string_view right = absl::StripAsciiWhitespace(text.substr(colon + 1));
+    if (right.empty()) return invalid("has nothing behind its colon; write a pattern, or a label behind `default:`");
+    Rule rule;
+    rule.line = line;
+    rule.text = std::string(text);
+    absl::string_view label = left;
+    if (left == kDefault) {
+      label = right;
+      default_line = line;
+    } else {
+      rule.pattern = std::make_unique<Pattern>();
+      const int error =
+          regcomp(&rule.pattern->regex, std::string(right).c_str(), REG_EXTENDED | REG_NOSUB);
+      if (error != 0) {
+        char message[256];
+        regerror(error, &rule.pattern->regex, message, sizeof message);
+        return invalid("has a pattern that cannot be used (", message,
+                       "); patterns are POSIX extended regular expressions, as `grep -E` takes them");
+      }
+      rule.pattern->compiled = true;
+    }
+    if (label != kAbstain) {
+      if (std::find(label_set.begin(), label_set.end(), label) == label_set.end()) {
+        return invalid("gives `", label, "`, which is not in the label set [", absl::StrJoin(label_set, ", "),
+                       "]; use one of these, or `abstain`");
+      }
+      rule.label = std::string(label);
+    }
+    judge->rules_.push_back(std::move(rule));
+  }
+  if (default_line == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ":", line, ": the file ends without a default; end it with `default: ", label_set.front(),
+        "` or `default: abstain`, for captions that no pattern fits"));
+  }
+  return judge;
+}
+
+absl::Status RulesJudge::Check(const v1::Query& query) const {
+  if (query.kind() != v1::QUERY_KIND_CLASSIFY) {
+    return absl::InvalidArgumentError(absl::StrCat("kind is ", v1::QueryKind_Name(query.kind()), "; rules (", path_,
+                                                   ") answer QUERY_KIND_CLASSIFY only; use an LLM for the others"));
+  }
+  for (const Rule& rule : rules_) {
+    if (rule.label.empty()) continue;
+    const auto& labels = query.label_set();
+    if (std::find(labels.begin(), labels.end(), rule.label) == labels.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("label_set is [", absl::StrJoin(labels, ", "), "] and lacks `",
+                                                     rule.label, "`, which ", path_, ":", rule.line,
+                                                     " gives; change the one or the other"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
+  const std::string& caption = query.captions(0);
+  for (const Rule& rule : rules_) {
+    if (rule.pattern != nullptr && regexec(&rule.pattern->regex, caption.c_str(), 0, nullptr, 0) != 0) continue;
+    Verdict verdict;
+    verdict.raw = ValidUtf8(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
+    if (rule.label.empty()) {
+      verdict.outcome = v1::OUTCOME_ABSTAINED;
+    } else {
+      verdict.outcome = v1::OUTCOME_ANSWERED;
+      for (const std::string& label : query.label_set()) verdict.distribution.push_back(label == rule.label ? 1 : 0);
+    }
+    done(std::move(verdict));
+    return;
+  }
+}
+
+}  // namespace sibyl::annotator
