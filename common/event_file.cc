@@ -50,7 +50,8 @@ absl::StatusOr<std::unique_ptr<EventFile>> EventFile::Create(const std::string& 
   gethostname(host, sizeof host - 1);
   const absl::Time now = absl::Now();
   // TensorBoard takes files with "tfevents" in their name, and orders them by name.
-  const std::string stem = absl::StrCat(folder, "/events.out.tfevents.", absl::ToUnixSeconds(now), ".", host, ".", getpid());
+  const std::string stem =
+      absl::StrCat(folder, "/events.out.tfevents.", absl::ToUnixSeconds(now), ".", host, ".", getpid());
   std::string path;
   int fd = -1;
   for (int i = 0; i < 1000; ++i) {

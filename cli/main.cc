@@ -1,0 +1,115 @@
+// sibyl: the command line. Each command is a function over the arguments behind it.
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/arguments.h"
+#include "cli/process.h"
+#include "cli/rollout/rollout.h"
+#include "cli/train.h"
+#include "common/config.h"
+#include "environments/registry.h"
+
+namespace sibyl::cli {
+namespace {
+
+constexpr char kHelp[] =
+    R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
+
+  sibyl train CONFIG [--run_dir DIR] [--set field=value]... [--resume]
+      Trains on this machine. The run's folder is runs/<name> where --run_dir does not say otherwise.
+      --resume goes on with the run in that folder; CONFIG may then be left out.
+      Ctrl-C stops with a checkpoint; a second one stops at once.
+  sibyl eval RUN [flags of sibyl-eval]
+      Plays episodes with a run's policy.
+  sibyl rollout [flags]
+      Plays episodes with given actions and prints what happens.
+  sibyl config CONFIG [--set field=value]...
+      Prints the effective configuration: defaults filled in, overrides applied, values checked.
+  sibyl envs
+      Lists the environments.
+  sibyl help, sibyl --version
+)";
+
+int Refuse(const char* command, const absl::Status& status) {
+  std::fprintf(stderr, "sibyl %s: %s\n", command, std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) ? 2 : 1;
+}
+
+int ConfigMain(absl::Span<const std::string> arguments) {
+  const std::vector<Flag> flags = {{"set", "field=value"}};
+  const auto parsed = ParseArguments("sibyl config", flags, arguments);
+  if (!parsed.ok()) return Refuse("config", parsed.status());
+  if (parsed->positional.size() != 1) {
+    return Refuse("config", absl::InvalidArgumentError(
+                                absl::StrCat("takes one configuration, not ", parsed->positional.size(),
+                                             "; e.g. sibyl config configs/minigrid_keycorridor.textproto")));
+  }
+  const auto experiment = LoadExperiment(parsed->positional[0], parsed->Values("set"));
+  if (!experiment.ok()) return Refuse("config", experiment.status());
+  std::fputs(ExperimentText(*experiment).c_str(), stdout);
+  return 0;
+}
+
+int EnvironmentsMain(absl::Span<const std::string> arguments) {
+  const auto parsed = ParseArguments("sibyl envs", {}, arguments);
+  if (!parsed.ok()) return Refuse("envs", parsed.status());
+  if (!parsed->positional.empty()) {
+    return Refuse("envs", absl::InvalidArgumentError(
+                              absl::StrCat("takes no arguments, but `", parsed->positional[0], "` is given")));
+  }
+  for (const std::string& name : EnvironmentNames()) std::puts(name.c_str());
+  return 0;
+}
+
+// Becomes sibyl-eval, which has LibTorch.
+int EvalMain(const std::vector<std::string>& arguments) {
+  const std::string program = BinaryFolder() + "/sibyl-eval";
+  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  execv(program.c_str(), argv.data());
+  std::fprintf(stderr,
+               "sibyl eval: cannot start %s: %s; build it, or set SIBYL_BIN to the folder of Sibyl's programs\n",
+               program.c_str(), std::strerror(errno));
+  return 1;
+}
+
+int Main(const std::string& command, const std::vector<std::string>& arguments) {
+  // These two have flags of their own, --help among them.
+  if (command == "eval") return EvalMain(arguments);
+  if (command == "rollout") return RolloutMain(arguments);
+  const bool asks_help = std::find(arguments.begin(), arguments.end(), "--help") != arguments.end();
+  if (asks_help || command == "help" || command == "--help" || command == "-h") {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (command == "train") return TrainMain(arguments);
+  if (command == "config") return ConfigMain(arguments);
+  if (command == "envs") return EnvironmentsMain(arguments);
+  if (command == "version" || command == "--version") {
+    std::puts("sibyl " SIBYL_VERSION);
+    return 0;
+  }
+  std::fprintf(stderr, "sibyl: there is no command `%s`; there are: train, eval, rollout, config, envs, help\n",
+               command.c_str());
+  return 2;
+}
+
+}  // namespace
+}  // namespace sibyl::cli
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::fprintf(stderr, "sibyl: no command is given; there are: train, eval, rollout, config, envs, help\n");
+    return 2;
+  }
+  return sibyl::cli::Main(argv[1], std::vector<std::string>(argv + 2, argv + argc));
+}

@@ -1,0 +1,163 @@
+#include "cli/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/files.h"
+#include "common/status_macros.h"
+#include "environments/registry.h"
+
+namespace sibyl::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kConfig[] = "experiment.textproto";
+constexpr char kLock[] = "lock";
+
+// Whether the folder has anything in it besides a lock that a refused start left behind.
+bool HoldsSomething(const std::string& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().filename() != kLock) return true;
+  }
+  return false;
+}
+
+std::string JudgeFileField(const v1::Experiment& experiment) {
+  return experiment.annotator().judge() == v1::JUDGE_KIND_RULES ? "annotator.rules_file"
+                                                                : "annotator.openai.prompt_file";
+}
+
+// Compares what is asked for with the run that is in the folder. The judge's file is compared by content.
+absl::Status CheckSameRun(const std::string& folder, const v1::Experiment& was, v1::Experiment is) {
+  if (RewardsCaptions(was) && RewardsCaptions(is) && was.annotator().judge() == is.annotator().judge()) {
+    SIBYL_ASSIGN_OR_RETURN(const std::string old_text, ReadFile(JudgeFile(was)));
+    SIBYL_ASSIGN_OR_RETURN(const std::string new_text, ReadFile(JudgeFile(is)));
+    if (old_text != new_text) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "cannot resume ", folder, ": ", JudgeFileField(is), ": ", JudgeFile(is), " differs from the run's ",
+          JudgeFile(was), "; put the old text back, or start a new run with another --run_dir"));
+    }
+    *JudgeFile(&is) = JudgeFile(was);
+  }
+  if (const std::string difference = ResumeDifference(was, is); !difference.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot resume ", folder, ": its configuration differs: ", difference,
+                     "; set that field back, or start a new run with another --run_dir"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string* JudgeFile(v1::Experiment* experiment) {
+  auto* annotator = experiment->mutable_annotator();
+  return annotator->judge() == v1::JUDGE_KIND_RULES ? annotator->mutable_rules_file()
+                                                    : annotator->mutable_openai()->mutable_prompt_file();
+}
+
+const std::string& JudgeFile(const v1::Experiment& experiment) {
+  const auto& annotator = experiment.annotator();
+  return annotator.judge() == v1::JUDGE_KIND_RULES ? annotator.rules_file() : annotator.openai().prompt_file();
+}
+
+absl::Status CheckRunnable(const v1::Experiment& experiment) {
+  EnvironmentOptions options;
+  options.max_episode_steps = experiment.environment().max_episode_steps();
+  const std::string& name = experiment.environment().name();
+  // By name first: that needs no game library, and says what there is.
+  if (auto spec = FindEnvironmentSpec(name, options); !spec.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("config: environment.name: ", spec.status().message()));
+  }
+  SIBYL_RETURN_IF_ERROR(MakeEnvironment(name, options).status());
+  if (RewardsCaptions(experiment)) {
+    if (auto text = ReadFile(JudgeFile(experiment)); !text.ok()) {
+      return absl::NotFoundError(absl::StrCat("config: ", JudgeFileField(experiment), ": ", text.status().message(),
+                                              "; name a file that is there"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
+  if (request.config.empty() && !(request.resume && !request.run_dir.empty())) {
+    return absl::InvalidArgumentError(
+        request.resume ? "--resume needs the run's folder: sibyl train --resume --run_dir DIR"
+                       : "no configuration is named: sibyl train CONFIG, e.g. configs/minigrid_keycorridor.textproto");
+  }
+  const std::string config = request.config.empty() ? absl::StrCat(request.run_dir, "/", kConfig) : request.config;
+  if (request.config.empty() && !fs::exists(config)) {
+    return absl::NotFoundError(absl::StrCat("cannot resume ", request.run_dir, ": it holds no run (no ", kConfig,
+                                            "); name the folder of one with --run_dir"));
+  }
+  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(config, request.overrides));
+  SIBYL_RETURN_IF_ERROR(CheckRunnable(experiment));
+
+  const fs::path asked = request.run_dir.empty() ? fs::path("runs") / experiment.name() : fs::path(request.run_dir);
+  std::string path = fs::absolute(asked).lexically_normal().string();
+  if (path.size() > 1 && path.back() == '/') path.pop_back();
+  if (!request.resume && HoldsSomething(path)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, " is not empty; go on with the run in it with --resume, or name another folder with --run_dir"));
+  }
+  if (request.resume && !fs::exists(absl::StrCat(path, "/", kConfig))) {
+    return absl::NotFoundError(
+        absl::StrCat("cannot resume ", path, ": it holds no run (no ", kConfig, "); leave --resume out to start one"));
+  }
+
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) return absl::UnavailableError(absl::StrCat("cannot make the folder ", path, ": ", error.message()));
+  RunFolder run(std::move(path), -1);
+  SIBYL_RETURN_IF_ERROR(run.Lock());
+  if (request.resume) {
+    SIBYL_ASSIGN_OR_RETURN(const v1::Experiment was, LoadExperiment(run.File(kConfig), {}));
+    SIBYL_RETURN_IF_ERROR(CheckSameRun(run.path_, was, experiment));
+    experiment.set_name(was.name());
+    if (RewardsCaptions(was)) *JudgeFile(&experiment) = JudgeFile(was);
+  }
+  for (const char* folder : {"judge", "logs"}) {
+    fs::create_directories(run.File(folder), error);
+    if (error) return absl::UnavailableError(absl::StrCat("cannot make ", run.File(folder), ": ", error.message()));
+  }
+  if (RewardsCaptions(experiment)) {
+    // The file keeps its name: the judge's name, which labels carry, is made from it. The path is relative, so that the
+    // folder can be moved.
+    const std::string copy = absl::StrCat("judge/", fs::path(JudgeFile(experiment)).filename().string());
+    SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(JudgeFile(experiment)));
+    SIBYL_RETURN_IF_ERROR(WriteFileDurably(run.File(copy), text));
+    *JudgeFile(&experiment) = copy;
+  }
+  SIBYL_RETURN_IF_ERROR(WriteFileDurably(run.File(kConfig), ExperimentText(experiment)));
+  SIBYL_ASSIGN_OR_RETURN(run.experiment_, LoadExperiment(run.File(kConfig), {}));
+  return run;
+}
+
+absl::Status RunFolder::Lock() {
+  const std::string path = File(kLock);
+  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) return absl::UnavailableError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path_, " is being trained in by another `sibyl train`; stop it, or name another --run_dir"));
+  }
+  return absl::OkStatus();
+}
+
+RunFolder::RunFolder(RunFolder&& other) noexcept
+    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)), experiment_(std::move(other.experiment_)) {}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) close(lock_);
+}
+
+}  // namespace sibyl::cli

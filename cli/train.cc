@@ -1,0 +1,154 @@
+#include "cli/train.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "cli/arguments.h"
+#include "cli/ports.h"
+#include "cli/process.h"
+#include "cli/summary.h"
+#include "common/files.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+
+namespace sibyl::cli {
+namespace {
+
+// Order in which processes are stopped.
+enum Stage { kLearner, kActors, kRewardModel, kAnnotator };
+
+// What a learner may take to write its checkpoint, and the others to end.
+constexpr absl::Duration kLearnerStopLimit = absl::Minutes(1);
+constexpr absl::Duration kStopLimit = absl::Seconds(10);
+
+// A Prometheus file_sd document.
+std::string MetricsTargets(const v1::Experiment& experiment, const std::vector<ProcessPlan>& plans) {
+  nlohmann::json targets = nlohmann::json::array();
+  for (const ProcessPlan& plan : plans) {
+    targets.push_back({{"targets", {plan.metrics}}, {"labels", {{"process", plan.name}, {"run", experiment.name()}}}});
+  }
+  return targets.dump(2) + "\n";
+}
+
+int Refuse(const absl::Status& status) {
+  std::fprintf(stderr, "sibyl train: %s\n", std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) ? 2 : 1;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, const std::string& binaries, bool resume) {
+  const v1::Experiment& experiment = run.experiment();
+  const bool judged = RewardsCaptions(experiment);
+  const int actors = static_cast<int>(experiment.actor().processes());
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(6 + actors, FreshRandom64()));
+  size_t next_port = 0;
+  const auto address = [&] { return absl::StrCat("127.0.0.1:", ports[next_port++]); };
+  const std::string annotator = address(), reward_model = address(), learner = address();
+  const std::string config = absl::StrCat("--config=", run.File("experiment.textproto"));
+  const std::string folder = absl::StrCat("--run_dir=", run.path());
+
+  std::vector<ProcessPlan> plans;
+  absl::Status missing;
+  const auto add = [&](const std::string& name, const char* program, int stage, std::vector<std::string> flags) {
+    ProcessPlan plan;
+    plan.name = name;
+    plan.command = {absl::StrCat(binaries, "/", program)};
+    if (access(plan.command[0].c_str(), X_OK) != 0) {
+      missing.Update(absl::NotFoundError(absl::StrCat(
+          "there is no program ", plan.command[0], "; build it, or set SIBYL_BIN to the folder of Sibyl's programs")));
+    }
+    plan.metrics = address();
+    plan.command.insert(plan.command.end(), flags.begin(), flags.end());
+    plan.command.push_back(absl::StrCat("--metrics_listen=", plan.metrics));
+    plan.replacement_command = plan.command;
+    plan.log = run.Log(name);
+    plan.stage = stage;
+    plan.stop_limit = stage == kLearner ? kLearnerStopLimit : kStopLimit;
+    plan.works_by_steps = stage == kLearner || stage == kActors;
+    plans.push_back(std::move(plan));
+  };
+  if (judged) {
+    add("annotator", "sibyl-annotator", kAnnotator, {config, folder, absl::StrCat("--listen=", annotator)});
+    add("reward_model", "sibyl-reward-model", kRewardModel,
+        {config, folder, absl::StrCat("--annotator=", annotator), absl::StrCat("--listen=", reward_model)});
+  }
+  std::vector<std::string> learner_flags = {config, folder};
+  if (judged) learner_flags.push_back(absl::StrCat("--reward_model=", reward_model));
+  learner_flags.push_back(absl::StrCat("--listen=", learner));
+  add("learner", "sibyl-learner", kLearner, std::move(learner_flags));
+  plans.back().replacement_command.push_back("--resume");
+  if (resume) plans.back().command.push_back("--resume");
+  for (int i = 0; i < actors; ++i) {
+    add(absl::StrCat("actor-", i), "sibyl-actor", kActors, {absl::StrCat("--learner=", learner)});
+  }
+  SIBYL_RETURN_IF_ERROR(missing);
+  return plans;
+}
+
+int TrainMain(absl::Span<const std::string> arguments) {
+  const std::vector<Flag> flags = {{"run_dir", "DIR"}, {"set", "field=value"}, {"resume", ""}};
+  const auto parsed = ParseArguments("sibyl train", flags, arguments);
+  if (!parsed.ok()) return Refuse(parsed.status());
+  if (parsed->positional.size() > 1) {
+    return Refuse(
+        absl::InvalidArgumentError(absl::StrCat("one configuration is taken, but there are ", parsed->positional.size(),
+                                                ": ", absl::StrJoin(parsed->positional, " "))));
+  }
+  RunRequest request;
+  if (!parsed->positional.empty()) request.config = parsed->positional[0];
+  request.run_dir = parsed->Value("run_dir");
+  request.overrides = parsed->Values("set");
+  request.resume = parsed->Has("resume");
+  const auto run = RunFolder::Prepare(request);
+  if (!run.ok()) return Refuse(run.status());
+  const v1::Experiment& experiment = run->experiment();
+  auto plans = PlanProcesses(*run, BinaryFolder(), request.resume);
+  if (!plans.ok()) return Refuse(plans.status());
+  if (const auto written = WriteFileDurably(run->File("metrics_targets.json"), MetricsTargets(experiment, *plans));
+      !written.ok()) {
+    return Refuse(written);
+  }
+
+  Screen screen = Screen::StandardOutput();
+  screen.Event(absl::StrCat(request.resume ? "going on with " : "training ", experiment.environment().name(), " in ",
+                            run->path(), ": ", plans->size(), " processes, output in logs/"));
+  const std::string learner_summary = run->File("learner_summary.json");
+  const auto finished = [&] {
+    // Told to stop by somebody else, the learner ends with status 0 as well.
+    const auto summary = ReadLearnerSummary(learner_summary);
+    return !summary.contains("steps") || !summary["steps"].is_number() ||
+           summary["steps"].get<double>() >= static_cast<double>(experiment.total_steps());
+  };
+  Supervisor supervisor(*std::move(plans), static_cast<double>(experiment.total_steps()), finished, &screen);
+  const RunOutcome outcome = supervisor.Run();
+
+  const auto summary = Summarise(experiment, outcome, ReadLearnerSummary(learner_summary));
+  const auto written = WriteFileDurably(run->File("summary.json"), summary.dump(2) + "\n");
+  std::printf("\n%s\n", SummaryText(summary).c_str());
+  if (outcome.kind == RunOutcome::kStopped) {
+    std::printf(
+        "%s; go on with: sibyl train --resume --run_dir %s\n",
+        outcome.learner_stopped_cleanly ? "The learner wrote a checkpoint" : "The learner wrote no last checkpoint",
+        run->path().c_str());
+  }
+  std::fflush(stdout);
+  if (!written.ok()) return Refuse(written);
+  switch (outcome.kind) {
+    case RunOutcome::kFinished:
+      return 0;
+    case RunOutcome::kStopped:
+      return outcome.learner_stopped_cleanly ? 130 : 1;
+    case RunOutcome::kFailed:
+      break;
+  }
+  std::fprintf(stderr, "sibyl train: %s\n", outcome.reason.c_str());
+  return 1;
+}
+
+}  // namespace sibyl::cli

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "cli/run_folder.h"
+#include "cli/supervisor.h"
+
+namespace sibyl::cli {
+
+// `sibyl train`: the arguments behind the command; gives the exit status for main: 0 finished, 130 stopped by a signal
+// with a checkpoint written, 1 failed, 2 arguments not understood.
+int TrainMain(absl::Span<const std::string> arguments);
+
+// The processes of a run on this machine, each with ports of its own on 127.0.0.1.
+// NotFound names a program that is not in `binaries`.
+absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, const std::string& binaries, bool resume);
+
+}  // namespace sibyl::cli
