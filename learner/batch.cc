@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/safetensors.h"
 #include "common/tensor_spec.h"
 #include "policy/observation_tensor.h"
+#include "policy/weights.h"
 
 namespace sibyl::learner {
 
@@ -152,22 +152,9 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
 }
 
 absl::Status WriteBatch(const std::string& path, const Batch& batch, const v1::EnvironmentSpec& spec) {
-  std::vector<NamedArray> arrays;
-  std::vector<torch::Tensor> kept;
+  NamedTensors tensors;
   const auto add = [&](const std::string& name, const torch::Tensor& tensor) {
-    kept.push_back(tensor.to(torch::kCPU).contiguous());
-    const torch::Tensor& t = kept.back();
-    NamedArray array;
-    array.name = name;
-    array.type = t.scalar_type() == torch::kFloat32 ? ArrayType::kFloat32
-                 : t.scalar_type() == torch::kInt64 ? ArrayType::kInt64
-                 : t.scalar_type() == torch::kInt32 ? ArrayType::kInt32
-                 : t.scalar_type() == torch::kInt16 ? ArrayType::kInt16
-                 : t.scalar_type() == torch::kBool  ? ArrayType::kBool
-                                                    : ArrayType::kUint8;
-    array.shape.assign(t.sizes().begin(), t.sizes().end());
-    array.bytes = absl::string_view(static_cast<const char*>(t.data_ptr()), t.nbytes());
-    arrays.push_back(std::move(array));
+    tensors.emplace_back(name, tensor.to(torch::kCPU).contiguous());
   };
   const TrainingBatch& training = batch.training;
   for (int i = 0; i < spec.observation_size(); ++i) {
@@ -195,7 +182,7 @@ absl::Status WriteBatch(const std::string& path, const Batch& batch, const v1::E
   add("episode", batch.episode);
   add("slot", batch.slot);
   add("environment", batch.environment);
-  return WriteSafetensors(path, arrays);
+  return WriteTensors(path, tensors, {});
 }
 
 }  // namespace sibyl::learner

@@ -80,7 +80,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     policy->to(device);
     policies.push_back(std::move(policy));
   }
-  Trainer trainer(experiment.learner(), policies[0], experiment.seed());
+  Trainer trainer(experiment.learner(), policies[0]);
   if (checkpoint.ok()) {
     SIBYL_RETURN_IF_ERROR(trainer.Load(*checkpoint + "/weights.safetensors"));
     spdlog::info("going on from {}: {} steps", *checkpoint, state.steps());

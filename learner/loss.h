@@ -1,0 +1,34 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include "sibyl/v1/experiment.pb.h"
+
+namespace sibyl::learner {
+
+struct LossInputs {
+  torch::Tensor log_prob;            // [T, B] of the actions under the trained policy; gradient flows
+  torch::Tensor entropy;             // [T, B] of the trained policy, in nats; gradient flows
+  torch::Tensor value;               // [T, B]; gradient flows
+  torch::Tensor behaviour_log_prob;  // [T, B]
+  torch::Tensor behaviour_value;     // [T, B]
+  torch::Tensor target;              // [T, B] value target
+  torch::Tensor advantage;           // [T, B]
+  torch::Tensor valid;               // [T, B] bool: the steps that count
+};
+
+struct Losses {
+  torch::Tensor total;          // scalar: policy + value - entropy bonus; gradient flows
+  torch::Tensor policy, value;  // scalars; value before its coefficient
+  torch::Tensor entropy;        // scalar: mean
+  torch::Tensor clip_fraction;  // scalar: share of steps whose ratio is outside the clip range
+};
+
+// Means over the valid steps (0 when there are none) of
+//   policy: -min(ratio A, clip(ratio, 1 / (1 + e), 1 + e) A), PPO's clipped surrogate (Schulman et al. 2017,
+//     equation 7), A normalised to mean 0 and deviation 1 over the valid steps, the deviation taken as at least 1e-3;
+//   value: max((V - v)^2, (V_clipped - v)^2), where V_clipped stays within value_clip of the behaviour policy's V;
+//   entropy.
+Losses ComputeLosses(const LossInputs& inputs, const v1::LearnerConfig& config);
+
+}  // namespace sibyl::learner

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "learner/training_batch.h"
+#include "policy/policy.h"
+#include "sibyl/v1/experiment.pb.h"
+
+namespace sibyl::learner {
+
+// Of one Update, means over its passes.
+struct TrainingStats {
+  double policy_loss = 0;
+  double value_loss = 0;     // before its coefficient
+  double entropy = 0;        // nats
+  double gradient_norm = 0;  // before clipping
+  double clip_fraction = 0;  // share of steps outside PPO's clip range
+};
+
+// Trains a policy: V-trace with clipped PPO, Adam. No threads, no clock, no randomness: on a CPU, the same batches give
+// the same weights bit for bit, also across Save and Load. One thread at a time.
+class Trainer {
+ public:
+  Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy);
+
+  // Uses the batch config.epochs times. An error names what is not finite; the weights are then those before the pass.
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch);
+
+  const Policy& policy() const { return *policy_; }
+  // Optimiser steps so far.
+  uint64_t version() const { return version_; }
+
+  // A copy of weights, Adam's moments and the version, as a function that writes it to a safetensors file; call that
+  // from any thread.
+  std::function<absl::Status(const std::string& path)> Snapshot() const;
+  // Goes on from such a file. FailedPrecondition: another network's, naming the first tensor that differs.
+  absl::Status Load(const std::string& path);
+
+ private:
+  absl::StatusOr<TrainingStats> Pass(const TrainingBatch& batch);
+  // Value of each truncated step's final observation, in its place: [T, B], 0 elsewhere.
+  torch::Tensor FinalValues(const TrainingBatch& batch, const torch::Tensor& states);
+
+  const v1::LearnerConfig config_;
+  const std::shared_ptr<Policy> policy_;
+  // In the order of policy_->parameters().
+  std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
+  uint64_t version_ = 0;
+};
+
+}  // namespace sibyl::learner

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "sibyl/v1/experiment.pb.h"
+#include "sibyl/v1/tensor.pb.h"
+
+namespace sibyl {
+
+// One tensor for each entry of EnvironmentSpec.observation, in that order, with the entry's dtype: [T, B, ...].
+using Observations = std::vector<torch::Tensor>;
+
+struct PolicyOutput {
+  torch::Tensor logits;  // [T, B, A] float: unnormalised log-probabilities of the actions
+  torch::Tensor value;   // [T, B] float: expected discounted total reward from the observation on
+  torch::Tensor states;  // [T, B, H] float: recurrent state after each step
+};
+
+// An actor-critic network. Forward may be called from several threads at a time as long as nobody writes the weights.
+class Policy : public torch::nn::Module {
+ public:
+  // `first` [T, B] bool: the observation starts an episode, and the state is zeroed before it.
+  // `state` [B, H] float: recurrent state before the first row.
+  virtual PolicyOutput Forward(const Observations& observations, const torch::Tensor& first,
+                               const torch::Tensor& state) = 0;
+  // H; 0 for a policy without memory, whose states are [T, B, 0].
+  virtual int64_t state_size() const = 0;
+};
+
+// A policy with fresh weights, drawn from LibTorch's default generator, for what the environment shows. AUTO chooses by
+// the environment's name. InvalidArgument: an array that the network needs is missing or has another shape.
+absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(v1::PolicyKind kind, const v1::EnvironmentSpec& spec);
+
+// Orthogonal weights with the given gain, biases zero.
+void InitOrthogonal(torch::nn::Module& layer, double gain);
+
+}  // namespace sibyl

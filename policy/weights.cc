@@ -1,0 +1,92 @@
+#include "policy/weights.h"
+
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "common/safetensors.h"
+#include "common/status_macros.h"
+
+namespace sibyl {
+namespace {
+
+struct TypePair {
+  torch::ScalarType torch;
+  ArrayType file;
+};
+constexpr TypePair kTypes[] = {{torch::kUInt8, ArrayType::kUint8},   {torch::kBool, ArrayType::kBool},
+                               {torch::kInt16, ArrayType::kInt16},   {torch::kInt32, ArrayType::kInt32},
+                               {torch::kInt64, ArrayType::kInt64},   {torch::kFloat32, ArrayType::kFloat32}};
+
+std::string Shape(const torch::Tensor& tensor) {
+  std::ostringstream text;
+  text << tensor.scalar_type() << tensor.sizes();
+  return text.str();
+}
+
+}  // namespace
+
+absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
+                          const std::map<std::string, std::string>& metadata) {
+  std::vector<NamedArray> arrays;
+  for (const auto& [name, tensor] : tensors) {
+    NamedArray array;
+    array.name = name;
+    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                    [&](const TypePair& t) { return t.torch == tensor.scalar_type(); });
+    if (type == std::end(kTypes) || !tensor.is_contiguous() || !tensor.is_cpu()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " (", Shape(tensor), ") cannot be written"));
+    }
+    array.type = type->file;
+    array.shape.assign(tensor.sizes().begin(), tensor.sizes().end());
+    array.bytes = absl::string_view(static_cast<const char*>(tensor.data_ptr()), tensor.nbytes());
+    arrays.push_back(std::move(array));
+  }
+  return WriteSafetensors(path, arrays, metadata);
+}
+
+absl::StatusOr<TensorFile> ReadTensors(const std::string& path) {
+  SIBYL_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
+  TensorFile tensors;
+  tensors.path = path;
+  tensors.metadata = file.metadata;
+  for (const NamedArray& array : file.arrays) {
+    const auto* type =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypePair& t) { return t.file == array.type; });
+    torch::Tensor tensor = torch::empty(array.shape, type->torch);
+    std::memcpy(tensor.data_ptr(), array.bytes.data(), array.bytes.size());
+    tensors.tensors.emplace_back(array.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool all) {
+  std::map<std::string, torch::Tensor> found(file.tensors.begin(), file.tensors.end());
+  for (const auto& [name, tensor] : into) {
+    const auto it = found.find(name);
+    if (it == found.end()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(file.path, " is of another network: it has no tensor ", name, " ", Shape(tensor)));
+    }
+    if (it->second.sizes() != tensor.sizes() || it->second.scalar_type() != tensor.scalar_type()) {
+      return absl::FailedPreconditionError(absl::StrCat(file.path, " is of another network: its ", name, " is ",
+                                                        Shape(it->second), ", this network's is ", Shape(tensor)));
+    }
+  }
+  if (all && found.size() != into.size()) {
+    for (const auto& [name, tensor] : into) found.erase(name);
+    return absl::FailedPreconditionError(absl::StrCat(file.path, " is of another network: this one has no tensor ",
+                                                      found.begin()->first, " ", Shape(found.begin()->second)));
+  }
+  torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : into) tensor.detach().copy_(found.at(name));
+  return absl::OkStatus();
+}
+
+absl::Status LoadPolicy(const std::string& path, Policy& policy) {
+  SIBYL_ASSIGN_OR_RETURN(const TensorFile file, ReadTensors(path));
+  NamedTensors into;
+  for (const auto& parameter : policy.named_parameters()) into.emplace_back("policy/" + parameter.key(), parameter.value());
+  return CopyTensors(file, into, /*all=*/false);
+}
+
+}  // namespace sibyl

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "policy/policy.h"
+
+namespace sibyl {
+
+using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
+
+// A safetensors file in memory; the tensors own their bytes.
+struct TensorFile {
+  std::string path;
+  NamedTensors tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+// Writes contiguous CPU tensors, durably and atomically (WriteSafetensors).
+absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
+                          const std::map<std::string, std::string>& metadata);
+// Errors of ReadSafetensors.
+absl::StatusOr<TensorFile> ReadTensors(const std::string& path);
+
+// Copies the file's tensors into those of the same names. FailedPrecondition, before anything is copied: one is missing,
+// has another shape or type, or (with `all`) the file holds more than `into`; the message names the file, the first such
+// tensor and both shapes.
+absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool all);
+
+// Copies the weights "policy/..." of a learner's checkpoint into a policy.
+absl::Status LoadPolicy(const std::string& path, Policy& policy);
+
+}  // namespace sibyl
