@@ -1,7 +1,10 @@
 // MiniGrid's captions, contexts, figures and ends, in worlds made by hand and through the Environment interface.
 // That the games are Farama's is minigrid_parity_test's subject.
 
+#include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +16,21 @@
 #include "environments/minigrid/world.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
+namespace {
+
+// Counted by the operators below, which are not inlined because GCC then takes their pairs for mismatched ones.
+int64_t allocations = 0;
+
+}  // namespace
+
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  ++allocations;
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace sibyl::minigrid {
 namespace {
@@ -224,6 +242,27 @@ TEST(Environment, CountsDoorsOpenedAndThingsPickedUp) {
   }
   EXPECT_GT(all_doors, 0);
   EXPECT_GT(all_things, 0);
+}
+
+TEST(Environment, AllocatesNothingWhilePlaying) {
+  uint8_t image[7 * 7 * 3];
+  int64_t direction;
+  void* const buffers[] = {image, &direction};
+  auto environment = Make("minigrid/ObstructedMaze-1Dlhb");
+  Random random(1);
+  int captions = 0;
+  (void)EventCaption({Event::Kind::kGoalSquare, kGoal});  // The first caption makes the table of all.
+  const int64_t before = allocations;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    (void)environment->Reset(seed, buffers);
+    for (bool ended = false; !ended;) {
+      const auto result = environment->Step(static_cast<int>(random.Below(7)), buffers);
+      captions += !environment->Caption().empty();
+      ended = result->terminated || result->truncated;
+    }
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_GT(captions, 0);
 }
 
 }  // namespace
