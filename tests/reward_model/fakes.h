@@ -157,7 +157,9 @@ class FakeAnnotator : public LabelSource {
   }
 
  private:
-  static std::string Key(const v1::Query& query) { return absl::StrCat(query.captions(0), "\n", query.context()); }
+  static std::string Key(const v1::Query& query) {
+    return absl::StrCat(query.captions(0), "\n", query.goal(), "\n", query.context());
+  }
 
   void Append(const std::string& caption, v1::Outcome outcome, float good, const std::string& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -78,5 +78,722 @@ TEST_F(RewardModelTest, ALabelBecomesAScore) {
   EXPECT_FALSE(learner.table.gaps_);
 }
 
+TEST_F(RewardModelTest, AsksTheMostUrgentFirst) {
+  experiment_.mutable_reward_model()->set_queue_target(2);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("seldom", 2);
+  learner.See("often", 50);
+  learner.See("sometimes", 10);
+  learner.See("once", 1);
+  learner.SeeAndTell("always", 500);
+  AskNow(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("always", "often"));
+  EXPECT_GT(annotator_.accepted()[0].priority(), annotator_.accepted()[1].priority());
+  annotator_.Answer("always", 0);
+  annotator_.Answer("often", 0);
+  Work(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("always", "often", "sometimes", "seldom"));
+}
+
+TEST_F(RewardModelTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("", 1000);
+  learner.See("a door", 1);
+  ASSERT_TRUE(learner.Offer().ok());
+  model->Tick();
+  EXPECT_THAT(learner.output->TextsRequested(), ElementsAre(CaptionId("a door")));
+  EXPECT_EQ(AskNow(*model), 0);
+  learner.SendTexts();
+  EXPECT_EQ(AskNow(*model), 1);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("a door"));
+}
+
+TEST_F(RewardModelTest, NeverAsksTheSameCaptionTwice) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  model->ConnectAnnotator(*annotator_.Describe());
+  for (int i = 0; i < 10; ++i) {
+    learner.SeeAndTell("a door", 10, i);
+    EXPECT_EQ(AskOnce(*model, annotator_).value(), i == 0 ? 1 : 0);
+  }
+  annotator_.Answer("a door", v1::OUTCOME_FAILED);
+  Work(*model);
+  learner.SeeAndTell("a door", 10, 10);
+  EXPECT_EQ(AskNow(*model), 0);
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_total{outcome=\"accepted\"}"), 1);
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_total{outcome=\"duplicate\"}"), 0);
+}
+
+TEST_F(RewardModelTest, KeepsTheAnnotatorsQueueShallow) {
+  experiment_.mutable_reward_model()->set_queue_target(8);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (int i = 0; i < 100; ++i) learner.See(absl::StrCat("caption ", i), i + 1);
+  learner.SeeAndTell("last");
+  EXPECT_EQ(AskNow(*model), 8);
+  annotator_.Answer("caption 99", 1);
+  annotator_.Answer("caption 98", 1);
+  model->OnLabels({});
+  EXPECT_EQ(annotator_.Describe()->waiting(), 6);
+  Work(*model);
+  EXPECT_EQ(annotator_.Describe()->waiting(), 8);
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_outstanding"), 8);
+}
+
+TEST_F(RewardModelTest, AFullAnnotatorIsOfferedOneQueryASecond) {
+  FakeAnnotator small(2);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (int i = 1; i <= 9; ++i) learner.See(absl::StrCat("caption ", i), i);
+  learner.SeeAndTell("one more", 1);
+  model->ConnectAnnotator(*small.Describe());
+  EXPECT_EQ(AskOnce(*model, small).value(), 10);
+  EXPECT_THAT(small.accepted_captions(), ElementsAre("caption 9", "caption 8"));
+  EXPECT_EQ(AskOnce(*model, small).value(), 0);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(AskOnce(*model, small).value(), 1);
+  EXPECT_EQ(AskOnce(*model, small).value(), 0);
+  small.Answer("caption 9", 1);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(AskOnce(*model, small).value(), 1) << "what was refused is not lost";
+  EXPECT_THAT(small.accepted_captions(), ElementsAre("caption 9", "caption 8", "caption 7"));
+}
+
+TEST_F(RewardModelTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain) {
+  experiment_.mutable_reward_model()->set_max_candidates(2);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("common", 100);
+  learner.See("usual", 50);
+  learner.SeeAndTell("rare", 1);
+  EXPECT_EQ(Metric("sibyl_reward_model_candidates"), 2);
+  EXPECT_EQ(Metric("sibyl_reward_model_candidates_dropped_total"), 1);
+  auto taken = model->TakeQuestions();
+  EXPECT_THAT(taken.request.queries(), IsEmpty()) << "nobody to ask";
+  learner.SeeAndTell("rare", 1000);
+  AskNow(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("rare", "common"));
+}
+
+TEST_F(RewardModelTest, OneUnacceptableQueryHarmsNoOther) {
+  auto model = Make();
+  annotator_.SetUnacceptable("far too long");
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("a");
+  learner.See("b");
+  learner.SeeAndTell("far too long", 100);
+  EXPECT_EQ(AskNow(*model), 3);
+  EXPECT_THAT(annotator_.accepted_captions(), UnorderedElementsAre("a", "b"));
+  learner.SeeAndTell("far too long", 100);
+  EXPECT_EQ(AskNow(*model), 2) << "the other two, whose labels have not come";
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_total{outcome=\"refused\"}"), 1);
+}
+
+TEST_F(RewardModelTest, OnlyAnswersMakeAScore) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"abstained", "unparsable", "failed"}) learner.SeeAndTell(caption);
+  annotator_.Answer("abstained", v1::OUTCOME_ABSTAINED);
+  annotator_.Answer("unparsable", v1::OUTCOME_UNPARSABLE);
+  annotator_.Answer("failed", v1::OUTCOME_FAILED);
+  Work(*model);
+  clock_.Advance(absl::Seconds(1));
+  model->Tick();
+  EXPECT_THAT(learner.table.scores_, IsEmpty());
+  EXPECT_EQ(learner.output->messages.back().progress().labels_without_answer(), 3);
+  EXPECT_EQ(learner.output->messages.back().progress().captions_labelled(), 0);
+  EXPECT_THAT(annotator_.accepted(), IsEmpty()) << "they have their outcome";
+  for (const char* outcome : {"abstained", "unparsable", "failed"}) {
+    EXPECT_EQ(Metric(absl::StrCat("sibyl_reward_model_labels_total{outcome=\"", outcome, "\"}")), 1);
+  }
+}
+
+TEST_F(RewardModelTest, AveragesSeveralLabelsOfACaption) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a door");
+  annotator_.Answer("a door", 1.0);
+  annotator_.Answer("a door", v1::OUTCOME_ABSTAINED);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a door"), 1.0);
+  annotator_.AnswerWithContext("a door", "at night", 0.25);
+  annotator_.AnswerWithContext("a door", "by day", 0.25);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a door"), 0.5);
+  EXPECT_EQ(learner.table.version_, 3);
+}
+
+TEST_F(RewardModelTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
+  experiment_.mutable_environment()->set_send_context(true);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a door");
+  AskNow(*model);
+  EXPECT_EQ(annotator_.accepted().front().context(), "view of a door");
+}
+
+TEST_F(RewardModelTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
+  annotator_.Answer("elsewhere", 0.5);
+  annotator_.Answer("a door", 0.75);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a door");
+  EXPECT_EQ(AskNow(*model), 1) << "the log has not been read yet";
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a door"), 0.75);
+  // A checkpoint from before the log gets there leaves the label to the log.
+  const Checkpoint checkpoint = model->MakeCheckpoint();
+  EXPECT_EQ(checkpoint.state.next_sequence(), 1);
+  EXPECT_EQ(checkpoint.state.captions(0).answers(), 0);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).answers(), 1);
+
+  auto again = Make(101);
+  ASSERT_TRUE(again->Restore(checkpoint).ok());
+  Work(*again);
+  EXPECT_EQ(again->MakeCheckpoint().state.captions(0).answers(), 1);
+  EXPECT_EQ(again->MakeCheckpoint().state.next_sequence(), 3);
+}
+
+TEST_F(RewardModelTest, LabelsOfAnotherQuestionAreIgnored) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a door");
+  annotator_.SetGoal("collect gold");
+  annotator_.Answer("a door", 1.0);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(learner.table.Of("a door"), -1);
+  EXPECT_EQ(Metric("sibyl_reward_model_labels_ignored_total"), 1);
+  EXPECT_EQ(annotator_.last_follow().goal(), "open doors");
+  EXPECT_THAT(annotator_.last_follow().label_set(), ElementsAre("unhelpful", "helpful"));
+  EXPECT_EQ(annotator_.last_follow().judge(), "rules:test@1");
+}
+
+TEST_F(RewardModelTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn) {
+  annotator_.Answer("a door", 1.0);
+  auto model = Make();
+  Work(*model);
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_THAT(learner.table.scores_, IsEmpty());
+  learner.See("a door");
+  ASSERT_TRUE(learner.Offer().ok());
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a door"), 1.0);
+  EXPECT_THAT(learner.output->TextsRequested(), IsEmpty()) << "the label brought the text";
+  EXPECT_EQ(AskNow(*model), 0);
+}
+
+TEST_F(RewardModelTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  model->Tick();
+
+  learner.Lose();
+  annotator_.Answer("b", 0.5);
+  Work(*model);
+  model->Tick();
+  ASSERT_TRUE(learner.Connect().ok());
+  model->Tick();
+  ASSERT_THAT(learner.output->Scores(), SizeIs(1));
+  EXPECT_THAT(learner.output->Scores()[0].id(), ElementsAre(CaptionId("b")));
+
+  // Sent, and lost on the way.
+  const ScoreTable before = learner.table;
+  annotator_.Answer("c", 0.75);
+  Work(*model);
+  model->Tick();
+  learner.table = before;
+  ASSERT_TRUE(learner.Connect().ok());
+  ASSERT_THAT(learner.output->Scores(), SizeIs(1));
+  EXPECT_THAT(learner.output->Scores()[0].id(), ElementsAre(CaptionId("c")));
+  EXPECT_EQ(learner.table.snapshots_, 1);
+  EXPECT_FALSE(learner.table.gaps_);
+
+  learner.Lose();
+  ASSERT_TRUE(learner.Connect().ok());
+  model->Tick();
+  EXPECT_THAT(learner.output->Scores(), IsEmpty()) << "it missed nothing";
+}
+
+TEST_F(RewardModelTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
+  auto model = Make();
+  FakeLearner learner(*model, 1);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a");
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  model->Tick();
+
+  FakeLearner other(*model, 2);
+  ASSERT_TRUE(other.Connect().ok());
+  EXPECT_EQ(other.table.snapshots_, 1);
+  EXPECT_FLOAT_EQ(other.table.Of("a"), 0.25);
+
+  auto next = Make(101);
+  ASSERT_TRUE(next->Restore(model->MakeCheckpoint()).ok());
+  other.ConnectTo(*next);
+  other.table.scores_[99] = 1;
+  ASSERT_TRUE(other.Connect().ok());
+  EXPECT_EQ(other.table.snapshots_, 2);
+  EXPECT_THAT(other.table.scores_, SizeIs(1)) << "the snapshot replaces the table";
+  EXPECT_FALSE(other.table.gaps_);
+}
+
+TEST_F(RewardModelTest, ALargeSnapshotComesInPartsThatShowTogether) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  const int captions = 2 * kRowsPerUpdate + 1;
+  for (int i = 0; i < captions; ++i) {
+    learner.See(absl::StrCat(i));
+    annotator_.Answer(absl::StrCat(i), 1);
+  }
+  ASSERT_TRUE(learner.Offer().ok());
+  Work(*model);
+  model->Tick();
+  EXPECT_THAT(learner.table.scores_, SizeIs(captions));
+  FakeLearner other(*model, 2);
+  ASSERT_TRUE(other.Connect().ok());
+  const auto parts = other.output->Scores();
+  ASSERT_THAT(parts, SizeIs(3));
+  EXPECT_TRUE(parts[0].reset() && parts[0].more() && !parts[1].reset() && parts[1].more() && !parts[2].more());
+  EXPECT_THAT(other.table.scores_, SizeIs(captions));
+  // One that has only a part of it starts over.
+  other.table.last_sequence_ = parts[1].sequence();
+  ASSERT_TRUE(other.Connect().ok());
+  EXPECT_THAT(other.output->Scores(), SizeIs(3));
+}
+
+TEST_F(RewardModelTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a", 10);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  model->Tick();
+  learner.table.scores_.clear();
+  v1::CaptionCounts counts;
+  counts.add_id(CaptionId("a"));
+  counts.add_count(1);
+  counts.add_last_step(0);
+  ASSERT_TRUE(model->OnCounts(learner.output.get(), counts).ok());
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 11);
+}
+
+TEST_F(RewardModelTest, ARestartedLearnerCountsNothingTwice) {
+  auto model = Make();
+  FakeLearner learner(*model, 1);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a", 10);
+  ASSERT_TRUE(learner.Connect().ok());
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 10);
+  FakeLearner restarted(*model, 2);
+  ASSERT_TRUE(restarted.Connect().ok());
+  restarted.SeeAndTell("a", 3);
+  ASSERT_TRUE(restarted.Connect().ok());
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 13);
+}
+
+TEST_F(RewardModelTest, ARestartedRewardModelCountsNothingTwice) {
+  auto model = Make();
+  FakeLearner learner(*model, 1);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a", 10);
+  const Checkpoint checkpoint = model->MakeCheckpoint();
+  learner.SeeAndTell("a", 5);
+  model = Make(101);
+  ASSERT_TRUE(model->Restore(checkpoint).ok());
+  learner.ConnectTo(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 15);
+  learner.SeeAndTell("a", 1);
+  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 16);
+}
+
+TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b", "c", "d"}) learner.SeeAndTell(caption);
+  Work(*model);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  const Checkpoint checkpoint = model->MakeCheckpoint();
+  annotator_.Answer("b", 0.5);
+  Work(*model);  // read, and lost with the process
+  annotator_.Answer("c", 0.75);
+
+  model = Make(101);
+  ASSERT_TRUE(model->Restore(checkpoint).ok());
+  learner.ConnectTo(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_THAT(learner.output->TextsRequested(), IsEmpty());
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  Work(*model);
+  EXPECT_EQ(annotator_.last_follow().from_sequence(), 2);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  EXPECT_FLOAT_EQ(learner.table.Of("b"), 0.5);
+  EXPECT_FLOAT_EQ(learner.table.Of("c"), 0.75);
+  EXPECT_EQ(learner.table.version_, 3);
+  EXPECT_THAT(annotator_.accepted(), SizeIs(4)) << "nothing was asked anew";
+  const Checkpoint now = model->MakeCheckpoint();
+  for (const v1::RewardCaption& caption : now.state.captions()) {
+    EXPECT_EQ(caption.answers(), caption.text() == "d" ? 0 : 1);
+    EXPECT_TRUE(caption.asked());
+  }
+}
+
+TEST_F(RewardModelTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
+  const Checkpoint checkpoint = Make()->MakeCheckpoint();
+  experiment_.mutable_reward_model()->set_goal("collect gold");
+  absl::Status status = Make()->Restore(checkpoint);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("reward_model.goal is `collect gold`"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("`open doors`"));
+  experiment_.mutable_reward_model()->set_goal("open doors");
+  experiment_.mutable_reward_model()->add_label_set("superb");
+  status = Make()->Restore(checkpoint);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful, superb]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful];"));
+}
+
+TEST_F(RewardModelTest, RefusesAnotherRunGoalOrProtocolNamingBoth) {
+  auto model = Make();
+  FakeLearner first(*model);
+  ASSERT_TRUE(first.Connect().ok());
+  FakeLearner other(*model, 2);
+  other.hello.set_run_id("another");
+  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("run is `another`, the reward model's is `run`"));
+  auto next = Make(101);
+  ASSERT_TRUE(next->Restore(model->MakeCheckpoint()).ok());
+  other.ConnectTo(*next);
+  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("run is `another`, the reward model's is `run`"));
+  other.hello.set_run_id("run");
+  other.hello.set_goal("collect gold");
+  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("`collect gold`, the reward model's is `open doors`"));
+  other.hello.set_protocol_version(77);
+  EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("77"));
+  EXPECT_TRUE(first.output->disconnected.ok()) << "the one that is right is not disturbed";
+}
+
+TEST_F(RewardModelTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  const auto before = learner.output;
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_EQ(before->disconnected.code(), absl::StatusCode::kUnavailable);
+  v1::CaptionCounts counts;
+  counts.add_id(5);
+  counts.add_count(1);
+  counts.add_last_step(0);
+  ASSERT_TRUE(model->OnCounts(before.get(), counts).ok());
+  model->DisconnectLearner(before.get());
+  EXPECT_EQ(model->MakeCheckpoint().state.captions_size(), 0);
+  learner.SeeAndTell("a");
+  EXPECT_EQ(model->MakeCheckpoint().state.captions_size(), 1);
+  counts.add_id(6);
+  EXPECT_EQ(model->OnCounts(learner.output.get(), counts).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RewardModelTest, ADrainingRewardModelSendsLearnersAway) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  model->Drain();
+  EXPECT_EQ(learner.output->disconnected.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(learner.Connect().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(RewardModelTest, ALearnerThatDoesNotReadLosesNothing) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a");
+  learner.output->reading = false;
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_learner_connected"), 0);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  EXPECT_EQ(learner.table.snapshots_, 1);
+}
+
+TEST_F(RewardModelTest, AsksAgainForTextsThatDoNotCome) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("a");
+  ASSERT_TRUE(learner.Offer().ok());
+  model->Tick();
+  EXPECT_THAT(learner.output->TextsRequested(), SizeIs(1));
+  model->Tick();
+  EXPECT_THAT(learner.output->TextsRequested(), SizeIs(1));
+  clock_.Advance(TextRequests::kRetryAfter);
+  model->Tick();
+  EXPECT_THAT(learner.output->TextsRequested(), SizeIs(2));
+  ASSERT_TRUE(learner.Connect().ok());
+  model->Tick();
+  EXPECT_THAT(learner.output->TextsRequested(), SizeIs(1)) << "on the new connection";
+  EXPECT_EQ(Metric("sibyl_reward_model_texts_missing"), 1);
+}
+
+TEST_F(RewardModelTest, CountsTextsThatAreNotTheIds) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("a");
+  ASSERT_TRUE(learner.Offer().ok());
+  v1::CaptionTexts texts;
+  texts.add_texts()->set_id(CaptionId("a"));
+  texts.mutable_texts(0)->set_text("b");
+  model->OnTexts(learner.output.get(), texts);
+  EXPECT_EQ(Metric("sibyl_reward_model_text_mismatches_total"), 1);
+  EXPECT_EQ(AskNow(*model), 0);
+}
+
+TEST_F(RewardModelTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  const auto progress = [&] {
+    int count = 0;
+    for (const auto& message : learner.output->messages) count += message.has_progress();
+    return count;
+  };
+  model->Tick();
+  EXPECT_EQ(progress(), 1);
+  clock_.Advance(absl::Seconds(10));
+  model->Tick();
+  EXPECT_EQ(progress(), 1) << "nothing has changed";
+  for (int i = 0; i < 20; ++i) {
+    learner.See(absl::StrCat(i));
+    ASSERT_TRUE(learner.Offer().ok());
+    clock_.Advance(absl::Milliseconds(100));
+    model->Tick();
+  }
+  EXPECT_EQ(progress(), 1 + 2);
+  AskNow(*model);
+  clock_.Advance(absl::Seconds(1));
+  model->Tick();
+  EXPECT_EQ(progress(), 4);
+  const v1::RewardModelProgress& last = learner.output->messages.back().progress();
+  EXPECT_EQ(last.captions_known(), 20);
+  EXPECT_TRUE(last.annotator_connected());
+  EXPECT_EQ(last.judge(), "rules:test@1");
+}
+
+TEST_F(RewardModelTest, LabelsOfTwoJudgesAreNeverMixed) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  annotator_.Answer("b", 0.5);
+  Work(*model);
+  model->Tick();
+  EXPECT_THAT(learner.table.scores_, SizeIs(2));
+  const Checkpoint checkpoint = model->MakeCheckpoint();
+
+  annotator_.SetJudge("openai:better");
+  Work(*model);
+  model->Tick();
+  EXPECT_THAT(learner.table.scores_, IsEmpty()) << "removed";
+  EXPECT_EQ(learner.table.snapshots_, 1);
+  annotator_.Answer("a", 0.75);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75);
+  EXPECT_EQ(learner.table.Of("b"), -1);
+
+  // The same when the judge changed while the reward model was away, or nobody knows whose labels they are.
+  for (const char* known : {"rules:test@1", ""}) {
+    Checkpoint from = checkpoint;
+    from.labels_of.set_judge(known);
+    auto restarted = Make(101);
+    ASSERT_TRUE(restarted->Restore(from).ok());
+    Work(*restarted);
+    EXPECT_EQ(annotator_.last_follow().from_sequence(), 1);
+    learner.ConnectTo(*restarted);
+    ASSERT_TRUE(learner.Connect().ok());
+    EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75);
+    EXPECT_EQ(learner.table.Of("b"), -1);
+  }
+}
+
+TEST_F(RewardModelTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
+  annotator_.Answer("a", 0.25);
+  annotator_.Answer("b", 0.5);
+  Work(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("c"));
+
+  annotator_.LoseEverything();
+  Work(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("c", "c")) << "its label would never have come";
+  annotator_.Answer("c", 1.0);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  EXPECT_FLOAT_EQ(learner.table.Of("c"), 1.0);
+  annotator_.Answer("a", 0.75);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75) << "the new log's label takes the place of the lost one";
+}
+
+TEST_F(RewardModelTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
+  model->ConnectAnnotator(*annotator_.Describe());
+  const Questions before = model->TakeQuestions();
+  EXPECT_EQ(before.request.queries_size(), 2);
+  const v1::AskResponse late = *annotator_.Ask(before.request);
+  AskNow(*model);
+  model->OnAnswers(before, late);
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_outstanding"), 2);
+  EXPECT_EQ(Metric("sibyl_reward_model_captions_asked"), 2);
+  annotator_.Answer("a", 0.5);
+  annotator_.Answer("b", 0.5);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_outstanding"), 0);
+}
+
+// Everything at random: sights, labels, lost connections on both sides, restarts from the last checkpoint. At the end
+// the learner's table is the label log's, and every caption was asked once.
+TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    FakeAnnotator annotator(20);
+    experiment_.mutable_reward_model()->set_queue_target(static_cast<uint32_t>(1 + random.Below(8)));
+    auto model = Make(1);
+    uint64_t incarnation = 1;
+    auto learner = std::make_unique<FakeLearner>(*model, 1);
+    ASSERT_TRUE(learner->Connect().ok());
+    Checkpoint checkpoint = model->MakeCheckpoint();
+    std::map<std::string, float> truth;
+    std::set<std::string> seen;
+    const auto answer_some = [&](uint64_t limit) {
+      for (const v1::Query& query : annotator.accepted()) {
+        if (limit == 0) return;
+        if (!truth.try_emplace(query.captions(0), random.Uniform()).second) continue;
+        annotator.Answer(query.captions(0), truth[query.captions(0)]);
+        --limit;
+      }
+    };
+    const auto follow = [&] { EXPECT_FALSE(FollowOnce(*model, annotator).ok()); };
+    const auto ask = [&] {
+      model->ConnectAnnotator(*annotator.Describe());
+      for (uint64_t i = random.Below(4); i > 0; --i) ASSERT_TRUE(AskOnce(*model, annotator).ok());
+    };
+    for (int step = 0; step < 300; ++step) {
+      clock_.Advance(absl::Milliseconds(300));
+      switch (random.Below(10)) {
+        case 0:
+        case 1:
+        case 2: {
+          const std::string caption = absl::StrCat("caption ", random.Below(60));
+          seen.insert(caption);
+          learner->SeeAndTell(caption, 1 + random.Below(9), step);
+          break;
+        }
+        case 3:
+          answer_some(random.Below(5));
+          break;
+        case 4:
+          follow();
+          break;
+        case 5:
+          ask();
+          break;
+        case 6:
+          model->Tick();
+          break;
+        case 7:
+          learner->Lose();
+          ASSERT_TRUE(learner->Connect().ok());
+          break;
+        case 8:
+          checkpoint = model->MakeCheckpoint();
+          break;
+        case 9:
+          if (random.Below(3) > 0) break;
+          model = Make(++incarnation);
+          ASSERT_TRUE(model->Restore(checkpoint).ok());
+          if (random.Below(2) == 0) {
+            learner->ConnectTo(*model);
+          } else {
+            learner = std::make_unique<FakeLearner>(*model, 1000 + step);
+            for (const std::string& caption : seen) learner->See(caption, 1, step);  // its own checkpoint
+          }
+          ASSERT_TRUE(learner->Connect().ok());
+          break;
+      }
+    }
+    for (int round = 0; round < 200; ++round) {
+      clock_.Advance(absl::Seconds(31));
+      model->Tick();
+      learner->SendTexts();
+      ask();
+      answer_some(100);
+      follow();
+    }
+    model->Tick();
+    EXPECT_FALSE(learner->table.gaps_);
+    for (const std::string& caption : seen) {
+      ASSERT_TRUE(truth.contains(caption)) << caption;
+      EXPECT_FLOAT_EQ(learner->table.Of(caption), truth[caption]) << caption;
+    }
+    std::set<std::string> distinct;
+    for (const std::string& caption : annotator.accepted_captions()) {
+      EXPECT_TRUE(distinct.insert(caption).second) << caption << " was accepted twice";
+    }
+    const Checkpoint last = model->MakeCheckpoint();
+    for (const v1::RewardCaption& caption : last.state.captions()) {
+      EXPECT_EQ(caption.answers(), 1) << caption.text();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sibyl::reward_model
