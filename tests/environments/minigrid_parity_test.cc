@@ -23,10 +23,10 @@ namespace {
 class Reference {
  public:
   explicit Reference(const std::string& arguments)
-      : pipe_(popen(
-            absl::StrCat(SIBYL_PYTHON, " ", SIBYL_SOURCE_DIR, "/tests/environments/minigrid_reference.py ", arguments)
-                .c_str(),
-            "r")) {}
+      : pipe_(popen(absl::StrCat(SIBYL_PYTHON, " -W ignore ", SIBYL_SOURCE_DIR,
+                                 "/tests/environments/minigrid_reference.py ", arguments)
+                        .c_str(),
+                    "r")) {}
   ~Reference() {
     if (pipe_ != nullptr) pclose(pipe_);
   }
