@@ -70,7 +70,7 @@ const std::string& JudgeFile(const v1::Experiment& experiment) {
   return annotator.judge() == v1::JUDGE_KIND_RULES ? annotator.rules_file() : annotator.openai().prompt_file();
 }
 
-absl::Status CheckRunnable(const v1::Experiment& experiment) {
+absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& binaries) {
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
   const std::string& name = experiment.environment().name();
@@ -84,6 +84,14 @@ absl::Status CheckRunnable(const v1::Experiment& experiment) {
       return absl::NotFoundError(absl::StrCat("config: ", JudgeFileField(experiment), ": ", text.status().message(),
                                               "; name a file that is there"));
     }
+  }
+  std::vector<std::string> programs = {"sibyl-learner", "sibyl-actor"};
+  if (RewardsCaptions(experiment)) programs.insert(programs.end(), {"sibyl-reward-model", "sibyl-annotator"});
+  for (const std::string& program : programs) {
+    const std::string path = absl::StrCat(binaries, "/", program);
+    if (access(path.c_str(), X_OK) == 0) continue;
+    return absl::NotFoundError(
+        absl::StrCat("there is no program ", path, "; build it, or set SIBYL_BIN to the folder of Sibyl's programs"));
   }
   return absl::OkStatus();
 }
@@ -100,7 +108,7 @@ absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
                                             "); name the folder of one with --run_dir"));
   }
   SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(config, request.overrides));
-  SIBYL_RETURN_IF_ERROR(CheckRunnable(experiment));
+  SIBYL_RETURN_IF_ERROR(CheckRunnable(experiment, request.binaries));
 
   const fs::path asked = request.run_dir.empty() ? fs::path("runs") / experiment.name() : fs::path(request.run_dir);
   std::string path = fs::absolute(asked).lexically_normal().string();

@@ -16,6 +16,7 @@ struct RunRequest {
   std::string run_dir;  // empty: runs/<name of the experiment>
   std::vector<std::string> overrides;
   bool resume = false;
+  std::string binaries;  // folder of the programs that are going to be started
 };
 
 // A run's folder, held by this process: nobody else can train in it.
@@ -49,8 +50,8 @@ class RunFolder {
   v1::Experiment experiment_;
 };
 
-// The environment exists and can be made; the judge's file can be read.
-absl::Status CheckRunnable(const v1::Experiment& experiment);
+// The environment exists and can be made, the judge's file can be read, the programs are there.
+absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& binaries);
 
 // Whether captions earn anything, so that a reward model and an annotator are needed.
 inline bool RewardsCaptions(const v1::Experiment& experiment) {

@@ -34,8 +34,8 @@ std::string Words(const std::string& line) {
 
 }  // namespace
 
-Supervisor::Supervisor(std::vector<ProcessPlan> plans, double total_steps, std::function<bool()> finished,
-                       Screen* screen)
+Supervisor::Supervisor(std::vector<ProcessPlan> plans, double total_steps,
+                       std::function<std::optional<bool>()> finished, Screen* screen)
     : finished_(std::move(finished)), screen_(*screen) {
   for (ProcessPlan& plan : plans) processes_.push_back(std::make_unique<Process>(std::move(plan), FreshRandom64()));
   outcome_.figures.total_steps = total_steps;
@@ -116,8 +116,9 @@ void Supervisor::OnEnd(Process& process, int status, absl::Time now) {
   const bool is_learner = process.plan.stage == 0;
   const bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   if (is_learner && clean && !complete_) {
-    complete_ = finished_();
-    outcome_.learner_stopped_cleanly = stop_requests_ > 0 || ending_;
+    const bool asked_to_stop = stop_requests_ > 0 || ending_;
+    complete_ = finished_().value_or(!asked_to_stop);
+    outcome_.learner_stopped_cleanly = asked_to_stop;
   }
   if (complete_) ending_ = true;
   if (ending_ || stop_requests_ > 0) return;

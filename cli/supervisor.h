@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,10 @@ struct RunOutcome {
 // The first SIGINT, SIGTERM or SIGHUP stops the processes stage by stage; the next one kills them at once.
 class Supervisor {
  public:
-  // `finished` says, when the learner has ended with status 0, whether the run is complete.
-  Supervisor(std::vector<ProcessPlan> plans, double total_steps, std::function<bool()> finished, Screen* screen);
+  // `finished` is asked when the learner has ended with status 0: whether the run is complete, nothing when the learner
+  // left no word; then it is unless the learner was asked to stop.
+  Supervisor(std::vector<ProcessPlan> plans, double total_steps, std::function<std::optional<bool>()> finished,
+             Screen* screen);
 
   RunOutcome Run();
 
@@ -85,7 +88,7 @@ class Supervisor {
   void Fail(const Process& process, const std::string& why);
 
   std::vector<std::unique_ptr<Process>> processes_;
-  const std::function<bool()> finished_;
+  const std::function<std::optional<bool>()> finished_;
   Screen& screen_;
   sigset_t signals_;
   int stop_requests_ = 0;

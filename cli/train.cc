@@ -1,9 +1,8 @@
 #include "cli/train.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -54,15 +53,10 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   const std::string folder = absl::StrCat("--run_dir=", run.path());
 
   std::vector<ProcessPlan> plans;
-  absl::Status missing;
   const auto add = [&](const std::string& name, const char* program, int stage, std::vector<std::string> flags) {
     ProcessPlan plan;
     plan.name = name;
     plan.command = {absl::StrCat(binaries, "/", program)};
-    if (access(plan.command[0].c_str(), X_OK) != 0) {
-      missing.Update(absl::NotFoundError(absl::StrCat(
-          "there is no program ", plan.command[0], "; build it, or set SIBYL_BIN to the folder of Sibyl's programs")));
-    }
     plan.metrics = address();
     plan.command.insert(plan.command.end(), flags.begin(), flags.end());
     plan.command.push_back(absl::StrCat("--metrics_listen=", plan.metrics));
@@ -87,7 +81,6 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   for (int i = 0; i < actors; ++i) {
     add(absl::StrCat("actor-", i), "sibyl-actor", kActors, {absl::StrCat("--learner=", learner)});
   }
-  SIBYL_RETURN_IF_ERROR(missing);
   return plans;
 }
 
@@ -105,10 +98,11 @@ int TrainMain(absl::Span<const std::string> arguments) {
   request.run_dir = parsed->Value("run_dir");
   request.overrides = parsed->Values("set");
   request.resume = parsed->Has("resume");
+  request.binaries = BinaryFolder();
   const auto run = RunFolder::Prepare(request);
   if (!run.ok()) return Refuse(run.status());
   const v1::Experiment& experiment = run->experiment();
-  auto plans = PlanProcesses(*run, BinaryFolder(), request.resume);
+  auto plans = PlanProcesses(*run, request.binaries, request.resume);
   if (!plans.ok()) return Refuse(plans.status());
   if (const auto written = WriteFileDurably(run->File("metrics_targets.json"), MetricsTargets(experiment, *plans));
       !written.ok()) {
@@ -119,11 +113,11 @@ int TrainMain(absl::Span<const std::string> arguments) {
   screen.Event(absl::StrCat(request.resume ? "going on with " : "training ", experiment.environment().name(), " in ",
                             run->path(), ": ", plans->size(), " processes, output in logs/"));
   const std::string learner_summary = run->File("learner_summary.json");
-  const auto finished = [&] {
+  const auto finished = [&]() -> std::optional<bool> {
     // Told to stop by somebody else, the learner ends with status 0 as well.
     const auto summary = ReadLearnerSummary(learner_summary);
-    return !summary.contains("steps") || !summary["steps"].is_number() ||
-           summary["steps"].get<double>() >= static_cast<double>(experiment.total_steps());
+    if (!summary.contains("steps") || !summary["steps"].is_number()) return std::nullopt;
+    return summary["steps"].get<double>() >= static_cast<double>(experiment.total_steps());
   };
   Supervisor supervisor(*std::move(plans), static_cast<double>(experiment.total_steps()), finished, &screen);
   const RunOutcome outcome = supervisor.Run();

@@ -15,7 +15,6 @@ namespace sibyl::cli {
 int TrainMain(absl::Span<const std::string> arguments);
 
 // The processes of a run on this machine, each with ports of its own on 127.0.0.1.
-// NotFound names a program that is not in `binaries`.
 absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, const std::string& binaries, bool resume);
 
 }  // namespace sibyl::cli
