@@ -1,5 +1,5 @@
 # Warnings, sanitizers, ccache and mold.
-add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
+add_compile_options(-pthread -Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_compile_options(-Wthread-safety -Werror=thread-safety -Wno-unknown-warning-option)
 else()

@@ -49,5 +49,8 @@ function(sibyl_use_torch_pch name)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${name} PRIVATE -fpch-preprocess)
   endif()
+  # The header was compiled as for a library; an executable's own -fPIE would keep it from being used.
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${name} PRIVATE -fPIC)
   target_precompile_headers(${name} REUSE_FROM sibyl_torch_pch)
 endfunction()

@@ -37,7 +37,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return ErrnoStatus("read", path);
   std::ostringstream bytes;
-  bytes << file.rdbuf();
+  if (file.peek() != std::ifstream::traits_type::eof()) bytes << file.rdbuf();
   if (file.bad() || bytes.fail()) {
     errno = EISDIR;
     return ErrnoStatus("read", path);
