@@ -79,20 +79,26 @@ class FakeAnnotator : public LabelSource {
   // Hands over what there is, and "loses the connection" then; with `stay`, follows until Cancel.
   absl::Status Follow(v1::LabelsRequest request, const std::function<void(const v1::LabelBatch&)>& on_batch) override {
     uint64_t next = std::max<uint64_t>(1, request.from_sequence());
-    while (true) {
-      v1::LabelBatch batch;
-      {
-        MutexLock lock(mutex_);
-        follows_.push_back(request);
-        while (stay_ && !cancelled_ && next > log_.size()) changed_.Wait(mutex_);
-        if (cancelled_) return absl::CancelledError("cancelled");
-        for (; next <= log_.size(); ++next) *batch.add_labels() = log_[next - 1];
-        batch.set_next_sequence(next);
-      }
-      on_batch(batch);
+    {
       MutexLock lock(mutex_);
+      follows_.push_back(request);
+    }
+    while (true) {
+      const v1::LabelBatch batch = LabelsFrom(next);
+      on_batch(batch);
+      next = batch.next_sequence();
+      MutexLock lock(mutex_);
+      while (stay_ && !cancelled_ && next > log_.size()) changed_.Wait(mutex_);
+      if (cancelled_) return absl::CancelledError("cancelled");
       if (!stay_) return absl::UnavailableError("that is all");
     }
+  }
+  v1::LabelBatch LabelsFrom(uint64_t next) {
+    v1::LabelBatch batch;
+    MutexLock lock(mutex_);
+    for (; next <= log_.size(); ++next) *batch.add_labels() = log_[next - 1];
+    batch.set_next_sequence(next);
+    return batch;
   }
 
   void Cancel() override {

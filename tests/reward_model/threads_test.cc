@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "absl/time/clock.h"
 #include "common/files.h"
@@ -12,20 +11,12 @@
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
 #include "tests/reward_model/fakes.h"
+#include "tests/reward_model/process.h"
 
 namespace sibyl::reward_model {
 namespace {
 
 using ::testing::HasSubstr;
-
-// Polls until it holds; false after a minute.
-bool Eventually(const std::function<bool()>& holds) {
-  for (const absl::Time until = absl::Now() + absl::Minutes(1); absl::Now() < until;) {
-    if (holds()) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
 
 class AnnotatorLinkTest : public ::testing::Test {
  protected:
