@@ -47,7 +47,7 @@ void UpdateFigures(const Samples& samples, RunFigures* figures) {
   take("sibyl_learner_reward_age_steps", &figures->reward_age_steps);
   take("sibyl_reward_model_captions_asked", &figures->captions_asked);
   take("sibyl_reward_model_captions_labelled", &figures->captions_labelled);
-  take("sibyl_annotator_waiting", &figures->waiting);
+  take("sibyl_annotator_waiting_queries", &figures->waiting);
 }
 
 void StepRate::Add(absl::Time now, double steps) {

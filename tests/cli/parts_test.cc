@@ -117,7 +117,7 @@ RunFigures SomeFigures() {
   UpdateFigures(ParseSamples("sibyl_learner_steps_total 412345\nsibyl_learner_episodes_total 3100\n"
                              "sibyl_learner_success_rate 0.35\nsibyl_learner_mean_return 0.3\n"
                              "sibyl_learner_captions 12\nsibyl_learner_policy_lag_steps 1.84\n"
-                             "sibyl_reward_model_captions_labelled 11\nsibyl_annotator_waiting 1\n"),
+                             "sibyl_reward_model_captions_labelled 11\nsibyl_annotator_waiting_queries 1\n"),
                 &figures);
   figures.steps_per_second = 5200;
   return figures;
