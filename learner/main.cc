@@ -85,7 +85,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     SIBYL_RETURN_IF_ERROR(trainer.Load(*checkpoint + "/weights.safetensors"));
     spdlog::info("going on from {}: {} steps", *checkpoint, state.steps());
   }
-  PolicyStore store(policies[1], policies[2]);
+  PolicyStore store(std::move(policies[1]), std::move(policies[2]));
   store.Publish(trainer.policy(), trainer.version());
 
   Metrics metrics;

@@ -17,7 +17,7 @@ class PolicyStore {
     uint64_t version = 0;            // optimiser steps behind its weights
   };
 
-  // Two policies of the trained one's shape.
+  // Two policies of the trained one's shape, which nobody else holds.
   PolicyStore(std::shared_ptr<Policy> a, std::shared_ptr<Policy> b) : spare_(std::move(b)) {
     current_.policy = std::move(a);
   }
