@@ -425,5 +425,38 @@ TEST_F(ProcessTest, EndsWhenTheAnnotatorSpeaksAnotherProtocol) {
   EXPECT_TRUE(process_->Says("the annotator speaks protocol version 9"));
 }
 
+TEST_F(ProcessTest, WithTheRealAnnotatorALostCheckpointCostsNoLabel) {
+  EXPECT_TRUE(WriteFileDurably(folder_ / "rules", "helpful: good$\ndefault: unhelpful\n").ok());
+  Process annotator({SIBYL_BIN_DIR "/sibyl-annotator", "--config=" + (folder_ / "experiment.textproto").string(),
+                     "--run_dir=" + (folder_ / "annotator").string(), "--listen=127.0.0.1:0",
+                     "--metrics_listen=127.0.0.1:0"});
+  const int port = annotator.NumberAfter("listening on 127.0.0.1:0 (port ");
+  ASSERT_GT(port, 0) << annotator.log();
+  annotator_address_ = absl::StrCat("127.0.0.1:", port);
+  const int captions = 500;
+  const auto count_all = [&](Connection& learner) {
+    for (int i = 0; i < captions; ++i) learner.Count(absl::StrCat("caption ", i, i % 2 ? " good" : " bad"), i + 1);
+  };
+  Start();
+  auto learner = Connect();
+  count_all(*learner);
+  ASSERT_TRUE(Eventually([&] { return learner->table().scores_.size() >= 100; })) << process_->log();
+  process_->Signal(SIGKILL);
+  process_->Wait();
+  learner.reset();
+  std::filesystem::remove(folder_ / "run/reward_model.pb");
+
+  Start();
+  learner = Connect();
+  count_all(*learner);
+  ASSERT_TRUE(Eventually([&] { return learner->table().scores_.size() == captions; })) << process_->log();
+  EXPECT_EQ(learner->table().Of("caption 7 good"), 1);
+  EXPECT_EQ(learner->table().Of("caption 8 bad"), 0);
+  EXPECT_EQ(learner->table().version_, captions) << "one label each";
+  process_->Signal(SIGTERM);
+  EXPECT_EQ(process_->Wait(), 0);
+  EXPECT_EQ(State().next_sequence(), captions + 1);
+}
+
 }  // namespace
 }  // namespace sibyl::reward_model
