@@ -187,17 +187,6 @@ bool Passes(const v1::Label& label, const v1::LabelsRequest& filter) {
                     label.query().label_set().end());
 }
 
-absl::Status SyncFolderOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = fd >= 0 && fsync(fd) == 0;
-  const int error = errno;
-  if (fd >= 0) close(fd);
-  if (synced) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("label store: cannot sync the folder ", folder, ": ", strerror(error)));
-}
-
 }  // namespace
 
 struct LabelStore::Job {
@@ -279,13 +268,14 @@ absl::Status LabelStore::Load() {
         "label store ", options_.path, " has version ", version, ", this annotator reads version ", kStoreVersion,
         "; use the build that wrote it, or give this one another annotator.store"));
   }
-  SIBYL_RETURN_IF_ERROR(writer_->Run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"));
+  // EXTRA is FULL, and also syncs the folder when the rollback journal of the change to WAL is deleted: a journal that a
+  // power failure brought back would undo that change, and with it everything in the WAL.
+  SIBYL_RETURN_IF_ERROR(writer_->Run("PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;"));
   if (fresh) {
     SIBYL_RETURN_IF_ERROR(writer_->Run(
         absl::StrCat("BEGIN IMMEDIATE;", kSchema, "PRAGMA application_id=", kApplicationId, ";PRAGMA user_version=",
                      kStoreVersion, ";COMMIT;")
             .c_str()));
-    SIBYL_RETURN_IF_ERROR(SyncFolderOf(options_.path));
   }
 
   SIBYL_ASSIGN_OR_RETURN(const int64_t last, writer_->Integer("SELECT coalesce(max(sequence), 0) FROM labels"));

@@ -46,7 +46,7 @@ struct LabelStoreOptions {
   std::string vfs;
 };
 
-// Queries and labels on disk, in a SQLite file (WAL, synchronous=FULL). What a callback reports as done has been synced.
+// Queries and labels on disk, in a SQLite file (WAL, synchronous=EXTRA). What a callback reports as done has been synced.
 // One thread writes: it takes all calls that came while the last transaction was synced, applies them in order, and
 // commits them together. Any thread may call; callbacks run on the writing thread and must not block.
 //

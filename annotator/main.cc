@@ -7,6 +7,7 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "annotator/annotator.h"
+#include "annotator/openai_judge.h"
 #include "annotator/query_identity.h"
 #include "annotator/rules_judge.h"
 #include "annotator/service.h"
@@ -30,7 +31,7 @@ namespace {
 absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, Metrics& metrics) {
   const v1::AnnotatorConfig& config = experiment.annotator();
   const auto& labels = experiment.reward_model().label_set();
-  if (config.judge() == v1::JUDGE_KIND_OPENAI) return absl::UnimplementedError("config: annotator.judge is JUDGE_KIND_OPENAI, which this build lacks");
+  if (config.judge() == v1::JUDGE_KIND_OPENAI) return OpenAiJudge::Make(config.openai(), metrics, Clock::Real());
   if (config.rules_file().empty()) {
     return absl::InvalidArgumentError("config: annotator.rules_file is not set, must be a file of rules, e.g. "
                                       "configs/rules/minigrid.rules");

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "annotator/chat_api.h"
+#include "annotator/congestion.h"
+#include "annotator/judge.h"
+#include "annotator/prompt.h"
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "common/mutex.h"
+#include "sibyl/v1/experiment.pb.h"
+
+namespace sibyl::annotator {
+
+// How trouble is met; tests make it quicker.
+struct OpenAiPatience {
+  absl::Duration first_wait = absl::Milliseconds(500);  // before a retry, and before a silent server is probed again
+  absl::Duration longest_wait = absl::Seconds(30);
+  absl::Duration longest_retry_after = absl::Minutes(5);  // what a server may ask for
+  int failures_to_open = 5;                               // in a row, before the server is left alone
+  // Tries of a query that fails while others are answered; then it is given up as FAILED.
+  int most_attempts = 8;
+  // Tries of a query whose answer comes back empty; then it is UNPARSABLE.
+  int most_empty_answers = 3;
+};
+
+// An LLM behind any OpenAI-compatible chat-completions server. One thread drives all requests. It probes first, with a
+// small real request, which constraint the server obeys; an absent server is waited for, and its queries are kept.
+class OpenAiJudge : public Judge {
+ public:
+  // Errors name the field or the prompt's file and line. The server need not be there.
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> Make(const v1::OpenAiConfig& config, Metrics& metrics,
+                                                           Clock& clock, const OpenAiPatience& patience = {});
+  ~OpenAiJudge() override;
+
+  std::string name() const override { return "openai:" + config_.model(); }
+  std::string prompt() const override { return prompt_.name(); }
+  std::string sampling() const override;
+  absl::Status Check(const v1::Query& query) const override;
+  int capacity() const override { return static_cast<int>(config_.max_in_flight()); }
+  void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
+
+ private:
+  struct Task;
+  struct Request;
+  struct Gauges;
+  struct Curl;
+
+  OpenAiJudge(const v1::OpenAiConfig& config, Prompt prompt, Metrics& metrics, Clock& clock,
+              const OpenAiPatience& patience);
+  void Drive();
+  // Starts what may be started now.
+  void StartRequests();
+  void Send(std::unique_ptr<Task> task, std::string body);
+  // A request came to its end.
+  void Complete(Request& request, int curl_code);
+  void CompleteProbe(Request& request, long status, const Completion& completion);
+  void Retry(std::unique_ptr<Task> task, absl::Time now);
+  // Says in the log, once for each new reason, what the judge waits for; "" when it waits no more.
+  void SayWaiting(const std::string& reason);
+  void UpdateGauges(absl::Time now);
+  // Without the key, and as UTF-8.
+  std::string Presentable(absl::string_view text) const;
+
+  const v1::OpenAiConfig config_;
+  const Prompt prompt_;
+  const OpenAiPatience patience_;
+  const std::string key_;
+  Clock& clock_;
+  std::unique_ptr<Gauges> gauges_;
+  std::unique_ptr<Curl> curl_;
+
+  // The driving thread's.
+  std::vector<std::unique_ptr<Task>> tasks_;                     // wait to be sent, oldest first
+  std::map<void*, std::unique_ptr<Request>> requests_;           // in flight, by curl handle
+  ConcurrencyLimit limit_;
+  RetryBudget budget_;
+  CircuitBreaker breaker_;
+  Dialect dialect_;
+  bool probing_ = false;
+  absl::Time pause_until_ = absl::InfinitePast();  // a Retry-After
+  absl::Time next_event_ = absl::InfiniteFuture();
+  uint64_t answers_ = 0;
+  std::string waiting_for_;
+
+  Mutex mutex_;
+  std::vector<std::unique_ptr<Task>> incoming_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace sibyl::annotator

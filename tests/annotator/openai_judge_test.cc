@@ -1,0 +1,365 @@
+// The LLM judge against a real HTTP server that fakes an LLM.
+
+#include "annotator/openai_judge.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cmath>
+
+#include "annotator/query_identity.h"
+#include "tests/annotator/fake_llm.h"
+#include "tests/annotator/queries.h"
+
+namespace sibyl::annotator {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::FloatNear;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Call = FakeLlm::Call;
+using Reply = FakeLlm::Reply;
+
+class OpenAiJudgeTest : public ::testing::Test {
+ protected:
+  OpenAiJudgeTest() {
+    setenv("no_proxy", "127.0.0.1", 1);
+    config_.set_model("tiny");
+    config_.set_prompt_file(folder_.Write("p.txt", "[system]\nYou judge.\n[user]\nGoal: {goal}\nCaption: {caption}\n"));
+    config_.set_api_key_env("SIBYL_TEST_KEY");
+    config_.set_temperature(0.1);
+    config_.set_seed(1);
+    config_.set_max_tokens(64);
+    config_.set_max_in_flight(8);
+    config_.set_timeout_seconds(10);
+    patience_.first_wait = absl::Milliseconds(5);
+    patience_.longest_wait = absl::Milliseconds(50);
+  }
+  void Start(const std::string& url) {
+    config_.set_url(url);
+    auto judge = OpenAiJudge::Make(config_, metrics_, Clock::Real(), patience_);
+    ASSERT_TRUE(judge.ok()) << judge.status();
+    judge_ = *std::move(judge);
+  }
+  void Start(FakeLlm::Handler handler) {
+    llm_ = std::make_unique<FakeLlm>(std::move(handler));
+    Start(llm_->url());
+  }
+  // Asks all at once, waits for all.
+  std::vector<Verdict> AskAll(const std::vector<std::string>& captions) {
+    Begin(captions);
+    EXPECT_TRUE(AllDone());
+    MutexLock lock(mutex_);
+    return verdicts_;
+  }
+  Verdict AskOne(const std::string& caption = "a key") { return AskAll({caption})[0]; }
+  void Begin(const std::vector<std::string>& captions) {
+    {
+      MutexLock lock(mutex_);
+      verdicts_.assign(captions.size(), {});
+      done_ = 0;
+    }
+    expected_ = static_cast<int>(captions.size());
+    for (size_t i = 0; i < captions.size(); ++i) {
+      judge_->Answer(Classify(captions[i]), [this, i](Verdict verdict) {
+        MutexLock lock(mutex_);
+        verdicts_[i] = std::move(verdict);
+        ++done_;
+      });
+    }
+  }
+  int done() {
+    MutexLock lock(mutex_);
+    return done_;
+  }
+  bool AllDone() {
+    return Eventually([&] { return done() == expected_; });
+  }
+  double Metric(const std::string& name) {
+    const std::string text = "\n" + metrics_.Text();
+    const size_t at = text.find("\n" + name + " ");
+    return at == std::string::npos ? -1 : std::stod(text.substr(at + name.size() + 2));
+  }
+  double Requests(const std::string& result) {
+    return Metric("sibyl_annotator_judge_requests_total{result=\"" + result + "\"}");
+  }
+
+  TemporaryFolder folder_;
+  v1::OpenAiConfig config_;
+  OpenAiPatience patience_;
+  Metrics metrics_;
+  std::unique_ptr<FakeLlm> llm_;
+  Mutex mutex_;
+  std::vector<Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
+  int done_ ABSL_GUARDED_BY(mutex_) = 0;
+  int expected_ = 0;
+  std::unique_ptr<OpenAiJudge> judge_;  // last: ends first
+};
+
+// Answers real queries with `handler`, and probes as a server that obeys schemas.
+FakeLlm::Handler WithProbes(FakeLlm::Handler handler) {
+  return [handler](const Call& call) { return call.probe ? FakeLlm::ObeysSchemas() : handler(call); };
+}
+
+TEST_F(OpenAiJudgeTest, AnswersBecomeLabels) {
+  Start(WithProbes([](const Call& call) {
+    return FakeLlm::Says(absl::StrContains(FakeLlm::Caption(call), "key")
+                             ? R"({"knowledge":"k","analysis":"a","label":"helpful"})"
+                             : "It is a wall.\nLabel: unhelpful");
+  }));
+  const auto verdicts = AskAll({"You pick up a key.", "a wall"});
+  EXPECT_EQ(verdicts[0].outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_THAT(verdicts[0].distribution, ElementsAre(0, 1));
+  EXPECT_THAT(verdicts[1].distribution, ElementsAre(1, 0));
+  EXPECT_EQ(verdicts[1].raw, "It is a wall.\nLabel: unhelpful");
+  EXPECT_EQ(verdicts[0].prompt_tokens, 20u);
+  EXPECT_EQ(judge_->name(), "openai:tiny");
+  EXPECT_THAT(judge_->prompt(), ::testing::MatchesRegex("p\\.txt@[0-9a-f]{8}"));
+  EXPECT_EQ(Metric("sibyl_annotator_judge_reachable"), 1);
+}
+
+TEST_F(OpenAiJudgeTest, LogprobsGiveSoftLabels) {
+  Start(WithProbes([](const Call& call) {
+    EXPECT_EQ(call.request["logprobs"], true);
+    auto body = nlohmann::json::parse(FakeLlm::Completion("helpful"));
+    nlohmann::json token = {{"token", "helpful"}, {"logprob", std::log(0.5)}, {"top_logprobs", nlohmann::json::array()}};
+    token["top_logprobs"].push_back({{"token", "helpful"}, {"logprob", std::log(0.5)}});
+    token["top_logprobs"].push_back({{"token", "unhelpful"}, {"logprob", std::log(0.3)}});
+    body["choices"][0]["logprobs"]["content"] = nlohmann::json::array();
+    body["choices"][0]["logprobs"]["content"].push_back(token);
+    return Reply{.body = body.dump()};
+  }));
+  const Verdict verdict = AskOne();
+  EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.375, 1e-5), FloatNear(0.625, 1e-5)));
+  EXPECT_NEAR(verdict.outside, 0.2, 1e-5);
+}
+
+TEST_F(OpenAiJudgeTest, TheConstraintThatBindsIsFoundOut) {
+  // Ignores response_format without a word, as an old llama.cpp would; obeys structured_outputs.
+  Start([](const Call& call) {
+    if (call.probe) return FakeLlm::Says(call.request.contains("structured_outputs") ? "birch" : "Four.");
+    EXPECT_TRUE(call.request.contains("structured_outputs"));
+    EXPECT_FALSE(call.request.contains("response_format"));
+    return FakeLlm::Says("helpful");
+  });
+  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+}
+
+TEST_F(OpenAiJudgeTest, AServerThatKnowsNothingOfThisIsAskedPlainly) {
+  Start([](const Call& call) {
+    for (const char* name : {"response_format", "structured_outputs", "logprobs"}) {
+      if (call.request.contains(name)) return Reply{.status = 400, .body = "{\"error\":\"unknown field\"}"};
+    }
+    if (call.request.contains("max_tokens")) return Reply{.status = 400, .body = "{\"error\":\"use max_completion_tokens\"}"};
+    return FakeLlm::Says(call.probe ? "4" : "Label: helpful");
+  });
+  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+}
+
+TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
+  Start(WithProbes([](const Call& call) {
+    const std::string caption = FakeLlm::Caption(call);
+    if (caption == "abstain") return FakeLlm::Says("Hard to tell.\nLabel: abstain");
+    if (caption == "garbage") return FakeLlm::Says("bananas");
+    if (caption == "empty") return FakeLlm::Says("");
+    if (caption == "filtered") return Reply{.body = FakeLlm::Completion("", "content_filter")};
+    if (caption == "long") return Reply{.status = 400, .body = "{\"error\":\"maximum context length exceeded\"}"};
+    return FakeLlm::Says("Label: helpful");
+  }));
+  const auto verdicts = AskAll({"abstain", "garbage", "empty", "filtered", "long", "fine"});
+  EXPECT_EQ(verdicts[0].outcome, v1::OUTCOME_ABSTAINED);
+  EXPECT_EQ(verdicts[1].outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_EQ(verdicts[1].raw, "bananas");
+  EXPECT_EQ(verdicts[2].outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_EQ(Requests("empty"), 3) << "an empty answer is worth another try";
+  EXPECT_EQ(verdicts[3].outcome, v1::OUTCOME_FAILED);
+  EXPECT_EQ(verdicts[4].outcome, v1::OUTCOME_FAILED);
+  EXPECT_THAT(verdicts[4].raw, AllOf(HasSubstr("400"), HasSubstr("context length")));
+  EXPECT_EQ(Requests("rejected"), 1) << "a permanent refusal is not repeated";
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(verdicts[i].distribution.empty());
+  EXPECT_EQ(verdicts[5].outcome, v1::OUTCOME_ANSWERED);
+}
+
+TEST_F(OpenAiJudgeTest, RetryAfterIsWaitedForAndTheConcurrencyFalls) {
+  std::atomic<int> refusals = 0;
+  std::atomic<int64_t> refused_at = 0, answered_at = 0;
+  Start(WithProbes([&](const Call&) {
+    if (refusals++ == 0) {
+      refused_at = absl::ToUnixMillis(absl::Now());
+      return Reply{.status = 429, .body = "{}", .headers = "Retry-After: 1\r\n"};
+    }
+    answered_at = absl::ToUnixMillis(absl::Now());
+    return FakeLlm::Says("Label: helpful");
+  }));
+  EXPECT_EQ(AskOne().outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_GE(answered_at - refused_at, 990);
+  EXPECT_EQ(Requests("rate_limited"), 1);
+  EXPECT_LT(Metric("sibyl_annotator_concurrency_limit"), 4);
+  EXPECT_GE(Metric("sibyl_annotator_judge_retries_total"), 1);
+}
+
+TEST_F(OpenAiJudgeTest, PassingTroubleIsRetriedUntilTheAnswerComes) {
+  std::atomic<int> n = 0;
+  Start(WithProbes([&](const Call&) {
+    switch (n++) {
+      case 0:
+        return Reply{.status = 503, .body = "loading"};
+      case 1:
+        return Reply{.body = FakeLlm::Completion("Label: helpful"), .close = true};
+      case 2:
+        return Reply{.body = "<html>not json</html>"};
+      case 3:
+        return Reply{.body = FakeLlm::Completion("Label: he", "abort")};
+      case 4:
+        return Reply{.status = 500, .body = "oops"};
+      default:
+        return FakeLlm::Says("Label: helpful");
+    }
+  }));
+  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+  EXPECT_EQ(Requests("unavailable"), 2);
+  EXPECT_EQ(Requests("no_connection"), 1);
+  EXPECT_EQ(Requests("invalid"), 1);
+  EXPECT_EQ(Requests("empty"), 1);
+}
+
+TEST_F(OpenAiJudgeTest, AServerThatHangsIsGivenUpAndAskedAgain) {
+  config_.set_timeout_seconds(0.2);
+  std::atomic<int> n = 0;
+  Start(WithProbes([&](const Call&) { return n++ == 0 ? Reply{.hang = true} : FakeLlm::Says("Label: helpful"); }));
+  EXPECT_EQ(AskOne().outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(Requests("timeout"), 1);
+}
+
+TEST_F(OpenAiJudgeTest, AnAbsentServerLosesNothingAndIsUsedOnceItIsThere) {
+  int port = 0;
+  {
+    FakeLlm gone([](const Call&) { return Reply{}; });
+    port = gone.port();
+  }
+  Start(absl::StrCat("http://127.0.0.1:", port, "/v1"));
+  Begin({"a", "b", "c"});
+  ASSERT_TRUE(Eventually([&] { return Requests("no_connection") >= 3; }));
+  EXPECT_EQ(done(), 0);
+  EXPECT_EQ(Metric("sibyl_annotator_judge_reachable"), 0);
+  EXPECT_GT(Metric("sibyl_annotator_breaker_state"), 0);
+  llm_ = std::make_unique<FakeLlm>(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }), port);
+  EXPECT_TRUE(AllDone());
+  EXPECT_EQ(llm_->calls(), 3) << "each query once";
+}
+
+TEST_F(OpenAiJudgeTest, AnOutageOpensTheBreakerAndOnlyProbesGoThrough) {
+  std::atomic<bool> down = false;
+  std::atomic<int> real_while_down = 0, probes_while_down = 0;
+  Start([&](const Call& call) {
+    if (down) {
+      ++(call.probe ? probes_while_down : real_while_down);
+      return Reply{.status = 500, .body = "down"};
+    }
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  });
+  AskOne();
+  down = true;
+  std::vector<std::string> captions;
+  for (int i = 0; i < 8; ++i) captions.push_back(absl::StrCat("c", i));
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return probes_while_down >= 4; }));
+  EXPECT_LE(real_while_down, 8 + 5);
+  const int real = real_while_down;
+  ASSERT_TRUE(Eventually([&] { return probes_while_down >= 8; }));
+  EXPECT_EQ(real_while_down, real) << "an open breaker lets no query through";
+  down = false;
+  EXPECT_TRUE(AllDone());
+}
+
+TEST_F(OpenAiJudgeTest, AQueryThatAloneBreaksTheServerIsGivenUpInTheEnd) {
+  patience_.most_attempts = 3;
+  patience_.failures_to_open = 1000;
+  Start(WithProbes([](const Call& call) {
+    return FakeLlm::Caption(call) == "poison" ? Reply{.status = 500, .body = "crash"} : FakeLlm::Says("Label: helpful");
+  }));
+  std::atomic<bool> stop = false;
+  Verdict poisoned;
+  judge_->Answer(Classify("poison"), [&](Verdict verdict) {
+    poisoned = std::move(verdict);
+    stop = true;
+  });
+  while (!stop) AskOne("fine");
+  EXPECT_EQ(poisoned.outcome, v1::OUTCOME_FAILED);
+  EXPECT_THAT(poisoned.raw, HasSubstr("given up after 3 tries"));
+}
+
+TEST_F(OpenAiJudgeTest, SeveralRequestsAreInFlightButNeverMoreThanAllowed) {
+  config_.set_max_in_flight(6);
+  Start(WithProbes([&](const Call&) {
+    Eventually([&] { return llm_ && llm_->most_at_once() >= 3; }, absl::Seconds(2));
+    return FakeLlm::Says("Label: helpful");
+  }));
+  std::vector<std::string> captions;
+  for (int i = 0; i < 60; ++i) captions.push_back(absl::StrCat("c", i));
+  for (const Verdict& verdict : AskAll(captions)) EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_GE(llm_->most_at_once(), 3);
+  EXPECT_LE(llm_->most_at_once(), 6);
+}
+
+TEST_F(OpenAiJudgeTest, TheKeyIsSentAndNeverWritten) {
+  setenv("SIBYL_TEST_KEY", "sk-very-secret", 1);
+  Start(WithProbes([](const Call& call) {
+    EXPECT_THAT(call.headers, HasSubstr("Authorization: Bearer sk-very-secret"));
+    return Reply{.status = 400, .body = "bad request from sk-very-secret"};
+  }));
+  const Verdict verdict = AskOne();
+  unsetenv("SIBYL_TEST_KEY");
+  EXPECT_THAT(verdict.raw, AllOf(HasSubstr("<key>"), Not(HasSubstr("very-secret"))));
+  EXPECT_THAT(judge_->sampling(), Not(HasSubstr("secret")));
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("secret")));
+}
+
+TEST_F(OpenAiJudgeTest, AWrongKeyLosesNothing) {
+  std::atomic<bool> right = false;
+  Start([&](const Call& call) {
+    if (!right) return Reply{.status = 401, .body = "{}"};
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  });
+  Begin({"a"});
+  ASSERT_TRUE(Eventually([&] { return Requests("unauthorized") >= 2; }));
+  EXPECT_EQ(done(), 0);
+  right = true;
+  EXPECT_TRUE(AllDone());
+}
+
+TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
+  Start(WithProbes([](const Call&) { return Reply{.hang = true}; }));
+  Begin({"a", "b"});
+  ASSERT_TRUE(Eventually([&] { return llm_->calls() >= 1; }));
+  const absl::Time start = absl::Now();
+  judge_.reset();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_EQ(done(), 0);
+}
+
+TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
+  const auto error = [&] { return std::string(OpenAiJudge::Make(config_, metrics_, Clock::Real()).status().message()); };
+  EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
+  config_.set_url("http://127.0.0.1:1/v1");
+  config_.set_prompt_file(folder_.Write("bad.txt", "[user]\n{captoin}\n"));
+  EXPECT_THAT(error(), HasSubstr("bad.txt:2"));
+  config_.set_prompt_file("/nowhere/p.txt");
+  EXPECT_THAT(error(), HasSubstr("/nowhere/p.txt"));
+}
+
+TEST_F(OpenAiJudgeTest, SamplingAndModelArePartOfAQuerysIdentity) {
+  Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }));
+  const std::string identity = JudgeIdentity(*judge_);
+  judge_.reset();
+  config_.set_temperature(0.7);
+  Start(llm_->url());
+  EXPECT_NE(JudgeIdentity(*judge_), identity);
+  EXPECT_THAT(judge_->Check(Compare("a", "b")).message(), HasSubstr("QUERY_KIND_COMPARE"));
+}
+
+}  // namespace
+}  // namespace sibyl::annotator

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/protocol.h"
+#include "sibyl/v1/annotator.pb.h"
+
+namespace sibyl::annotator {
+
+// A folder of its own that goes with the test.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "sibyl_annotator_XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  std::string operator/(const std::string& file) const { return path_ + "/" + file; }
+  const std::string& path() const { return path_; }
+  std::string Write(const std::string& file, const std::string& text) const {
+    std::ofstream(*this / file, std::ios::binary) << text;
+    return *this / file;
+  }
+
+ private:
+  std::string path_;
+};
+
+inline v1::Query Classify(const std::string& caption, const std::string& goal = "find the ball", double priority = 0) {
+  v1::Query query;
+  query.set_kind(v1::QUERY_KIND_CLASSIFY);
+  query.add_captions(caption);
+  query.set_goal(goal);
+  query.add_label_set("unhelpful");
+  query.add_label_set("helpful");
+  query.set_priority(priority);
+  return query;
+}
+
+inline v1::Query Compare(const std::string& first, const std::string& second) {
+  v1::Query query;
+  query.set_kind(v1::QUERY_KIND_COMPARE);
+  query.add_captions(first);
+  query.add_captions(second);
+  query.set_goal("score");
+  for (const char* label : {"first", "second", "tie"}) query.add_label_set(label);
+  return query;
+}
+
+inline v1::AskRequest Request(std::initializer_list<v1::Query> queries) {
+  v1::AskRequest request;
+  request.set_protocol_version(kProtocolVersion);
+  for (const v1::Query& query : queries) *request.add_queries() = query;
+  return request;
+}
+
+// Looks again and again until it is true; false when that took longer than any machine should need.
+inline bool Eventually(const std::function<bool()>& condition, absl::Duration limit = absl::Seconds(20)) {
+  const absl::Time until = absl::Now() + limit;
+  while (!condition()) {
+    if (absl::Now() > until) return false;
+    std::this_thread::yield();
+    absl::SleepFor(absl::Milliseconds(1));  // between two looks; nothing depends on it
+  }
+  return true;
+}
+
+}  // namespace sibyl::annotator
