@@ -214,7 +214,7 @@ struct LabelStore::Gauges {
         commit_seconds(metrics.Histogram("sibyl_annotator_commit_seconds",
                                          "Seconds that a transaction took, its sync included.",
                                          {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5})),
-        jobs(metrics.Gauge("sibyl_annotator_store_calls", "Calls that wait for the label store's writing thread.")),
+        jobs(metrics.Gauge("sibyl_annotator_store_calls", "Calls in the transaction that is being written.")),
         waiting(metrics.Gauge("sibyl_annotator_waiting_queries", "Queries accepted and not answered.")),
         labels(metrics.Gauge("sibyl_annotator_log_labels", "Labels in the log.")) {}
 

@@ -1,1 +1,373 @@
-// later
+// The real sibyl-annotator as a process: killed, resumed, drained, misconfigured.
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <map>
+#include <set>
+
+#include "common/mutex.h"
+#include "sibyl/v1/annotator.grpc.pb.h"
+#include "tests/annotator/fake_llm.h"
+#include "tests/annotator/queries.h"
+
+namespace sibyl::annotator {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// sibyl-annotator on free ports. Killed when it goes out of scope.
+class Process {
+ public:
+  Process(const std::vector<std::string>& flags, const std::string& listen = "127.0.0.1:0") {
+    std::vector<std::string> arguments = {absl::StrCat(SIBYL_BIN_DIR, "/sibyl-annotator"), "--listen=" + listen,
+                                          "--metrics_listen=127.0.0.1:0"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    int fds[2];
+    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fds[1], 2);
+    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(fds[1]);
+    log_fd_ = fds[0];
+    reader_ = std::thread([this] {
+      char bytes[4096];
+      ssize_t n;
+      while ((n = read(log_fd_, bytes, sizeof bytes)) > 0) {
+        MutexLock lock(mutex_);
+        log_.append(bytes, n);
+      }
+    });
+  }
+  ~Process() {
+    Signal(SIGKILL);
+    Wait();
+    reader_.join();
+    close(log_fd_);
+  }
+
+  std::string log() {
+    MutexLock lock(mutex_);
+    return log_;
+  }
+  // The port it serves on; 0 when it ended before it served.
+  int port() {
+    int port = 0;
+    Eventually([&] {
+      const std::string text = log();
+      const size_t at = text.find("listening on ");
+      const size_t paren = at == std::string::npos ? at : text.find("(port ", at);
+      if (paren == std::string::npos || text.find(')', paren) == std::string::npos) return Ended();
+      port = std::atoi(text.c_str() + paren + 6);
+      return true;
+    });
+    return port;
+  }
+  std::unique_ptr<v1::AnnotatorService::Stub> Stub() {
+    // A channel of its own, so that one test's backoff is not the next one's.
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return v1::AnnotatorService::NewStub(grpc::CreateCustomChannel(
+        absl::StrCat("127.0.0.1:", port()), grpc::InsecureChannelCredentials(), arguments));
+  }
+  // No file of the process may grow beyond this any more.
+  bool LimitFiles(rlim_t bytes) {
+    const rlimit limit = {bytes, bytes};
+    return prlimit(pid_, RLIMIT_FSIZE, &limit, nullptr) == 0;
+  }
+  void Signal(int signal) {
+    if (!ended_) kill(pid_, signal);
+  }
+  bool Ended() {
+    if (!ended_ && waitpid(pid_, &status_, WNOHANG) == pid_) ended_ = true;
+    return ended_;
+  }
+  // The exit status; 128 + signal when one ended it.
+  int Wait() {
+    if (!Eventually([&] { return Ended(); }, absl::Seconds(30))) return -1;
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int log_fd_ = -1;
+  bool ended_ = false;
+  int status_ = 0;
+  std::thread reader_;
+  Mutex mutex_;
+  std::string log_ ABSL_GUARDED_BY(mutex_);
+};
+
+class ProcessTest : public ::testing::Test {
+ protected:
+  ProcessTest() {
+    setenv("no_proxy", "127.0.0.1", 1);
+    folder_.Write("a.rules", "helpful: key\ndefault: unhelpful\n");
+    folder_.Write("p.txt", "[user]\nGoal: {goal}\nCaption: {caption}\n");
+    folder_.Write("rules.textproto",
+                  "environment { name: \"minigrid/DoorKey-8x8\" }\nreward_model { goal: \"g\" }\n"
+                  "annotator { rules_file: \"a.rules\" queue_capacity: 100000 }\n");
+  }
+  std::vector<std::string> Flags(std::vector<std::string> more = {}) {
+    std::vector<std::string> flags = {"--config=" + (folder_ / "rules.textproto"), "--run_dir=" + (folder_ / "run")};
+    flags.insert(flags.end(), more.begin(), more.end());
+    return flags;
+  }
+  std::vector<std::string> LlmFlags(const std::string& url) {
+    return Flags({"--set", "annotator.judge=JUDGE_KIND_OPENAI", "--set=annotator.openai.url=" + url, "--set",
+                  "annotator.openai.model=fake", "--set", "annotator.openai.prompt_file=" + (folder_ / "p.txt")});
+  }
+  static grpc::Status Ask(v1::AnnotatorService::Stub& stub, const v1::AskRequest& request, v1::AskResponse* response) {
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    return stub.Ask(&context, request, response);
+  }
+  // The log from `from` until it holds `count` labels more.
+  static std::vector<v1::Label> Labels(v1::AnnotatorService::Stub& stub, uint64_t from, size_t count) {
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    v1::LabelsRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_from_sequence(from);
+    auto stream = stub.Labels(&context, request);
+    std::vector<v1::Label> labels;
+    v1::LabelBatch batch;
+    while (labels.size() < count && stream->Read(&batch)) {
+      labels.insert(labels.end(), batch.labels().begin(), batch.labels().end());
+    }
+    context.TryCancel();
+    stream->Finish();
+    return labels;
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(ProcessTest, AnswersIsKilledAndResumesWhereItWas) {
+  {
+    Process annotator(Flags());
+    ASSERT_GT(annotator.port(), 0) << annotator.log();
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("a key"), Classify("a wall")}), &response).ok());
+    EXPECT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
+    const auto labels = Labels(*stub, 0, 2);
+    ASSERT_EQ(labels.size(), 2u);
+    EXPECT_EQ(labels[0].distribution(1), 1);
+    EXPECT_THAT(labels[0].judge(), ::testing::MatchesRegex("rules:a\\.rules@[0-9a-f]{8}"));
+    annotator.Signal(SIGKILL);
+    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL);
+  }
+  Process annotator(Flags());
+  auto stub = annotator.Stub();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, Request({Classify("a wall"), Classify("a door")}), &response).ok());
+  EXPECT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_KNOWN);
+  EXPECT_EQ(response.outcomes(1).kind(), v1::AskOutcome::KIND_ACCEPTED);
+  const auto labels = Labels(*stub, 3, 1);
+  ASSERT_EQ(labels.size(), 1u);
+  EXPECT_EQ(labels[0].sequence(), 3u);
+  EXPECT_EQ(labels[0].query().captions(0), "a door");
+}
+
+// kill -9 again and again in the middle of a load: everything acknowledged is there, the LLM is never asked again about
+// what was answered, and the log has no gaps.
+TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
+  Mutex mutex;
+  std::map<std::string, int> asked;
+  FakeLlm llm([&](const FakeLlm::Call& call) {
+    if (call.probe) return FakeLlm::ObeysSchemas();
+    MutexLock lock(mutex);
+    ++asked[FakeLlm::Caption(call)];
+    return FakeLlm::Says("Label: helpful");
+  });
+  std::set<std::string> acknowledged;
+  std::map<std::string, uint64_t> seen;  // labels that a caller was sent
+  std::map<std::string, int> asked_when_seen;
+  for (int round = 0; round < 4; ++round) {
+    Process annotator(LlmFlags(llm.url()));
+    ASSERT_GT(annotator.port(), 0) << annotator.log();
+    auto stub = annotator.Stub();
+    std::thread killer([&] {
+      // In the middle: when some of this round's answers are there and more are on their way.
+      const size_t enough = 40 * (round + 1);
+      Eventually([&] {
+        MutexLock lock(mutex);
+        return asked.size() >= enough;
+      });
+      annotator.Signal(SIGKILL);
+    });
+    for (int i = 0;; ++i) {
+      const std::string caption = absl::StrCat("caption ", round, " ", i);
+      v1::AskResponse response;
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+      if (!stub->Ask(&context, Request({Classify(caption)}), &response).ok()) break;
+      ASSERT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
+      acknowledged.insert(caption);
+    }
+    killer.join();
+    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL) << annotator.log();
+
+    // What is in the log now must never be asked again.
+    Process after(LlmFlags("http://127.0.0.1:9/v1"));
+    ASSERT_GT(after.port(), 0) << after.log();
+    auto reader = after.Stub();
+    grpc::ClientContext context;
+    v1::DescribeRequest describe;
+    describe.set_protocol_version(kProtocolVersion);
+    v1::DescribeResponse description;
+    ASSERT_TRUE(reader->Describe(&context, describe, &description).ok());
+    EXPECT_GE(description.labels() + description.waiting(), acknowledged.size());
+    MutexLock lock(mutex);
+    for (const v1::Label& label : Labels(*reader, 0, description.labels())) {
+      const std::string& caption = label.query().captions(0);
+      if (seen.emplace(caption, label.sequence()).second) asked_when_seen[caption] = asked[caption];
+      EXPECT_EQ(seen[caption], label.sequence()) << "a label does not move";
+    }
+  }
+  Process annotator(LlmFlags(llm.url()));
+  auto stub = annotator.Stub();
+  ASSERT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    v1::DescribeRequest describe;
+    describe.set_protocol_version(kProtocolVersion);
+    v1::DescribeResponse description;
+    return stub->Describe(&context, describe, &description).ok() && description.waiting() == 0;
+  }, absl::Seconds(60)));
+  std::set<std::string> labelled;
+  uint64_t expected = 1;
+  const auto labels = Labels(*stub, 0, acknowledged.size());
+  for (const v1::Label& label : labels) {
+    EXPECT_EQ(label.sequence(), expected++);
+    EXPECT_TRUE(labelled.insert(label.query().captions(0)).second) << "answered twice";
+  }
+  for (const std::string& caption : acknowledged) EXPECT_EQ(labelled.count(caption), 1u) << caption;
+  MutexLock lock(mutex);
+  for (const auto& [caption, times] : asked_when_seen) EXPECT_EQ(asked[caption], times) << caption;
+  EXPECT_GT(asked_when_seen.size(), 0u);
+  RecordProperty("acknowledged", static_cast<int>(acknowledged.size()));
+}
+
+TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
+  std::atomic<bool> release = false;
+  FakeLlm llm([&](const FakeLlm::Call& call) {
+    if (call.probe) return FakeLlm::ObeysSchemas();
+    Eventually([&] { return release.load(); });
+    return FakeLlm::Says("Label: helpful");
+  });
+  {
+    Process annotator(LlmFlags(llm.url()));
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("in flight")}), &response).ok());
+    ASSERT_TRUE(Eventually([&] { return llm.calls() == 1; })) << annotator.log();
+    grpc::ClientContext context;
+    v1::LabelsRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    auto stream = stub->Labels(&context, request);
+    v1::LabelBatch batch;
+    ASSERT_TRUE(stream->Read(&batch));
+    annotator.Signal(SIGTERM);
+    ASSERT_TRUE(Eventually([&] { return annotator.log().find("stopping") != std::string::npos; }));
+    release = true;
+    ASSERT_TRUE(stream->Read(&batch)) << "the answer in flight is committed and sent";
+    EXPECT_EQ(batch.labels_size(), 1);
+    EXPECT_FALSE(stream->Read(&batch));
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(annotator.Wait(), 0) << annotator.log();
+  }
+  // A judge that never answers does not hold it up for longer than it is told.
+  release = false;
+  std::vector<std::string> flags = LlmFlags(llm.url());
+  flags.push_back("--drain=50ms");
+  Process annotator(flags);
+  auto stub = annotator.Stub();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, Request({Classify("never")}), &response).ok());
+  ASSERT_TRUE(Eventually([&] { return llm.calls() == 2; }));
+  annotator.Signal(SIGTERM);
+  EXPECT_EQ(annotator.Wait(), 0);
+  EXPECT_THAT(annotator.log(), HasSubstr("1 queries were not answered in time"));
+  release = true;
+}
+
+TEST_F(ProcessTest, AnAbsentLlmIsWaitedForAndNamed) {
+  Process annotator(LlmFlags("http://127.0.0.1:9/v1"));
+  auto stub = annotator.Stub();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, Request({Classify("a")}), &response).ok());
+  EXPECT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
+  EXPECT_TRUE(Eventually([&] { return annotator.log().find("waiting for the judge at http://127.0.0.1:9/v1") != std::string::npos; }));
+  EXPECT_FALSE(annotator.Ended());
+}
+
+TEST_F(ProcessTest, OneStoreOneProcess) {
+  Process annotator(Flags());
+  ASSERT_GT(annotator.port(), 0);
+  Process second(Flags());
+  EXPECT_EQ(second.Wait(), 1);
+  EXPECT_THAT(second.log(), AllOf(HasSubstr("labels.sqlite is open in another process"), HasSubstr("annotator.store")));
+}
+
+TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
+  {
+    Process first(Flags());
+    const int port = first.port();
+    ASSERT_GT(port, 0);
+    Process second(Flags({"--run_dir=" + (folder_ / "other")}), absl::StrCat("127.0.0.1:", port));
+    EXPECT_EQ(second.Wait(), 1);
+    EXPECT_THAT(second.log(), AllOf(HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port)), HasSubstr("--listen")));
+  }
+  const auto log = [&](const std::vector<std::string>& flags) {
+    Process process(flags);
+    EXPECT_EQ(process.Wait(), 1);
+    return process.log();
+  };
+  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=/nowhere/a.rules"})), HasSubstr("cannot read /nowhere/a.rules"));
+  folder_.Write("bad.rules", "helpful: x\nbest: y\ndefault: helpful\n");
+  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=" + (folder_ / "bad.rules")})), HasSubstr("bad.rules:2: `best: y` gives `best`"));
+  EXPECT_THAT(log(Flags({"--set", "annotator.rulez_file=x"})), HasSubstr("no field `rulez_file`"));
+  EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"})), HasSubstr("/proc/nowhere"));
+  EXPECT_THAT(log({}), HasSubstr("--config is not set"));
+  folder_.Write("run2.sqlite", std::string(9000, 'x'));
+  EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")})), HasSubstr("run2.sqlite"));
+}
+
+TEST_F(ProcessTest, AStoreThatCannotBeWrittenEndsItWithTheReason) {
+  // A file size limit stands for a full disk; whoever ignores the signal that comes with it gets an error instead.
+  signal(SIGXFSZ, SIG_IGN);
+  Process annotator(Flags());
+  ASSERT_GT(annotator.port(), 0);
+  auto stub = annotator.Stub();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, Request({Classify("a")}), &response).ok());
+  ASSERT_TRUE(annotator.LimitFiles(200'000));
+  grpc::Status status;
+  for (int i = 0; i < 10'000 && status.ok(); ++i) {
+    status = Ask(*stub, Request({Classify(absl::StrCat(std::string(5000, 'x'), i))}), &response);
+  }
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(annotator.Wait(), 1) << annotator.log();
+  EXPECT_THAT(annotator.log(), AllOf(HasSubstr("labels.sqlite: cannot"), HasSubstr("disk")));
+}
+
+}  // namespace
+}  // namespace sibyl::annotator
