@@ -39,7 +39,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const std::string& listen,
   return server;
 }
 
-Server::~Server() { Drain(absl::ZeroDuration()); }
+Server::~Server() {
+  if (server_ != nullptr) Drain(absl::ZeroDuration());
+}
 
 void Server::SetServing(bool serving) { server_->GetHealthCheckService()->SetServingStatus(serving); }
 

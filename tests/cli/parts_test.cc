@@ -225,7 +225,7 @@ RunOutcome SomeOutcome() {
 
 TEST(Summary, TakesTheLearnersFiguresAndItsOwn) {
   const auto learner = nlohmann::json::parse(
-      R"({"steps": 1000000, "success_rate": 0.9, "judge": "rules:some.rules@12", "figures": {"depth": 2.5}, "extra": 1})");
+      R"({"steps": 1000000, "success_rate": 0.9, "judge": "rules:some.rules@12", "figures": {"depth": 2}, "extra": 1})");
   const auto summary = Summarise(SomeExperiment(), SomeOutcome(), learner);
   EXPECT_EQ(summary["steps"], 1000000);
   EXPECT_EQ(summary["success_rate"], 0.9);

@@ -1,6 +1,6 @@
 // The real program and the real wires: an annotator and a learner in this process, sibyl-reward-model in another.
 
-#include "tests/reward_model/process.h"
+#include "tests/process.h"
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>

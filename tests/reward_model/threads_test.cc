@@ -11,7 +11,7 @@
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
 #include "tests/reward_model/fakes.h"
-#include "tests/reward_model/process.h"
+#include "tests/process.h"
 
 namespace sibyl::reward_model {
 namespace {

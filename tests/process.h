@@ -17,7 +17,7 @@
 #include "absl/time/time.h"
 #include "common/mutex.h"
 
-namespace sibyl::reward_model {
+namespace sibyl {
 
 // Polls until it holds; false after a minute.
 inline bool Eventually(const std::function<bool()>& holds) {
@@ -108,4 +108,4 @@ class Process {
   std::string log_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace sibyl::reward_model
+}  // namespace sibyl
