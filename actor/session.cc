@@ -142,7 +142,7 @@ absl::Status PlayFor(const std::string& address, Shutdown& shutdown, Metrics& re
       registry.Gauge("sibyl_actor_connected", "1 while a stream to the learner is up, else 0."),
   };
   const auto stub = v1::ActService::NewStub(rpc::MakeChannel(address));
-  Backoff backoff(absl::Milliseconds(100), absl::Seconds(5), FreshRandom64());
+  Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   Kept kept;
   std::string last_reason;
   while (!shutdown.requested()) {

@@ -341,6 +341,7 @@ std::string ResumeDifference(const v1::Experiment& was, const v1::Experiment& is
   ignore(v1::RewardModelConfig::descriptor(), {"max_candidates", "queue_target", "checkpoint_seconds"});
   ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity"});
   ignore(v1::OpenAiConfig::descriptor(), {"url", "api_key_env", "max_in_flight", "timeout_seconds"});
+  differencer.set_report_ignores(false);
   std::string report;
   differencer.ReportDifferencesToString(&report);
   if (differencer.Compare(was, is)) return "";

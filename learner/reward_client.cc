@@ -62,7 +62,7 @@ v1::RewardModelProgress RewardClient::progress() const {
 }
 
 void RewardClient::Run() {
-  Backoff backoff(absl::Milliseconds(100), absl::Seconds(5), FreshRandom64());
+  Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   std::string last_reason;
   while (!stop_) {
     bool connected = false;
