@@ -1,6 +1,7 @@
 #include "absl/strings/match.h"
 #include "policy/minigrid_conv_gru.h"
 #include "policy/mlp.h"
+#include "policy/nethack_oni.h"
 #include "policy/policy.h"
 
 namespace sibyl {
@@ -8,11 +9,11 @@ namespace sibyl {
 absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(v1::PolicyKind kind, const v1::EnvironmentSpec& spec) {
   switch (kind) {
     case v1::POLICY_KIND_MINIGRID_CONV_GRU: return MakeMinigridConvGru(spec);
-    case v1::POLICY_KIND_NETHACK_ONI: return MakeMlp(spec);
+    case v1::POLICY_KIND_NETHACK_ONI: return MakeNetHackOni(spec);
     case v1::POLICY_KIND_MLP: return MakeMlp(spec);
     default:
       if (absl::StartsWith(spec.name(), "minigrid/")) return MakeMinigridConvGru(spec);
-      if (absl::StartsWith(spec.name(), "nethack/")) return MakeMlp(spec);
+      if (absl::StartsWith(spec.name(), "nethack/")) return MakeNetHackOni(spec);
       return MakeMlp(spec);
   }
 }

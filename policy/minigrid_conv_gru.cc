@@ -1,6 +1,7 @@
 #include "policy/minigrid_conv_gru.h"
 
-#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "policy/array_index.h"
 #include "policy/gru.h"
 
 namespace sibyl {
@@ -31,8 +32,8 @@ class MinigridConvGru : public Policy {
     gru_ = register_module("gru", Gru(kFeatures + kDirections, kState));
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
     critic_ = register_module("critic", torch::nn::Linear(kState, 1));
-    table_ = CellTable();
-    weights_ = torch::tensor({kColours * kStates, kStates, int64_t{1}});
+    table_ = register_buffer("table", CellTable());
+    weights_ = register_buffer("weights", torch::tensor({kColours * kStates, kStates, int64_t{1}}));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     InitOrthogonal(*actor_, 0.01);
     InitOrthogonal(*critic_, 1);
@@ -41,10 +42,6 @@ class MinigridConvGru : public Policy {
   PolicyOutput Forward(const Observations& observations, const torch::Tensor& first,
                        const torch::Tensor& state) override {
     const int64_t T = first.size(0), B = first.size(1), N = T * B;
-    if (table_.device() != first.device()) {
-      table_ = table_.to(first.device());
-      weights_ = weights_.to(first.device());
-    }
     // A code beyond the table would be another environment's; it is clamped, never read out of bounds.
     const torch::Tensor codes = observations[image_].reshape({N * 49, 3}).to(torch::kInt64).mul(weights_).sum(1);
     torch::Tensor x = table_.index_select(0, codes.clamp_max(table_.size(0) - 1));
@@ -52,7 +49,8 @@ class MinigridConvGru : public Policy {
     x = torch::relu(conv1_(x));
     x = torch::relu(conv2_(x));
     x = torch::relu(conv3_(x)).reshape({N, kFeatures});
-    const torch::Tensor facing = torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
+    const torch::Tensor facing =
+        torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
     x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
     const torch::Tensor states = gru_(x, first, state);
     return {actor_(states), critic_(states).squeeze(-1), states};
@@ -71,18 +69,9 @@ class MinigridConvGru : public Policy {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::EnvironmentSpec& spec) {
-  int image = -1, direction = -1;
-  for (int i = 0; i < spec.observation_size(); ++i) {
-    const auto& array = spec.observation(i);
-    const bool view = array.shape_size() == 3 && array.shape(0) == 7 && array.shape(1) == 7 && array.shape(2) == 3;
-    if (array.name() == "image" && view && array.dtype() == v1::DTYPE_UINT8) image = i;
-    if (array.name() == "direction" && array.shape_size() == 0 && array.dtype() == v1::DTYPE_INT64) direction = i;
-  }
-  if (image < 0 || direction < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("policy.kind is POLICY_KIND_MINIGRID_CONV_GRU, but `", spec.name(), "` has no array ",
-                     image < 0 ? "`image` uint8 [7, 7, 3]" : "`direction` int64 []", "; use POLICY_KIND_MLP"));
-  }
+  constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
+  SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
+  SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));
   return std::make_shared<MinigridConvGru>(spec.actions_size(), image, direction);
 }
 

@@ -1,0 +1,216 @@
+#include "policy/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "common/config.h"
+#include "common/files.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+#include "environments/registry.h"
+#include "policy/observation_tensor.h"
+#include "policy/weights.h"
+#include "sibyl/v1/state.pb.h"
+
+namespace sibyl {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kCheckpointPrefix[] = "checkpoint-";
+// Of LearnerState, as the learner writes it.
+constexpr uint32_t kStateVersion = 1;
+// The normal distribution's 97.5 % point.
+constexpr double kZ = 1.959963984540054;
+
+// One row of the batch: an environment and the episode it is playing.
+struct Row {
+  std::unique_ptr<Environment> environment;
+  std::vector<void*> buffers;  // by observation array, into the batch
+  uint64_t episode = 0;        // counted from 0
+  bool playing = false;
+  Random random{0};  // of this episode
+};
+
+absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
+  row.episode = episode;
+  row.playing = true;
+  row.random = Random(Mix64(seed + episode));
+  return row.environment->Reset(seed + episode, row.buffers);
+}
+
+int Draw(const float* log_probs, int actions, Random& random) {
+  float rest = random.Uniform();
+  int action = 0;
+  for (int a = 0; a < actions; ++a) {
+    const float probability = std::exp(log_probs[a]);
+    if (probability > 0) action = a;
+    rest -= probability;
+    if (rest < 0) break;
+  }
+  return action;
+}
+
+int Best(const float* log_probs, int actions) {
+  return static_cast<int>(std::max_element(log_probs, log_probs + actions) - log_probs);
+}
+
+std::vector<std::string> CheckpointNames(const std::string& run) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints", error)) {
+    const std::string name = entry.path().filename().string();
+    uint64_t steps = 0;
+    absl::string_view digits = name;
+    if (absl::ConsumePrefix(&digits, kCheckpointPrefix) && absl::SimpleAtoi(digits, &steps)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Environment steps that a checkpoint was trained on.
+absl::StatusOr<uint64_t> StepsOf(const std::string& checkpoint) {
+  const std::string path = checkpoint + "/state.pb";
+  v1::LearnerState state;
+  SIBYL_RETURN_IF_ERROR(ReadProto(path, &state));
+  if (state.format_version() != kStateVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(path, " has format version ", state.format_version(),
+                                                      ", this program reads ", kStateVersion,
+                                                      "; use the Sibyl that wrote it"));
+  }
+  return state.steps();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const MakeEnvironmentFunction& make,
+                                                        const EvaluationOptions& options) {
+  if (options.episodes == 0 || options.environments < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("episodes is ", options.episodes, " and environments ",
+                                                   options.environments, "; both must be at least 1"));
+  }
+  if (options.seed >= kFirstTrainingSeed || options.episodes > kFirstTrainingSeed - options.seed) {
+    return absl::InvalidArgumentError(absl::StrCat("seed is ", options.seed, " for ", options.episodes,
+                                                   " episodes, whose seeds reach those of training; seed + episodes "
+                                                   "must be at most ",
+                                                   kFirstTrainingSeed));
+  }
+  torch::NoGradGuard no_grad;
+  const int64_t B = options.environments;
+  std::vector<Row> rows(std::min<uint64_t>(B, options.episodes));
+  Observations observations;
+  for (Row& row : rows) {
+    SIBYL_ASSIGN_OR_RETURN(row.environment, make());
+  }
+  const v1::EnvironmentSpec spec = rows[0].environment->spec();
+  for (const auto& array : spec.observation()) {
+    observations.push_back(torch::zeros(BatchedShape(array, {1, B}), ToScalarType(array.dtype())));
+    const size_t bytes = observations.back().nbytes() / B;
+    for (size_t b = 0; b < rows.size(); ++b) {
+      rows[b].buffers.push_back(static_cast<char*>(observations.back().data_ptr()) + b * bytes);
+    }
+  }
+  torch::Tensor first = torch::ones({1, B}, torch::kBool);
+  torch::Tensor state = torch::zeros({B, policy.state_size()});
+  std::vector<EpisodeResult> results(options.episodes);
+  for (size_t b = 0; b < rows.size(); ++b) SIBYL_RETURN_IF_ERROR(Start(rows[b], options.seed, b));
+
+  for (size_t playing = rows.size(); playing > 0;) {
+    const PolicyOutput output = policy.Forward(observations, first, state);
+    state = output.states[0];
+    first.zero_();
+    const torch::Tensor log_probs = output.logits[0].log_softmax(-1).contiguous();
+    const int actions = static_cast<int>(log_probs.size(1));
+    for (size_t b = 0; b < rows.size(); ++b) {
+      Row& row = rows[b];
+      if (!row.playing) continue;
+      const float* row_log_probs = log_probs.data_ptr<float>() + b * actions;
+      const int action = options.greedy ? Best(row_log_probs, actions) : Draw(row_log_probs, actions, row.random);
+      if (!std::isfinite(row_log_probs[action])) {
+        return absl::InternalError(absl::StrCat("the policy's output is not finite in the episode of seed ",
+                                                options.seed + row.episode, "; its weights are damaged"));
+      }
+      SIBYL_ASSIGN_OR_RETURN(const StepResult step, row.environment->Step(action, row.buffers));
+      EpisodeResult& result = results[row.episode];
+      result.episode_return += step.reward;
+      ++result.length;
+      if (!step.terminated && !step.truncated) continue;
+      result.success = row.environment->Success();
+      const absl::Span<const double> figures = row.environment->Figures();
+      result.figures.assign(figures.begin(), figures.end());
+      first[0][static_cast<int64_t>(b)] = true;
+      if (row.episode + B < options.episodes) {
+        SIBYL_RETURN_IF_ERROR(Start(row, options.seed, row.episode + B));
+      } else {
+        row.playing = false;
+        --playing;
+      }
+    }
+  }
+  return results;
+}
+
+EvaluationSummary Summarize(const std::vector<EpisodeResult>& episodes) {
+  EvaluationSummary summary;
+  summary.episodes = episodes.size();
+  if (episodes.empty()) return summary;
+  const double n = static_cast<double>(episodes.size());
+  summary.figures.resize(episodes[0].figures.size());
+  double sum = 0, successes = 0;
+  for (const EpisodeResult& episode : episodes) {
+    sum += episode.episode_return;
+    successes += episode.success;
+    summary.length += static_cast<double>(episode.length) / n;
+    for (size_t i = 0; i < summary.figures.size(); ++i) summary.figures[i] += episode.figures[i] / n;
+  }
+  const double mean = sum / n;
+  double squares = 0;
+  for (const EpisodeResult& episode : episodes)
+    squares += (episode.episode_return - mean) * (episode.episode_return - mean);
+  const double reach = n > 1 ? kZ * std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::infinity();
+  summary.episode_return = {mean, mean - reach, mean + reach};
+
+  const double rate = successes / n, z2 = kZ * kZ;
+  const double centre = (rate + z2 / (2 * n)) / (1 + z2 / n);
+  const double half = kZ * std::sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n);
+  summary.success_rate = {rate, std::max(0.0, centre - half), std::min(1.0, centre + half)};
+  return summary;
+}
+
+absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const std::string& checkpoint) {
+  const std::string config = run + "/experiment.textproto";
+  if (!fs::exists(config)) {
+    return absl::NotFoundError(
+        absl::StrCat("`", run, "` is not a run: there is no ", config, "; name a folder that `sibyl train` made"));
+  }
+  TrainedPolicy trained;
+  SIBYL_ASSIGN_OR_RETURN(trained.experiment, LoadExperiment(config, {}));
+  EnvironmentOptions options;
+  options.max_episode_steps = trained.experiment.environment().max_episode_steps();
+  SIBYL_ASSIGN_OR_RETURN(trained.spec, FindEnvironmentSpec(trained.experiment.environment().name(), options));
+
+  const std::vector<std::string> names = CheckpointNames(run);
+  if (names.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no checkpoint in ", run, "/checkpoints; the run has to train for ",
+                     trained.experiment.learner().checkpoint_seconds(), " s, or to its end, first"));
+  }
+  trained.checkpoint = checkpoint.empty() ? names.back() : checkpoint;
+  if (std::find(names.begin(), names.end(), trained.checkpoint) == names.end()) {
+    return absl::NotFoundError(absl::StrCat("there is no checkpoint `", checkpoint, "` in ", run,
+                                            "/checkpoints; there are: ", absl::StrJoin(names, ", ")));
+  }
+  const std::string folder = absl::StrCat(run, "/checkpoints/", trained.checkpoint);
+  SIBYL_ASSIGN_OR_RETURN(trained.steps, StepsOf(folder));
+  SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy().kind(), trained.spec));
+  SIBYL_RETURN_IF_ERROR(LoadPolicy(folder + "/weights.safetensors", *trained.policy));
+  return trained;
+}
+
+}  // namespace sibyl

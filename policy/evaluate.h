@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "environments/environment.h"
+#include "policy/policy.h"
+
+namespace sibyl {
+
+struct EvaluationOptions {
+  // Seeds of the episodes are seed, seed + 1, ...; all must be below kFirstTrainingSeed, for training never plays
+  // those.
+  uint64_t seed = 1'000'000;
+  uint64_t episodes = 200;
+  // Always the likeliest action; default: actions drawn from the policy, as in training.
+  bool greedy = false;
+  // Episodes played side by side, in one batch of the policy.
+  int environments = 64;
+};
+
+struct EpisodeResult {
+  double episode_return = 0;  // undiscounted sum of the environment's own rewards
+  bool success = false;
+  uint64_t length = 0;          // steps
+  std::vector<double> figures;  // of EnvironmentSpec.figures
+};
+
+using MakeEnvironmentFunction = std::function<absl::StatusOr<std::unique_ptr<Environment>>()>;
+
+// Plays episodes with a policy that does not change; element k of the result is the episode of seed + k. It depends on
+// the weights, its seed and options.environments' place for it alone: a batch always has options.environments rows, and
+// episode k is played in row k modulo those, so that how many episodes are asked for changes none of them.
+// InvalidArgument: no episodes, or seeds that training may have played. One thread; LibTorch's own come on top.
+absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const MakeEnvironmentFunction& make,
+                                                        const EvaluationOptions& options);
+
+// An estimate with its 95 % confidence interval.
+struct Interval {
+  double value = 0, low = 0, high = 0;
+};
+
+struct EvaluationSummary {
+  uint64_t episodes = 0;
+  Interval episode_return;      // mean; normal approximation, deviation estimated from the episodes
+  Interval success_rate;        // Wilson's score interval (Wilson 1927)
+  double length = 0;            // mean, steps
+  std::vector<double> figures;  // means
+};
+EvaluationSummary Summarize(const std::vector<EpisodeResult>& episodes);
+
+// A trained policy as it stands in a run's folder.
+struct TrainedPolicy {
+  std::string checkpoint;  // its folder's name, "checkpoint-<steps>"
+  uint64_t steps = 0;      // environment steps trained on
+  v1::Experiment experiment;
+  v1::EnvironmentSpec spec;
+  std::shared_ptr<Policy> policy;  // on the CPU
+};
+
+// Reads RUN/experiment.textproto and RUN/checkpoints/<checkpoint>/weights.safetensors; an empty name means the newest
+// one. NotFound: no such run or checkpoint, naming those there are; FailedPrecondition: another network's weights, or
+// another version's checkpoint.
+absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const std::string& checkpoint);
+
+}  // namespace sibyl

@@ -1,0 +1,266 @@
+#include <gtest/gtest.h>
+
+#include "policy/nethack_oni.h"
+#include "policy/policy.h"
+#include "policy/tile_convolution.h"
+#include "policy/tiles.h"
+#include "random_observations.h"
+
+namespace sibyl {
+namespace {
+
+std::shared_ptr<Policy> Make(v1::PolicyKind kind, const v1::EnvironmentSpec& spec, uint64_t seed = 1) {
+  torch::manual_seed(seed);
+  auto policy = MakePolicy(kind, spec);
+  EXPECT_TRUE(policy.ok()) << policy.status();
+  return *policy;
+}
+
+int64_t Parameters(const Policy& policy) {
+  int64_t count = 0;
+  for (const torch::Tensor& parameter : policy.parameters()) count += parameter.numel();
+  return count;
+}
+
+Observations Step(const Observations& observations, int64_t t) {
+  Observations step;
+  for (const torch::Tensor& array : observations) step.push_back(array.slice(0, t, t + 1));
+  return step;
+}
+
+class NetworkTest : public testing::TestWithParam<v1::PolicyKind> {
+ protected:
+  v1::EnvironmentSpec Spec() const {
+    return GetParam() == v1::POLICY_KIND_NETHACK_ONI ? NetHackSpec() : MinigridSpec();
+  }
+};
+
+TEST_P(NetworkTest, GivesTheSameForAnUnrollAndStepByStep) {
+  const auto policy = Make(GetParam(), Spec());
+  constexpr int64_t T = 6, B = 3;
+  const Observations observations = RandomObservations(Spec(), T, B);
+  const torch::Tensor first = RandomFlags(T, B, 3);
+  torch::Tensor state = torch::randn({B, policy->state_size()});
+  const PolicyOutput whole = policy->Forward(observations, first, state);
+  const int64_t actions = Spec().actions_size();
+  EXPECT_EQ(whole.logits.sizes(), (std::vector<int64_t>{T, B, actions}));
+  EXPECT_EQ(whole.value.sizes(), (std::vector<int64_t>{T, B}));
+  EXPECT_EQ(whole.states.sizes(), (std::vector<int64_t>{T, B, policy->state_size()}));
+  torch::NoGradGuard no_grad;
+  for (int64_t t = 0; t < T; ++t) {
+    const PolicyOutput step = policy->Forward(Step(observations, t), first.slice(0, t, t + 1), state);
+    EXPECT_TRUE(torch::allclose(step.logits[0], whole.logits[t], 1e-4, 1e-5)) << "step " << t;
+    EXPECT_TRUE(torch::allclose(step.value[0], whole.value[t], 1e-4, 1e-5)) << "step " << t;
+    EXPECT_TRUE(torch::allclose(step.states[0], whole.states[t], 1e-4, 1e-5)) << "step " << t;
+    state = step.states[0];
+  }
+}
+
+TEST_P(NetworkTest, TrainsEveryParameter) {
+  const auto policy = Make(GetParam(), Spec());
+  const PolicyOutput output =
+      policy->Forward(RandomObservations(Spec(), 3, 4), RandomFlags(3, 4, 5), torch::randn({4, policy->state_size()}));
+  (output.logits.square().sum() + output.value.square().sum()).backward();
+  for (const auto& parameter : policy->named_parameters()) {
+    ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
+    EXPECT_GT(parameter.value().grad().abs().sum().item<float>(), 0) << parameter.key();
+  }
+}
+
+TEST_P(NetworkTest, StartsNearlyUniform) {
+  const auto policy = Make(GetParam(), Spec());
+  const PolicyOutput output =
+      policy->Forward(RandomObservations(Spec(), 4, 8), RandomFlags(4, 8, 5), torch::zeros({8, policy->state_size()}));
+  const torch::Tensor probabilities = output.logits.softmax(-1);
+  EXPECT_TRUE(probabilities.isfinite().all().item<bool>());
+  EXPECT_LT((probabilities * Spec().actions_size() - 1).abs().max().item<float>(), 0.5);
+}
+
+TEST_P(NetworkTest, TakesAnyBytes) {
+  const auto policy = Make(GetParam(), Spec());
+  Observations observations = RandomObservations(Spec(), 2, 2);
+  for (const int64_t value : {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), int64_t{-1}}) {
+    for (torch::Tensor& array : observations) {
+      array.fill_(array.scalar_type() == torch::kUInt8 ? int64_t{255} : value);
+    }
+    const PolicyOutput output =
+        policy->Forward(observations, RandomFlags(2, 2, 2), torch::zeros({2, policy->state_size()}));
+    EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
+    EXPECT_TRUE(output.value.isfinite().all().item<bool>());
+  }
+}
+
+TEST_P(NetworkTest, IsTheSameForTheSameSeed) {
+  const auto a = Make(GetParam(), Spec(), 7), b = Make(GetParam(), Spec(), 7), c = Make(GetParam(), Spec(), 8);
+  EXPECT_TRUE(torch::equal(a->parameters()[0], b->parameters()[0]));
+  EXPECT_FALSE(torch::equal(a->parameters()[0], c->parameters()[0]));
+}
+
+INSTANTIATE_TEST_SUITE_P(AllNetworks, NetworkTest,
+                         testing::Values(v1::POLICY_KIND_MLP, v1::POLICY_KIND_MINIGRID_CONV_GRU,
+                                         v1::POLICY_KIND_NETHACK_ONI),
+                         [](const auto& info) { return v1::PolicyKind_Name(info.param).substr(12); });
+
+TEST(MakePolicy, ChoosesByTheEnvironmentsName) {
+  EXPECT_EQ(Make(v1::POLICY_KIND_AUTO, MinigridSpec())->state_size(), 128);
+  EXPECT_EQ(Make(v1::POLICY_KIND_AUTO, NetHackSpec())->state_size(), 512);
+  v1::EnvironmentSpec other = MinigridSpec();
+  other.set_name("debug/Test");
+  EXPECT_EQ(Make(v1::POLICY_KIND_AUTO, other)->state_size(), 0);
+}
+
+TEST(MakePolicy, NamesTheArrayThatDoesNotFit) {
+  const auto missing = MakePolicy(v1::POLICY_KIND_NETHACK_ONI, MinigridSpec());
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(missing.status().message().find("`chars` uint8 [21, 79]"), std::string::npos) << missing.status();
+  v1::EnvironmentSpec spec = MinigridSpec();
+  *spec.mutable_observation(0) = MakeTensorSpec("image", v1::DTYPE_UINT8, {9, 9, 3});
+  const auto other = MakePolicy(v1::POLICY_KIND_AUTO, spec);
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(other.status().message().find("`image` uint8 [7, 7, 3]"), std::string::npos) << other.status();
+  EXPECT_NE(other.status().message().find("`image` uint8 [9, 9, 3]"), std::string::npos) << other.status();
+}
+
+TEST(Mlp, StaysFiniteOverWholeRangesOfIntegers) {
+  v1::EnvironmentSpec spec;
+  spec.set_name("debug/Test");
+  *spec.add_observation() = MakeTensorSpec("seed", v1::DTYPE_INT64, {1});
+  *spec.add_observation() = MakeTensorSpec("step", v1::DTYPE_INT32, {2});
+  *spec.add_observation() = MakeTensorSpec("figure", v1::DTYPE_FLOAT32, {});
+  for (const char* action : {"a", "b"}) spec.add_actions(action);
+  const auto policy = Make(v1::POLICY_KIND_AUTO, spec);
+  const Observations observations = {
+      torch::tensor({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}).view({1, 2, 1}),
+      torch::tensor({std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min(), 0, -1}).view({1, 2, 2}),
+      torch::tensor({1.0f, -1.0f}).view({1, 2})};
+  const PolicyOutput output = policy->Forward(observations, RandomFlags(1, 2, 2), torch::zeros({2, 0}));
+  EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
+  EXPECT_LT(output.value.abs().max().item<float>(), 1000);
+}
+
+TEST(NetHackOni, HasThePublishedNumberOfParameters) {
+  EXPECT_EQ(Parameters(*Make(v1::POLICY_KIND_NETHACK_ONI, NetHackSpec(28))), 2798205);
+  EXPECT_EQ(Parameters(*Make(v1::POLICY_KIND_NETHACK_ONI, NetHackSpec(23))), 2798205 - 5 * 513);
+}
+
+struct Map {
+  torch::Tensor chars = torch::full({1, 21, 79}, ' ', torch::kUInt8);
+  torch::Tensor colours = torch::full({1, 21, 79}, 7, torch::kUInt8);
+  torch::Tensor blstats = torch::zeros({1, 27}, torch::kInt64);
+  torch::Tensor Crop(int64_t x, int64_t y) {
+    chars[0][y][x] = '@';
+    blstats[0][0] = x;
+    blstats[0][1] = y;
+    return CropAroundHero(chars, colours, blstats)[0];
+  }
+};
+
+int64_t Tile(char c, int64_t colour) { return (c - 32) * kTileColours + colour; }
+
+TEST(NetHackCrop, HasTheHeroInItsMiddleWhereverHeStands) {
+  for (const auto& [x, y] : {std::pair(0, 0), {78, 20}, {0, 20}, {78, 0}, {40, 10}, {5, 3}}) {
+    Map map;
+    EXPECT_EQ(map.Crop(x, y)[6][6].item<int64_t>(), Tile('@', 7)) << x << ", " << y;
+  }
+}
+
+TEST(NetHackCrop, IsBlankBeyondTheMap) {
+  Map map;
+  map.chars.fill_('.');
+  const torch::Tensor corner = map.Crop(0, 0);
+  EXPECT_EQ(corner.eq(0).sum().item<int64_t>(), 144 - 36);
+  EXPECT_TRUE(corner.slice(0, 0, 6).eq(0).all().item<bool>());
+  EXPECT_TRUE(corner.slice(1, 0, 6).eq(0).all().item<bool>());
+  EXPECT_EQ(corner[11][11].item<int64_t>(), Tile('.', 7));
+  Map other;
+  other.chars.fill_('.');
+  const torch::Tensor opposite = other.Crop(78, 20);
+  EXPECT_EQ(opposite.eq(0).sum().item<int64_t>(), 144 - 49);
+  EXPECT_EQ(opposite[0][0].item<int64_t>(), Tile('.', 7));
+}
+
+TEST(NetHackCrop, ShowsEachCellWhereItIs) {
+  Map map;
+  map.chars[0][8][37] = 'd';
+  map.colours[0][8][37] = 1;
+  const torch::Tensor crop = map.Crop(40, 10);
+  EXPECT_EQ(crop[6 - 2][6 - 3].item<int64_t>(), Tile('d', 1));
+}
+
+TEST(NetHackOni, SeesWhatIsNearAndNothingFarAway) {
+  const auto policy = Make(v1::POLICY_KIND_NETHACK_ONI, NetHackSpec());
+  Map map;
+  map.Crop(40, 10);
+  const auto value = [&](const Map& shown) {
+    const Observations observations = {shown.chars.unsqueeze(0), shown.colours.unsqueeze(0), shown.blstats.unsqueeze(0),
+                                       torch::zeros({1, 1, 256}, torch::kUInt8)};
+    torch::NoGradGuard no_grad;
+    return policy->Forward(observations, torch::ones({1, 1}, torch::kBool), torch::zeros({1, 512})).value.item<float>();
+  };
+  const float before = value(map);
+  map.chars[0][10][50] = 'D';
+  EXPECT_EQ(value(map), before);
+  map.chars[0][10][42] = 'D';
+  EXPECT_NE(value(map), before);
+}
+
+TEST(Tiles, AreAllDifferentButForTheBlankOnes) {
+  const torch::Tensor tiles = TileTable().view({kTiles, -1});
+  const torch::Tensor different = std::get<0>(torch::unique_dim(tiles, 0));
+  EXPECT_EQ(different.size(0), (kGlyphs - 1) * kTileColours + 1);  // a space has no colour
+}
+
+TEST(Tiles, ShowTheirCharacterInTheirColour) {
+  const torch::Tensor tile = TileTable()[Tile('-', 15)];
+  EXPECT_EQ(tile.sum().item<float>(), 15);  // one white stroke of five pixels
+  EXPECT_TRUE(TileTable()[Tile('@', 1)].select(-1, 2).eq(0).all().item<bool>());
+}
+
+TEST(Tiles, GiveOneGlyphToAllUnprintableBytes) {
+  const torch::Tensor bytes = torch::tensor({0, 31, 127, 128, 255}).to(torch::kUInt8);
+  const torch::Tensor index = TileIndex(bytes, torch::zeros({5}, torch::kUInt8));
+  EXPECT_TRUE(index.eq((kGlyphs - 1) * kTileColours).all().item<bool>());
+}
+
+TEST(Tiles, LieWhereTheirCellsAre) {
+  torch::manual_seed(1);
+  const torch::Tensor index = torch::randint(kTiles, {2, 12, 12});
+  const torch::Tensor table = TileTable(), picture = DrawTiles(table, index);
+  ASSERT_EQ(picture.sizes(), (std::vector<int64_t>{2, 3, 72, 72}));
+  EXPECT_TRUE(picture.is_contiguous(torch::MemoryFormat::ChannelsLast));
+  for (int64_t row = 0; row < 12; ++row) {
+    for (int64_t column = 0; column < 12; ++column) {
+      const torch::Tensor cell = picture[1].slice(1, 6 * row, 6 * row + 6).slice(2, 6 * column, 6 * column + 6);
+      ASSERT_TRUE(torch::equal(cell.permute({1, 2, 0}), table[index[1][row][column].item<int64_t>()]));
+    }
+  }
+}
+
+TEST(TileConvolution, IsTheConvolutionOverThePicture) {
+  torch::manual_seed(2);
+  const torch::Tensor weight = torch::randn({32, 3, 8, 8}).requires_grad_(), bias = torch::randn({32}).requires_grad_();
+  const torch::Tensor index = torch::randint(kTiles, {5, 12, 12}), scale = torch::randn({5, 32, 17, 17});
+  const torch::Tensor expected = torch::conv2d(DrawTiles(TileTable(), index), weight, bias, 4);
+  TileConvolution convolution;
+  const torch::Tensor actual = convolution.Apply(weight, bias, index);
+  EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4));
+  const auto gradient = torch::autograd::grad({(actual * scale).sum()}, {weight, bias});
+  const auto expected_gradient = torch::autograd::grad({(expected * scale).sum()}, {weight, bias});
+  EXPECT_TRUE(torch::allclose(gradient[0], expected_gradient[0], 1e-3, 1e-2));
+  EXPECT_TRUE(torch::allclose(gradient[1], expected_gradient[1], 1e-3, 1e-2));
+}
+
+TEST(TileConvolution, FollowsItsWeights) {
+  torch::manual_seed(3);
+  torch::NoGradGuard no_grad;
+  torch::Tensor weight = torch::randn({32, 3, 8, 8});
+  const torch::Tensor bias = torch::zeros({32}), index = torch::randint(kTiles, {2, 12, 12});
+  TileConvolution convolution;
+  const torch::Tensor before = convolution.Apply(weight, bias, index);
+  EXPECT_TRUE(torch::equal(convolution.Apply(weight, bias, index), before));
+  weight.mul_(2);
+  EXPECT_TRUE(torch::allclose(convolution.Apply(weight, bias, index), before * 2, 1e-4, 1e-4));
+}
+
+}  // namespace
+}  // namespace sibyl
