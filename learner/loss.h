@@ -21,8 +21,15 @@ struct Losses {
   torch::Tensor total;          // scalar: policy + value - entropy bonus; gradient flows
   torch::Tensor policy, value;  // scalars; value before its coefficient
   torch::Tensor entropy;        // scalar: mean
+  torch::Tensor mean_ratio;     // scalar: mean of pi(a|x) / mu(a|x)
   torch::Tensor clip_fraction;  // scalar: share of steps whose ratio is outside the clip range
+  torch::Tensor mean_value;     // scalar
+  // scalar: 1 - E(target - V)^2 / Var(target); 1 where V predicts the targets exactly, 0 where their mean would do.
+  torch::Tensor explained_variance;
 };
+
+// pi(a|x) / mu(a|x), held within [0.05, 20]; differentiable.
+torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor& behaviour_log_prob);
 
 // Means over the valid steps (0 when there are none) of
 //   policy: -min(ratio A, clip(ratio, 1 / (1 + e), 1 + e) A), PPO's clipped surrogate (Schulman et al. 2017,

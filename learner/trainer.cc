@@ -14,8 +14,6 @@ namespace {
 
 // Adam's decay rates (Kingma & Ba 2015, section 2).
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
-// The importance ratio is held within these before V-trace truncates it.
-constexpr double kLowestRatio = 0.05, kHighestRatio = 20;
 
 }  // namespace
 
@@ -48,7 +46,7 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
   const torch::Tensor log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
 
   VtraceInputs vtrace;
-  vtrace.ratio = (log_prob.detach() - batch.behaviour_log_prob).exp().clamp(kLowestRatio, kHighestRatio);
+  vtrace.ratio = ImportanceRatio(log_prob.detach(), batch.behaviour_log_prob);
   vtrace.reward = batch.reward;
   vtrace.terminated = batch.terminated;
   vtrace.truncated = batch.truncated;
@@ -80,12 +78,17 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
   }
   const torch::Tensor norm = torch::stack(squares).sum().sqrt();
   // One copy to the host for everything that is looked at.
-  const torch::Tensor shown = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), norm,
-                                            losses.clip_fraction}).to(torch::kCPU, torch::kFloat64);
+  const torch::Tensor shown =
+      torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), norm, losses.clip_fraction,
+                    losses.mean_ratio, losses.mean_value, losses.explained_variance})
+          .to(torch::kCPU, torch::kFloat64);
   const double* figures = shown.data_ptr<double>();
-  const TrainingStats stats = {figures[0], figures[1], figures[2], figures[3], figures[4]};
-  for (const auto& [name, value] : {std::pair("the policy loss", stats.policy_loss), {"the value loss", stats.value_loss},
-                                    {"the entropy", stats.entropy}, {"the gradient's norm", stats.gradient_norm}}) {
+  const TrainingStats stats = {figures[0], figures[1], figures[2], figures[3],
+                               figures[4], figures[5], figures[6], figures[7]};
+  for (const auto& [name, value] : {std::pair("the policy loss", stats.policy_loss),
+                                    {"the value loss", stats.value_loss},
+                                    {"the entropy", stats.entropy},
+                                    {"the gradient's norm", stats.gradient_norm}}) {
     if (!std::isfinite(value)) {
       return absl::InternalError(absl::StrCat(name, " is ", value, " at policy version ", version_,
                                               "; the weights were not changed. Lower learner.learning_rate, or look "
@@ -96,7 +99,8 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
   // Adam (Kingma & Ba 2015, algorithm 1).
   ++version_;
   const double scale = std::min(1.0, config_.max_gradient_norm() / (stats.gradient_norm + 1e-6));
-  const double correction1 = 1 - std::pow(kBeta1, double(version_)), correction2 = 1 - std::pow(kBeta2, double(version_));
+  const double correction1 = 1 - std::pow(kBeta1, double(version_)),
+               correction2 = 1 - std::pow(kBeta2, double(version_));
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!gradients[i].defined()) continue;
     const torch::Tensor gradient = gradients[i] * scale;
@@ -118,6 +122,9 @@ absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch& batch) {
     mean.entropy += share * stats.entropy;
     mean.gradient_norm += share * stats.gradient_norm;
     mean.clip_fraction += share * stats.clip_fraction;
+    mean.mean_ratio += share * stats.mean_ratio;
+    mean.mean_value += share * stats.mean_value;
+    mean.explained_variance += share * stats.explained_variance;
   }
   return mean;
 }

@@ -21,6 +21,9 @@ struct TrainingStats {
   double entropy = 0;        // nats
   double gradient_norm = 0;  // before clipping
   double clip_fraction = 0;  // share of steps outside PPO's clip range
+  double mean_ratio = 0;     // of pi(a|x) / mu(a|x)
+  double mean_value = 0;     // of V
+  double explained_variance = 0;  // of the value targets by V, at most 1
 };
 
 // Trains a policy: V-trace with clipped PPO, Adam. No threads, no clock, no randomness: on a CPU, the same batches give

@@ -9,7 +9,8 @@ VtraceOutputs Vtrace(const VtraceInputs& in) {
   const torch::Tensor goes_on = in.terminated.logical_or(in.truncated).logical_not().to(in.value.dtype());
   const torch::Tensor value = in.value.slice(0, 0, T);
   // What the values of the state after each step are, where the unroll's own next row is not that state.
-  const torch::Tensor at_end = torch::where(in.truncated, in.final_value, torch::zeros_like(in.final_value));
+  const torch::Tensor bootstraps = in.truncated.logical_and(in.terminated.logical_not());
+  const torch::Tensor at_end = torch::where(bootstraps, in.final_value, torch::zeros_like(in.final_value));
   const torch::Tensor next_value = goes_on * in.value.slice(0, 1, T + 1) + (1 - goes_on) * at_end;
   const torch::Tensor delta = rho * (in.reward + in.gamma * next_value - value);
 

@@ -8,7 +8,7 @@ struct VtraceInputs {
   torch::Tensor ratio;         // [T, B] float: pi(a|x) / mu(a|x)
   torch::Tensor reward;        // [T, B] float
   torch::Tensor terminated;    // [T, B] bool
-  torch::Tensor truncated;     // [T, B] bool
+  torch::Tensor truncated;     // [T, B] bool; ignored where terminated
   torch::Tensor value;         // [T+1, B] float: V(x_t); row T bootstraps
   torch::Tensor final_value;   // [T, B] float: V of the final observation where truncated, else ignored
   double gamma = 0.99;

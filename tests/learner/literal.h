@@ -1,0 +1,107 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "learner/loss.h"
+#include "learner/vtrace.h"
+
+// Slow references for the learner's arithmetic: the formulas as they are printed, in loops over plain numbers.
+
+namespace sibyl::learner {
+
+inline std::vector<double> Numbers(const torch::Tensor& x) {
+  const torch::Tensor flat = x.detach().to(torch::kFloat64).contiguous();
+  return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
+}
+
+inline std::vector<bool> Flags(const torch::Tensor& x) {
+  std::vector<bool> flags;
+  for (const double value : Numbers(x)) flags.push_back(value != 0);
+  return flags;
+}
+
+// V-trace (Espeholt et al. 2018) of one unroll.
+struct LiteralVtrace {
+  std::vector<double> ratio, reward, value, final_value;
+  std::vector<bool> terminated, truncated;
+  double gamma, rho_bar, c_bar;
+
+  int T() const { return static_cast<int>(reward.size()); }
+  double rho(int t) const { return std::min(rho_bar, ratio[t]); }
+  double c(int t) const { return std::min(c_bar, ratio[t]); }
+  bool Ends(int t) const { return terminated[t] || truncated[t]; }
+  // V(x_{t+1}), of the state that the step really led to.
+  double ValueAfter(int t) const {
+    if (terminated[t]) return 0;
+    return truncated[t] ? final_value[t] : value[t + 1];
+  }
+  // Equation 1: v_s = V(x_s) + sum over t of gamma^(t-s) (product over i from s to t-1 of c_i) rho_t (r_t + gamma
+  // V(x_{t+1}) - V(x_t)), over the steps from s to the unroll's or the episode's last.
+  double Target(int s) const {
+    if (s == T()) return value[s];
+    int last = s;
+    while (last + 1 < T() && !Ends(last)) ++last;
+    double target = value[s];
+    for (int t = s; t <= last; ++t) {
+      double product = 1;
+      for (int i = s; i < t; ++i) product *= c(i);
+      double discount = 1;
+      for (int i = s; i < t; ++i) discount *= gamma;
+      target += discount * product * rho(t) * (reward[t] + gamma * ValueAfter(t) - value[t]);
+    }
+    return target;
+  }
+  // Section 4.2: rho_s (r_s + gamma v_{s+1} - V(x_s)).
+  double Advantage(int s) const {
+    const double next = Ends(s) ? ValueAfter(s) : Target(s + 1);
+    return rho(s) * (reward[s] + gamma * next - value[s]);
+  }
+};
+
+inline LiteralVtrace LiteralVtraceOf(const VtraceInputs& in, int64_t b) {
+  const auto numbers = [b](const torch::Tensor& x) { return Numbers(x.select(1, b)); };
+  const auto flags = [b](const torch::Tensor& x) { return Flags(x.select(1, b)); };
+  return {numbers(in.ratio),    numbers(in.reward),  numbers(in.value), numbers(in.final_value), flags(in.terminated),
+          flags(in.truncated), in.gamma,            in.rho_bar,        in.c_bar};
+}
+
+struct LiteralLosses {
+  double policy = 0, value = 0, entropy = 0, clip_fraction = 0;
+};
+
+// loss.h's formulas, step by step over the valid ones.
+inline LiteralLosses LiteralLossesOf(const LossInputs& in, const v1::LearnerConfig& config) {
+  const auto log_prob = Numbers(in.log_prob), old_log_prob = Numbers(in.behaviour_log_prob), value = Numbers(in.value),
+             old_value = Numbers(in.behaviour_value), target = Numbers(in.target), advantage = Numbers(in.advantage),
+             entropy = Numbers(in.entropy), valid = Numbers(in.valid);
+  double count = 0, mean = 0, variance = 0;
+  for (size_t i = 0; i < valid.size(); ++i) {
+    if (valid[i] == 0) continue;
+    ++count;
+    mean += advantage[i];
+  }
+  mean /= count;
+  for (size_t i = 0; i < valid.size(); ++i) {
+    if (valid[i] != 0) variance += (advantage[i] - mean) * (advantage[i] - mean) / count;
+  }
+  const double deviation = std::max(std::sqrt(variance), 1e-3);
+  const double high = 1 + config.ppo_clip(), low = 1 / (1 + config.ppo_clip());
+  LiteralLosses out;
+  for (size_t i = 0; i < valid.size(); ++i) {
+    if (valid[i] == 0) continue;
+    const double normal = (advantage[i] - mean) / deviation, ratio = std::exp(log_prob[i] - old_log_prob[i]);
+    out.policy -= std::min(ratio * normal, std::clamp(ratio, low, high) * normal) / count;
+    const double clipped = std::clamp(value[i], old_value[i] - config.value_clip(), old_value[i] + config.value_clip());
+    out.value += std::max((value[i] - target[i]) * (value[i] - target[i]),
+                          (clipped - target[i]) * (clipped - target[i])) / count;
+    out.entropy += entropy[i] / count;
+    out.clip_fraction += (ratio < low || ratio > high) / count;
+  }
+  return out;
+}
+
+}  // namespace sibyl::learner

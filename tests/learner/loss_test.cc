@@ -1,0 +1,109 @@
+#include "learner/loss.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "tests/learner/literal.h"
+
+namespace sibyl::learner {
+namespace {
+
+v1::LearnerConfig Config() {
+  v1::LearnerConfig config;
+  config.set_ppo_clip(0.1);
+  config.set_value_clip(0.5);
+  config.set_value_coefficient(0.7);
+  config.set_entropy_coefficient(0.03);
+  return config;
+}
+
+LossInputs RandomInputs(int64_t T, int64_t B) {
+  const auto numbers = [&](double deviation) { return torch::randn({T, B}, torch::kFloat64) * deviation; };
+  LossInputs in;
+  in.behaviour_log_prob = numbers(1) - 2;
+  in.log_prob = (in.behaviour_log_prob + numbers(0.15)).requires_grad_();
+  in.entropy = numbers(1).abs().requires_grad_();
+  in.behaviour_value = numbers(1);
+  in.value = (in.behaviour_value + numbers(0.6)).requires_grad_();
+  in.target = numbers(1);
+  in.advantage = numbers(3) + 1;
+  in.valid = torch::rand({T, B}).lt(0.7);
+  return in;
+}
+
+TEST(Losses, AgreeWithTheirFormulasStepByStep) {
+  torch::manual_seed(1);
+  const v1::LearnerConfig config = Config();
+  for (int i = 0; i < 10; ++i) {
+    const LossInputs in = RandomInputs(7, 5);
+    const LiteralLosses expected = LiteralLossesOf(in, config);
+    const Losses losses = ComputeLosses(in, config);
+    EXPECT_NEAR(losses.policy.item<double>(), expected.policy, 1e-10);
+    EXPECT_NEAR(losses.value.item<double>(), expected.value, 1e-10);
+    EXPECT_NEAR(losses.entropy.item<double>(), expected.entropy, 1e-10);
+    EXPECT_NEAR(losses.clip_fraction.item<double>(), expected.clip_fraction, 1e-10);
+    EXPECT_NEAR(losses.total.item<double>(), expected.policy + 0.7 * expected.value - 0.03 * expected.entropy, 1e-10);
+    EXPECT_GT(expected.clip_fraction, 0) << "the inputs should meet the clip";
+  }
+}
+
+TEST(Losses, GradientIsTheFormulasDerivative) {
+  torch::manual_seed(2);
+  const v1::LearnerConfig config = Config();
+  LossInputs in = RandomInputs(4, 3);
+  const auto total = [&] {
+    const LiteralLosses r = LiteralLossesOf(in, config);
+    return r.policy + config.value_coefficient() * r.value - config.entropy_coefficient() * r.entropy;
+  };
+  ComputeLosses(in, config).total.backward();
+  for (torch::Tensor* const input : {&in.log_prob, &in.value, &in.entropy}) {
+    const std::vector<double> gradient = Numbers(input->grad());
+    torch::NoGradGuard no_grad;
+    double* const numbers = input->data_ptr<double>();
+    for (size_t i = 0; i < gradient.size(); ++i) {
+      constexpr double kStep = 1e-6;
+      const double before = numbers[i];
+      numbers[i] = before + kStep;
+      const double above = total();
+      numbers[i] = before - kStep;
+      const double below = total();
+      numbers[i] = before;
+      EXPECT_NEAR(gradient[i], (above - below) / (2 * kStep), 1e-6);
+    }
+  }
+}
+
+TEST(Losses, InvalidStepsDoNotMatter) {
+  torch::manual_seed(3);
+  LossInputs in = RandomInputs(6, 4);
+  const double was = ComputeLosses(in, Config()).total.item<double>();
+  const torch::Tensor invalid = in.valid.logical_not();
+  for (torch::Tensor* const input : {&in.log_prob, &in.entropy, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
+    *input = torch::where(invalid, input->detach() + 5, input->detach());
+  }
+  EXPECT_EQ(ComputeLosses(in, Config()).total.item<double>(), was);
+}
+
+TEST(Losses, NoValidStepIsNoLossAndNoGradient) {
+  torch::manual_seed(4);
+  LossInputs in = RandomInputs(3, 2);
+  in.valid = torch::zeros({3, 2}, torch::kBool);
+  const Losses losses = ComputeLosses(in, Config());
+  EXPECT_EQ(losses.total.item<double>(), 0);
+  losses.total.backward();
+  EXPECT_EQ(in.value.grad().abs().sum().item<double>(), 0);
+  EXPECT_EQ(in.log_prob.grad().abs().sum().item<double>(), 0);
+}
+
+TEST(Losses, AdvantagesThatHardlyDifferAreNotBlownUp) {
+  LossInputs in = RandomInputs(2, 2);
+  in.valid = torch::ones({2, 2}, torch::kBool);
+  in.log_prob = in.behaviour_log_prob.clone().requires_grad_();
+  in.advantage = torch::tensor({{1.0, 1.0}, {1.0, 1.000004}}, torch::kFloat64);
+  ComputeLosses(in, Config()).policy.backward();
+  // Divided by 1e-3, not by their own deviation of 1.7e-6: 3e-6 / 1e-3 / 4 steps.
+  EXPECT_NEAR(in.log_prob.grad()[1][1].item<double>(), -3e-6 / 1e-3 / 4, 1e-9);
+}
+
+}  // namespace
+}  // namespace sibyl::learner

@@ -1,0 +1,356 @@
+#include "learner/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <limits>
+
+#include "common/tensor_spec.h"
+#include "policy/mlp.h"
+#include "tests/learner/literal.h"
+#include "tests/policy/random_observations.h"
+
+namespace sibyl::learner {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::LearnerConfig Config() {
+  v1::LearnerConfig config;
+  config.set_epochs(1);
+  config.set_learning_rate(1e-3);
+  config.set_adam_epsilon(1e-6);
+  config.set_gamma(0.9);
+  config.set_vtrace_rho(1);
+  config.set_vtrace_c(1);
+  config.set_ppo_clip(0.1);
+  config.set_value_clip(1);
+  config.set_value_coefficient(0.5);
+  config.set_entropy_coefficient(0.003);
+  config.set_max_gradient_norm(4);
+  return config;
+}
+
+std::shared_ptr<Policy> GruPolicy(uint64_t seed) {
+  at::set_num_threads(1);  // batches this small only wait for more
+  torch::manual_seed(seed);
+  return *MakePolicy(v1::POLICY_KIND_MINIGRID_CONV_GRU, MinigridSpec());
+}
+
+// A batch as the learner makes them: what follows an end starts an episode, truncated steps have a final observation.
+TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t state_size = 128) {
+  torch::manual_seed(seed);
+  const v1::EnvironmentSpec spec = MinigridSpec();
+  TrainingBatch batch;
+  batch.observation = RandomObservations(spec, T + 1, B);
+  batch.state = torch::randn({B, state_size}) * 0.5;
+  batch.action = torch::randint(spec.actions_size(), {T, B});
+  batch.behaviour_log_prob = torch::randn({T, B}) * 0.2 - 2;
+  batch.behaviour_value = torch::randn({T, B});
+  batch.reward = torch::randn({T, B});
+  batch.terminated = RandomFlags(T, B, 6);
+  batch.truncated = RandomFlags(T, B, 4).logical_and(batch.terminated.logical_not());
+  batch.first = torch::cat({RandomFlags(1, B, 3), batch.terminated.logical_or(batch.truncated)});
+  batch.valid = RandomFlags(T, B, 5).logical_not();
+  const torch::Tensor ends = batch.truncated.nonzero();
+  batch.final_step = ends.select(1, 0).contiguous();
+  batch.final_unroll = ends.select(1, 1).contiguous();
+  for (const torch::Tensor& array : RandomObservations(spec, 1, ends.size(0))) batch.final_observation.push_back(array[0]);
+  return batch;
+}
+
+std::vector<torch::Tensor> Weights(const Trainer& trainer) {
+  std::vector<torch::Tensor> weights;
+  for (const torch::Tensor& parameter : trainer.policy().parameters()) weights.push_back(parameter.detach().clone());
+  return weights;
+}
+
+void ExpectEqual(const std::vector<torch::Tensor>& a, const std::vector<torch::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << "tensor " << i;
+}
+
+bool AnyDiffers(const std::vector<torch::Tensor>& a, const std::vector<torch::Tensor>& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!torch::equal(a[i], b[i])) return true;
+  }
+  return false;
+}
+
+std::string TempFile(const std::string& name) {
+  return (std::filesystem::path(::testing::TempDir()) / ("trainer_test_" + name)).string();
+}
+
+TEST(Trainer, SameBatchesGiveTheSameWeightsBitForBit) {
+  Trainer a(Config(), GruPolicy(1)), b(Config(), GruPolicy(1));
+  for (uint64_t i = 0; i < 5; ++i) {
+    ASSERT_TRUE(a.Update(RandomBatch(i)).ok());
+    ASSERT_TRUE(b.Update(RandomBatch(i)).ok());
+  }
+  ExpectEqual(Weights(a), Weights(b));
+}
+
+TEST(Trainer, GoesOnFromASnapshotBitForBit) {
+  Trainer straight(Config(), GruPolicy(1)), before(Config(), GruPolicy(1)), after(Config(), GruPolicy(2));
+  for (uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(straight.Update(RandomBatch(i)).ok());
+  for (uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(before.Update(RandomBatch(i)).ok());
+  const auto write = before.Snapshot();
+  ASSERT_TRUE(before.Update(RandomBatch(99)).ok());  // the snapshot is a copy
+  const std::string path = TempFile("resume.safetensors");
+  ASSERT_TRUE(write(path).ok());
+  ASSERT_TRUE(after.Load(path).ok());
+  EXPECT_EQ(after.version(), 3u);
+  for (uint64_t i = 3; i < 6; ++i) ASSERT_TRUE(after.Update(RandomBatch(i)).ok());
+  EXPECT_EQ(after.version(), 6u);
+  ExpectEqual(Weights(after), Weights(straight));
+}
+
+TEST(Trainer, RefusesTheFileOfAnotherNetwork) {
+  v1::EnvironmentSpec more = MinigridSpec();
+  more.add_actions("dance");
+  torch::manual_seed(1);
+  Trainer other(Config(), *MakePolicy(v1::POLICY_KIND_MINIGRID_CONV_GRU, more)), mine(Config(), GruPolicy(1));
+  const std::string path = TempFile("other.safetensors");
+  ASSERT_TRUE(other.Snapshot()(path).ok());
+  const auto was = Weights(mine);
+  const absl::Status status = mine.Load(path);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("actor.weight"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("[8, 128]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("[7, 128]"));
+  ExpectEqual(Weights(mine), was);
+  EXPECT_EQ(mine.version(), 0u);
+}
+
+TEST(Trainer, ARewardThatIsNotFiniteIsAnErrorAndChangesNothing) {
+  Trainer trainer(Config(), GruPolicy(1)), untouched(Config(), GruPolicy(1));
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    TrainingBatch batch = RandomBatch(1);
+    batch.valid.fill_(true);
+    batch.reward[3][2] = bad;
+    const auto stats = trainer.Update(batch);
+    EXPECT_EQ(stats.status().code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(stats.status().message()), HasSubstr("loss is"));
+    EXPECT_EQ(trainer.version(), 0u);
+    ExpectEqual(Weights(trainer), Weights(untouched));
+  }
+  // Nor do Adam's moments remember it.
+  ASSERT_TRUE(trainer.Update(RandomBatch(2)).ok());
+  ASSERT_TRUE(untouched.Update(RandomBatch(2)).ok());
+  ExpectEqual(Weights(trainer), Weights(untouched));
+}
+
+// What Update should make of a batch, step by step: the policy sees one observation at a time, and the value of a
+// truncated step's final observation continues that step's own state.
+LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::LearnerConfig& config) {
+  torch::NoGradGuard no_grad;
+  const int64_t T = batch.reward.size(0), B = batch.reward.size(1);
+  VtraceInputs vtrace;
+  LossInputs loss;
+  std::vector<torch::Tensor> values, log_probs, entropies;
+  torch::Tensor final_value = torch::zeros({T, B}), state = batch.state;
+  for (int64_t t = 0; t <= T; ++t) {
+    Observations now;
+    for (const torch::Tensor& array : batch.observation) now.push_back(array.slice(0, t, t + 1));
+    const PolicyOutput output = policy.Forward(now, batch.first.slice(0, t, t + 1), state);
+    state = output.states[0];
+    values.push_back(output.value[0]);
+    if (t == T) break;
+    const torch::Tensor all = output.logits[0].log_softmax(-1);
+    log_probs.push_back(all.gather(1, batch.action[t].unsqueeze(1)).squeeze(1));
+    entropies.push_back(-(all.exp() * all).sum(1));
+    for (int64_t f = 0; f < batch.final_step.size(0); ++f) {
+      if (batch.final_step[f].item<int64_t>() != t) continue;
+      const int64_t b = batch.final_unroll[f].item<int64_t>();
+      Observations last;
+      for (const torch::Tensor& array : batch.final_observation) last.push_back(array[f].unsqueeze(0).unsqueeze(0));
+      final_value[t][b] = policy.Forward(last, torch::zeros({1, 1}, torch::kBool), state[b].unsqueeze(0)).value[0][0];
+    }
+  }
+  loss.log_prob = torch::stack(log_probs);
+  loss.entropy = torch::stack(entropies);
+  loss.value = torch::stack(values).slice(0, 0, T);
+  loss.behaviour_log_prob = batch.behaviour_log_prob;
+  loss.behaviour_value = batch.behaviour_value;
+  loss.valid = batch.valid;
+  vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
+  vtrace.reward = batch.reward;
+  vtrace.terminated = batch.terminated;
+  vtrace.truncated = batch.truncated;
+  vtrace.value = torch::stack(values);
+  vtrace.final_value = final_value;
+  vtrace.gamma = config.gamma();
+  vtrace.rho_bar = config.vtrace_rho();
+  vtrace.c_bar = config.vtrace_c();
+  loss.target = torch::empty({T, B});
+  loss.advantage = torch::empty({T, B});
+  for (int64_t b = 0; b < B; ++b) {
+    const LiteralVtrace column = LiteralVtraceOf(vtrace, b);
+    for (int t = 0; t < T; ++t) {
+      loss.target[t][b] = column.Target(t);
+      loss.advantage[t][b] = column.Advantage(t);
+    }
+  }
+  return LiteralLossesOf(loss, config);
+}
+
+TEST(Trainer, AgreesWithThePolicyRunStepByStep) {
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    const auto policy = GruPolicy(seed);
+    const TrainingBatch batch = RandomBatch(seed + 10);
+    ASSERT_GT(batch.final_step.size(0), 0);
+    const LiteralLosses expected = StepByStep(*policy, batch, Config());
+    Trainer trainer(Config(), policy);
+    const auto stats = trainer.Update(batch);
+    ASSERT_TRUE(stats.ok()) << stats.status();
+    EXPECT_NEAR(stats->policy_loss, expected.policy, 1e-5);
+    EXPECT_NEAR(stats->value_loss, expected.value, 1e-5 * expected.value);
+    EXPECT_NEAR(stats->entropy, expected.entropy, 1e-5);
+    EXPECT_NEAR(stats->clip_fraction, expected.clip_fraction, 1e-6);
+  }
+}
+
+TEST(Trainer, BootstrapsATruncatedStepWithTheStateBeforeTheReset) {
+  const auto policy = GruPolicy(3);
+  TrainingBatch batch = RandomBatch(3, 3, 1);
+  batch.terminated.fill_(false);
+  batch.truncated = torch::tensor({{false}, {true}, {false}});
+  batch.first = torch::tensor({{false}, {false}, {true}, {false}});
+  batch.valid.fill_(true);
+  batch.final_step = torch::tensor({int64_t{1}});
+  batch.final_unroll = torch::tensor({int64_t{0}});
+  batch.final_observation.clear();
+  for (const torch::Tensor& array : RandomObservations(MinigridSpec(), 1, 1)) batch.final_observation.push_back(array[0]);
+  const double expected = StepByStep(*policy, batch, Config()).value;
+  TrainingBatch without_memory = batch;
+  without_memory.state = torch::zeros_like(batch.state);
+  EXPECT_GT(std::abs(StepByStep(*policy, without_memory, Config()).value - expected), 1e-4) << "the state should matter";
+  Trainer trainer(Config(), policy);
+  const auto stats = trainer.Update(batch);
+  ASSERT_TRUE(stats.ok());
+  EXPECT_NEAR(stats->value_loss, expected, 1e-5);
+}
+
+TEST(Trainer, AnUnrollOfInvalidStepsDoesNotMatter) {
+  TrainingBatch batch = RandomBatch(1);
+  batch.valid.select(1, 2).fill_(false);
+  TrainingBatch changed = batch;
+  changed.reward = batch.reward.clone();
+  changed.reward.select(1, 2) += 7;
+  changed.behaviour_log_prob = batch.behaviour_log_prob.clone();
+  changed.behaviour_log_prob.select(1, 2) -= 3;
+  changed.behaviour_value = batch.behaviour_value.clone();
+  changed.behaviour_value.select(1, 2) += 5;
+  changed.action = batch.action.clone();
+  changed.action.select(1, 2).fill_(0);
+  Trainer a(Config(), GruPolicy(1)), b(Config(), GruPolicy(1));
+  ASSERT_TRUE(a.Update(batch).ok());
+  ASSERT_TRUE(b.Update(changed).ok());
+  ExpectEqual(Weights(a), Weights(b));
+}
+
+TEST(Trainer, UsesABatchAsManyTimesAsItIsTold) {
+  v1::LearnerConfig twice = Config();
+  twice.set_epochs(2);
+  Trainer a(twice, GruPolicy(1)), b(Config(), GruPolicy(1));
+  ASSERT_TRUE(a.Update(RandomBatch(1)).ok());
+  ASSERT_TRUE(b.Update(RandomBatch(1)).ok());
+  EXPECT_EQ(a.version(), 2u);
+  EXPECT_TRUE(AnyDiffers(Weights(a), Weights(b)));
+  ASSERT_TRUE(b.Update(RandomBatch(1)).ok());
+  ExpectEqual(Weights(a), Weights(b));
+}
+
+// The same loss, differentiated, clipped and applied by LibTorch's own tools.
+TEST(Trainer, StepsAsLibTorchsAdamDoes) {
+  for (const double max_norm : {1e9, 0.1}) {
+    v1::LearnerConfig config = Config();
+    config.set_max_gradient_norm(max_norm);
+    const auto policy = GruPolicy(1);
+    Trainer trainer(config, GruPolicy(1));
+    torch::optim::Adam adam(policy->parameters(), torch::optim::AdamOptions(config.learning_rate()).eps(config.adam_epsilon()));
+    for (uint64_t i = 0; i < 5; ++i) {
+      TrainingBatch batch = RandomBatch(i);
+      batch.terminated = batch.terminated.logical_or(batch.truncated);
+      batch.truncated = torch::zeros_like(batch.terminated);
+      batch.final_step = batch.final_unroll = torch::empty({0}, torch::kInt64);
+      for (torch::Tensor& array : batch.final_observation) array = array.slice(0, 0, 0);
+      const int64_t T = batch.reward.size(0);
+      const PolicyOutput output = policy->Forward(batch.observation, batch.first, batch.state);
+      const torch::Tensor all = output.logits.slice(0, 0, T).log_softmax(-1);
+      LossInputs loss;
+      loss.log_prob = all.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
+      loss.entropy = -(all.exp() * all).sum(-1);
+      loss.value = output.value.slice(0, 0, T);
+      loss.behaviour_log_prob = batch.behaviour_log_prob;
+      loss.behaviour_value = batch.behaviour_value;
+      loss.valid = batch.valid;
+      VtraceInputs vtrace;
+      vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
+      vtrace.reward = batch.reward;
+      vtrace.terminated = batch.terminated;
+      vtrace.truncated = batch.truncated;
+      vtrace.value = output.value;
+      vtrace.final_value = torch::zeros_like(batch.reward);
+      vtrace.gamma = config.gamma();
+      const VtraceOutputs targets = Vtrace(vtrace);
+      loss.target = targets.target;
+      loss.advantage = targets.advantage;
+      adam.zero_grad();
+      ComputeLosses(loss, config).total.backward();
+      const double norm = torch::nn::utils::clip_grad_norm_(policy->parameters(), max_norm);
+      adam.step();
+      const auto stats = trainer.Update(batch);
+      ASSERT_TRUE(stats.ok()) << stats.status();
+      EXPECT_NEAR(stats->gradient_norm, norm, 1e-3 * norm);
+    }
+    const auto weights = Weights(trainer), expected = policy->parameters();
+    for (size_t i = 0; i < weights.size(); ++i) {
+      EXPECT_LT((weights[i] - expected[i]).abs().max().item<double>(), 1e-5) << "tensor " << i;
+    }
+  }
+}
+
+TEST(Trainer, LearnsWhichArmPays) {
+  v1::EnvironmentSpec spec;
+  spec.set_name("test/Bandit");
+  *spec.add_observation() = MakeTensorSpec("nothing", v1::DTYPE_FLOAT32, {2});
+  for (const char* action : {"left", "middle", "right"}) spec.add_actions(action);
+  torch::manual_seed(1);
+  const std::shared_ptr<Policy> policy = MakeMlp(spec);
+  v1::LearnerConfig config = Config();
+  config.set_learning_rate(3e-3);
+  Trainer trainer(config, policy);
+  const int64_t T = 4, B = 32;
+  torch::Tensor probability;
+  for (int update = 0; update < 150; ++update) {
+    TrainingBatch batch;
+    batch.observation = {torch::ones({T + 1, B, 2})};
+    batch.first = torch::ones({T + 1, B}, torch::kBool);
+    batch.state = torch::zeros({B, 0});
+    {
+      torch::NoGradGuard no_grad;
+      const PolicyOutput output = policy->Forward(batch.observation, batch.first, batch.state);
+      const torch::Tensor log_probs = output.logits.slice(0, 0, T).log_softmax(-1);
+      probability = log_probs[0][0].exp();
+      batch.action = log_probs.exp().view({T * B, 3}).multinomial(1).view({T, B});
+      batch.behaviour_log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
+      batch.behaviour_value = output.value.slice(0, 0, T);
+    }
+    batch.reward = batch.action.eq(2).to(torch::kFloat32);
+    batch.terminated = torch::ones({T, B}, torch::kBool);
+    batch.truncated = torch::zeros({T, B}, torch::kBool);
+    batch.valid = torch::ones({T, B}, torch::kBool);
+    batch.final_observation = {torch::empty({0, 2})};
+    batch.final_step = batch.final_unroll = torch::empty({0}, torch::kInt64);
+    const auto stats = trainer.Update(batch);
+    ASSERT_TRUE(stats.ok()) << stats.status();
+  }
+  EXPECT_GT(probability[2].item<double>(), 0.9);
+}
+
+}  // namespace
+}  // namespace sibyl::learner
