@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+#include <limits>
+
 #include "tests/learner/literal.h"
 
 namespace sibyl::learner {
@@ -82,6 +85,27 @@ TEST(Losses, InvalidStepsDoNotMatter) {
     *input = torch::where(invalid, input->detach() + 5, input->detach());
   }
   EXPECT_EQ(ComputeLosses(in, Config()).total.item<double>(), was);
+}
+
+TEST(Losses, AnInvalidStepMayHoldAnything) {
+  torch::manual_seed(6);
+  LossInputs in = RandomInputs(6, 4);
+  const double was = ComputeLosses(in, Config()).total.item<double>();
+  const torch::Tensor invalid = in.valid.logical_not();
+  in.target = in.target.masked_fill(invalid, std::numeric_limits<double>::quiet_NaN());
+  in.advantage = in.advantage.masked_fill(invalid, std::numeric_limits<double>::infinity());
+  EXPECT_EQ(ComputeLosses(in, Config()).total.item<double>(), was);
+}
+
+TEST(Losses, StayFiniteWhereTheRatioWouldOverflow) {
+  torch::manual_seed(7);
+  LossInputs in = RandomInputs(4, 3);
+  in.behaviour_log_prob = torch::full({4, 3}, -1000.0, torch::kFloat64);
+  EXPECT_EQ(ImportanceRatio(in.log_prob, in.behaviour_log_prob).max().item<double>(), std::exp(std::log(20.0)));
+  const Losses losses = ComputeLosses(in, Config());
+  EXPECT_TRUE(std::isfinite(losses.total.item<double>()));
+  losses.total.backward();
+  EXPECT_EQ(in.log_prob.grad().abs().sum().item<double>(), 0);
 }
 
 TEST(Losses, NoValidStepIsNoLossAndNoGradient) {
