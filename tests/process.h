@@ -64,6 +64,8 @@ class Process {
     reader_.join();
   }
 
+  pid_t pid() const { return pid_; }
+
   void Signal(int signal) {
     if (pid_ > 0) kill(pid_, signal);
   }

@@ -1,0 +1,220 @@
+// `sibyl train` with all its real processes: what the judge labels is paid, and anything may be killed.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/files.h"
+#include "tests/annotator/fake_llm.h"
+#include "tests/process.h"
+
+namespace sibyl {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RingTest : public testing::Test {
+ protected:
+  RingTest() {
+    std::string folder = testing::TempDir() + "/ring.XXXXXX";
+    folder_ = mkdtemp(folder.data());
+    run_ = folder_ + "/run";
+    std::ofstream(folder_ + "/config.textproto") << R"(
+      environment { name: "minigrid/DoorKey-5x5" }
+      actor { processes: 2 environments: 8 }
+      learner { unroll_length: 16 batch_size: 256 checkpoint_seconds: 1 }
+      reward { intrinsic_coefficient: 0.2 }
+      reward_model { goal: "Reach the green square behind the door." checkpoint_seconds: 1 }
+      annotator { rules_file: ")" SIBYL_SOURCE_DIR R"(/configs/rules/minigrid.rules" })";
+  }
+  ~RingTest() override {
+    sibyl_.reset();
+    fs::remove_all(folder_);
+  }
+
+  void Start(uint64_t steps, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {SIBYL_BIN_DIR "/sibyl", "train", folder_ + "/config.textproto", "--run_dir",
+                                          run_, "--set", absl::StrCat("total_steps=", steps)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    sibyl_ = std::make_unique<Process>(arguments);
+  }
+
+  // Process id of a child of `sibyl train`; 0 when there is none. `log` tells one actor from another.
+  pid_t Child(const std::string& program, const std::string& log = "") const {
+    std::ifstream children(absl::StrCat("/proc/", sibyl_->pid(), "/task/", sibyl_->pid(), "/children"));
+    for (pid_t pid; children >> pid;) {
+      const auto command = ReadFile(absl::StrCat("/proc/", pid, "/cmdline"));
+      const std::string name = command.ok() ? std::string(command->c_str()) : "";
+      if (!absl::EndsWith(name, "/" + program)) continue;
+      std::error_code error;
+      const std::string output = fs::read_symlink(absl::StrCat("/proc/", pid, "/fd/2"), error).string();
+      if (absl::EndsWith(output, log)) return pid;
+    }
+    return 0;
+  }
+
+  // A figure of the learner as it serves it; -1 when it cannot be had.
+  double Metric(const std::string& process, const std::string& name) const {
+    const auto targets = ReadFile(run_ + "/metrics_targets.json");
+    if (!targets.ok()) return -1;
+    for (const auto& target : nlohmann::json::parse(*targets, nullptr, false)) {
+      if (target["labels"].value("process", "") != process) continue;
+      const std::vector<std::string> address =
+          absl::StrSplit(target["targets"][0].get<std::string>(), ':');
+      const std::string text = HttpGet(std::atoi(address[1].c_str()));
+      for (absl::string_view line : absl::StrSplit(text, '\n')) {
+        if (absl::StartsWith(line, name + " ")) return std::atof(std::string(line.substr(name.size() + 1)).c_str());
+      }
+    }
+    return -1;
+  }
+
+  static std::string HttpGet(int port) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port);
+    std::string text;
+    const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+        write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
+      char bytes[4096];
+      for (ssize_t n; (n = read(fd, bytes, sizeof bytes)) > 0;) text.append(bytes, n);
+    }
+    close(fd);
+    return text;
+  }
+
+  double Steps() const { return Metric("learner", "sibyl_learner_steps_total"); }
+  void ExpectProgress(double steps = 1000) {
+    const double before = std::max(0.0, Steps());
+    ASSERT_TRUE(Eventually([&] { return Steps() >= before + steps; })) << sibyl_->log();
+  }
+
+  nlohmann::json Summary() const {
+    const auto text = ReadFile(run_ + "/summary.json");
+    return text.ok() ? nlohmann::json::parse(*text) : nlohmann::json();
+  }
+
+  // Kills a child and waits for its replacement.
+  void Kill(const std::string& program, const std::string& log = "") {
+    pid_t pid = 0;
+    ASSERT_TRUE(Eventually([&] { return (pid = Child(program, log)) != 0; })) << program << "\n" << sibyl_->log();
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(Eventually([&] {
+      const pid_t now = Child(program, log);
+      return now != 0 && now != pid;
+    })) << program << "\n" << sibyl_->log();
+  }
+
+  std::string folder_, run_;
+  std::unique_ptr<Process> sibyl_;
+};
+
+TEST_F(RingTest, TheJudgesLabelsBecomeReward) {
+  Start(30'000);
+  EXPECT_EQ(sibyl_->Wait(), 0) << sibyl_->log();
+  const auto summary = Summary();
+  EXPECT_GE(summary["steps"], 30'000);
+  EXPECT_GT(summary["episodes"], 0);
+  EXPECT_EQ(summary["abandoned_episodes"], 0);
+  EXPECT_GT(summary["captions_seen"], 2);
+  EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
+  EXPECT_GT(summary["captions_labelled"], 2);
+  EXPECT_GT(summary["intrinsic_share_of_reward"], 0.0);
+  EXPECT_LT(summary["unlabelled_share_of_steps"], 0.5);
+  EXPECT_EQ(summary["outcome"], "finished");
+  for (const char* process : {"learner", "actor-0", "actor-1", "reward_model", "annotator"}) {
+    EXPECT_GT(summary["peak_memory_bytes"].value(process, 0), 0) << process;
+  }
+  EXPECT_TRUE(fs::exists(run_ + "/labels.sqlite"));
+}
+
+TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
+  Start(100'000'000);
+  ExpectProgress();
+  Kill("sibyl-actor", "actor-0.log");
+  ExpectProgress();  // the other actor goes on
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  const double labelled = Metric("reward_model", "sibyl_reward_model_captions_labelled");
+  EXPECT_GT(labelled, 0);
+  Kill("sibyl-reward-model");
+  ExpectProgress();
+  ASSERT_TRUE(Eventually([&] {
+    return Metric("reward_model", "sibyl_reward_model_captions_labelled") >= labelled &&
+           Metric("learner", "sibyl_learner_reward_model_connected") == 1;
+  })) << sibyl_->log();
+  Kill("sibyl-annotator");
+  ExpectProgress();
+  ASSERT_TRUE(Eventually([&] { return Metric("reward_model", "sibyl_reward_model_annotator_connected") == 1; }))
+      << sibyl_->log();
+  EXPECT_GE(Metric("reward_model", "sibyl_reward_model_captions_labelled"), labelled);
+
+  const double before = Steps();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest") && Steps() > before; }));
+  Kill("sibyl-learner");
+  ASSERT_TRUE(Eventually([&] { return Steps() > before; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+  const auto summary = Summary();
+  EXPECT_GE(summary["restarts"].value("learner", 0), 1);
+  EXPECT_GE(summary["restarts"].value("actor-0", 0), 1);
+  EXPECT_GE(summary["restarts"].value("reward_model", 0), 1);
+  EXPECT_GE(summary["restarts"].value("annotator", 0), 1);
+  EXPECT_GT(summary["abandoned_episodes"], 0);
+  EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
+}
+
+TEST_F(RingTest, GoesOnFromItsCheckpointAndRefusesAnotherGoal) {
+  Start(100'000'000);
+  ExpectProgress(4000);
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+  const uint64_t stopped = Summary()["steps"];
+  EXPECT_GT(stopped, 0u);
+
+  Start(100'000'000, {"--resume", "--set", "reward_model.goal=Wander about."});
+  EXPECT_EQ(sibyl_->Wait(), 1);
+  EXPECT_NE(sibyl_->log().find("reward_model.goal"), std::string::npos) << sibyl_->log();
+
+  Start(stopped + 4000, {"--resume"});
+  EXPECT_EQ(sibyl_->Wait(), 0) << sibyl_->log();
+  EXPECT_GE(Summary()["steps"], stopped + 4000);
+  EXPECT_LT(Summary()["steps"], stopped + 8000);
+}
+
+TEST_F(RingTest, TrainsWhileTheJudgeIsAwayAndTakesItsLabelsWhenItComes) {
+  // A port where nothing listens.
+  int port = 0;
+  { port = annotator::FakeLlm([](const auto&) { return annotator::FakeLlm::Reply(); }).port(); }
+
+  Start(100'000'000, {"--set", "annotator.judge=JUDGE_KIND_OPENAI", "--set",
+                      absl::StrCat("annotator.openai.url=http://127.0.0.1:", port, "/v1"), "--set",
+                      "annotator.openai.model=fake", "--set",
+                      "annotator.openai.prompt_file=" SIBYL_SOURCE_DIR "/configs/prompts/minigrid_classify.txt"});
+  ExpectProgress(5000);
+  EXPECT_EQ(Metric("reward_model", "sibyl_reward_model_captions_labelled"), 0);
+  EXPECT_LE(Metric("annotator", "sibyl_annotator_waiting_queries"), 64);
+  annotator::FakeLlm llm(
+      [](const annotator::FakeLlm::Call& call) {
+        return call.probe ? annotator::FakeLlm::ObeysSchemas() : annotator::FakeLlm::Says("Label: helpful");
+      },
+      port);
+  ASSERT_TRUE(Eventually([&] { return Metric("reward_model", "sibyl_reward_model_captions_labelled") > 2; }))
+      << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_intrinsic_share") > 0; })) << sibyl_->log();
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+}
+
+}  // namespace
+}  // namespace sibyl
