@@ -46,9 +46,11 @@ inline Observations RandomObservations(const v1::EnvironmentSpec& spec, int64_t 
     } else if (name == "direction") {
       observations.push_back(integers(4));
     } else if (name == "chars") {
-      observations.push_back((integers(95) + 32).to(torch::kUInt8));
+      // As on a map: mostly unlit, then floor, then anything.
+      const torch::Tensor kind = torch::rand(shape), any = (integers(95) + 32).to(torch::kUInt8);
+      observations.push_back(any.masked_fill(kind.lt(0.9), '.').masked_fill(kind.lt(0.7), ' '));
     } else if (name == "colors") {
-      observations.push_back(integers(16));
+      observations.push_back(integers(16).masked_fill(torch::rand(shape).lt(0.9), 7));
     } else if (name == "blstats") {
       torch::Tensor status = integers(1000);
       status.select(-1, 0).remainder_(79);
