@@ -154,6 +154,7 @@ absl::Status Evaluate(const Arguments& arguments) {
 
 int Main(int argc, char** argv) {
   KeepMemory();
+  at::set_num_threads(1);  // beside a training run, threads that wait for one another are slower than one
   absl::Status status;
   try {
     const absl::StatusOr<Arguments> arguments = Parse(argc, argv);
