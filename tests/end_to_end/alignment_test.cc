@@ -169,6 +169,7 @@ TEST_F(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
   ASSERT_TRUE(checkpoint.ok());
   ASSERT_TRUE(LoadPolicy(*checkpoint + "/weights.safetensors", **policy).ok());
   torch::NoGradGuard no_grad;
+  torch::set_num_threads(1);
   int64_t resets = 0, warm_states = 0;
   for (const std::string& path : Batches()) {
     auto batch = Read(path);
