@@ -17,10 +17,12 @@ bool TextMemory::Remember(uint64_t id, const std::string& text) {
   }
   if (entries_.size() >= capacity_ && !entries_.empty()) {
     by_id_.erase(entries_.back().id);
+    text_bytes_ -= entries_.back().text.size();
     entries_.pop_back();
   }
   entries_.push_front({id, text});
   by_id_[id] = entries_.begin();
+  text_bytes_ += text.size();
   return true;
 }
 

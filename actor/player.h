@@ -24,6 +24,8 @@ class TextMemory {
   bool Remember(uint64_t id, const std::string& text);
   // nullptr when it is not remembered.
   const std::string* Find(uint64_t id) const;
+  // Approximate memory.
+  size_t bytes() const { return text_bytes_ + entries_.size() * (sizeof(Entry) + 64); }
 
  private:
   struct Entry {
@@ -33,6 +35,7 @@ class TextMemory {
   const size_t capacity_;
   std::list<Entry> entries_;  // most recently seen first
   absl::flat_hash_map<uint64_t, std::list<Entry>::iterator> by_id_;
+  size_t text_bytes_ = 0;
 };
 
 // Plays all environments of one slot over the life of one stream. One thread.
@@ -60,6 +63,7 @@ class Player {
   int groups() const { return groups_; }
   uint64_t steps() const { return steps_; }
   uint64_t episodes() const { return episodes_; }
+  size_t text_bytes() const { return texts_.bytes(); }
 
  private:
   struct Episode {

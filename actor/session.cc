@@ -28,6 +28,7 @@ struct ActorMetrics {
   prometheus::Counter& connects;
   prometheus::Counter& sent_bytes;
   prometheus::Gauge& connected;
+  prometheus::Gauge& text_bytes;
 };
 
 std::string ActorName() {
@@ -121,6 +122,7 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
       metrics.episodes.Increment(static_cast<double>(player.episodes() - episodes));
       steps = player.steps();
       episodes = player.episodes();
+      metrics.text_bytes.Set(static_cast<double>(player.text_bytes()));
     } else if (in.has_episodes()) {
       player.AddEpisodes(in.episodes());
     } else if (in.has_text_request()) {
@@ -140,6 +142,8 @@ absl::Status PlayFor(const std::string& address, Shutdown& shutdown, Metrics& re
       registry.Counter("sibyl_actor_connects_total", "Streams opened to the learner, failed ones included."),
       registry.Counter("sibyl_actor_sent_bytes_total", "Bytes of messages sent to the learner, before gRPC's framing."),
       registry.Gauge("sibyl_actor_connected", "1 while a stream to the learner is up, else 0."),
+      registry.Gauge("sibyl_actor_caption_text_bytes",
+                     "Approximate memory of the caption texts that the stream has carried."),
   };
   const auto stub = v1::ActService::NewStub(rpc::MakeChannel(address));
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());

@@ -1,0 +1,139 @@
+#include "actor/player.h"
+
+#include <gtest/gtest.h>
+
+#include "common/caption.h"
+#include "common/columns.h"
+#include "common/random.h"
+#include "environments/debug/alignment.h"
+
+namespace sibyl::actor {
+namespace {
+
+v1::ActorWelcome Welcome(int environments = 4, int groups = 2) {
+  v1::ActorWelcome welcome;
+  welcome.set_environment("debug/Alignment");
+  welcome.set_environments(environments);
+  welcome.set_groups(groups);
+  welcome.set_run_seed(5);
+  welcome.mutable_lease()->set_slot(3);
+  welcome.mutable_episodes()->set_begin(100);
+  welcome.mutable_episodes()->set_end(200);
+  welcome.set_codec(v1::PACKING_CODEC_RAW);
+  welcome.set_caption_rule(v1::CAPTION_RULE_EXACT);
+  welcome.set_text_memory(1000);
+  return welcome;
+}
+
+v1::ActionBatch Actions(int group, uint64_t sequence, std::vector<uint16_t> actions) {
+  v1::ActionBatch batch;
+  batch.set_group(group);
+  batch.set_sequence(sequence);
+  for (uint16_t action : actions) AppendTo(batch.mutable_action(), action);
+  return batch;
+}
+
+TEST(Player, StartsEveryEnvironmentAtTheFirstEpisodeItMayUse) {
+  const auto environments = *Player::MakeEnvironments(Welcome());
+  Player player(Welcome(), &environments);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(1, &batch).ok());
+  EXPECT_EQ(batch.group(), 1u);
+  for (int row = 0; row < 2; ++row) {
+    const uint64_t seed = EpisodeSeed(5, 3, 2 + row, 100);
+    EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), row), 100u);
+    EXPECT_EQ(batch.flags()[row], static_cast<char>(kFirst));
+    EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), row), CaptionId(AlignmentCaption(seed, 0)));
+  }
+}
+
+TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
+  const v1::ActorWelcome welcome = Welcome(1, 1);
+  const auto environments = *Player::MakeEnvironments(welcome);
+  Player player(welcome, &environments);
+  const uint64_t seed = EpisodeSeed(5, 3, 0, 100);
+  const int length = AlignmentLength(seed);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(0, &batch).ok());
+  for (int step = 1; step <= length; ++step) {
+    batch.Clear();
+    ASSERT_TRUE(player.Step(Actions(0, step - 1, {1}), &batch).ok());
+    EXPECT_EQ(EntryOf<uint64_t>(batch.caption_id(), 0), CaptionId(AlignmentCaption(seed, step)));
+    EXPECT_EQ(EntryOf<float>(batch.reward(), 0), AlignmentReward(seed, step));
+    EXPECT_EQ(batch.episodes_size(), step == length ? 1 : 0);
+  }
+  EXPECT_NE(batch.flags()[0] & (kTerminated | kTruncated), 0);
+  EXPECT_NE(batch.flags()[0] & kFirst, 0);
+  EXPECT_EQ(batch.episodes(0).length(), static_cast<uint32_t>(length));
+  EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), 0), 101u);
+  EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), 0),
+            CaptionId(AlignmentCaption(EpisodeSeed(5, 3, 0, 101), 0)));
+  EXPECT_EQ(batch.final_observation().rows(), 1u);
+}
+
+TEST(Player, SendsATextOnceAndAnswersWhenItIsAskedAgain) {
+  const v1::ActorWelcome welcome = Welcome(1, 1);
+  const auto environments = *Player::MakeEnvironments(welcome);
+  Player player(welcome, &environments);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(0, &batch).ok());
+  ASSERT_EQ(batch.texts_size(), 1);
+  const v1::CaptionText sent = batch.texts(0);
+  for (int step = 0; step < 2; ++step) {
+    batch.Clear();
+    ASSERT_TRUE(player.Step(Actions(0, step, {0}), &batch).ok());
+    for (const auto& text : batch.texts()) EXPECT_NE(text.id(), sent.id());
+  }
+  v1::CaptionTextRequest request;
+  request.add_ids(sent.id());
+  request.add_ids(12345);
+  const v1::CaptionTexts texts = player.Texts(request);
+  ASSERT_EQ(texts.texts_size(), 1);
+  EXPECT_EQ(texts.texts(0).text(), sent.text());
+}
+
+TEST(Player, RefusesActionsThatDoNotFit) {
+  const auto environments = *Player::MakeEnvironments(Welcome());
+  Player player(Welcome(), &environments);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(0, &batch).ok());
+  EXPECT_EQ(player.Step(Actions(0, 0, {0}), &batch).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(player.Step(Actions(7, 0, {0, 0}), &batch).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(player.Step(Actions(0, 0, {0, 99}), &batch).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Player, NeverPlaysAnEpisodeItWasNotGranted) {
+  v1::ActorWelcome welcome = Welcome(1, 1);
+  welcome.mutable_episodes()->set_end(101);
+  const auto environments = *Player::MakeEnvironments(welcome);
+  const auto play = [&](Player& player) {
+    v1::StepBatch batch;
+    absl::Status status = player.Start(0, &batch);
+    for (uint64_t i = 0; i < 200 && status.ok(); ++i) {
+      batch.Clear();
+      status = player.Step(Actions(0, i, {0}), &batch);
+    }
+    return status;
+  };
+  Player without(welcome, &environments);
+  EXPECT_EQ(play(without).code(), absl::StatusCode::kResourceExhausted);
+  Player with(welcome, &environments);
+  v1::EpisodeBlock more;
+  more.set_begin(101);
+  more.set_end(400);
+  with.AddEpisodes(more);
+  EXPECT_TRUE(play(with).ok());
+}
+
+TEST(TextMemory, ForgetsTheLeastRecentlySeen) {
+  TextMemory memory(2);
+  EXPECT_TRUE(memory.Remember(1, "one"));
+  EXPECT_TRUE(memory.Remember(2, "two"));
+  EXPECT_FALSE(memory.Remember(1, "one"));
+  EXPECT_TRUE(memory.Remember(3, "three"));
+  EXPECT_EQ(memory.Find(2), nullptr);
+  EXPECT_TRUE(memory.Remember(2, "two"));
+}
+
+}  // namespace
+}  // namespace sibyl::actor
