@@ -145,7 +145,6 @@ absl::Status PlayFor(const std::string& address, Shutdown& shutdown, Metrics& re
       registry.Gauge("sibyl_actor_caption_text_bytes",
                      "Approximate memory of the caption texts that the stream has carried."),
   };
-  const auto stub = v1::ActService::NewStub(rpc::MakeChannel(address));
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   Kept kept;
   std::string last_reason;
@@ -154,11 +153,14 @@ absl::Status PlayFor(const std::string& address, Shutdown& shutdown, Metrics& re
     absl::Status played_status, stream_status;
     bool played = false;
     {
+      // A channel that has failed to connect keeps a backoff of its own, of up to many seconds; a fresh one tries now.
+      const auto stub = v1::ActService::NewStub(rpc::MakeChannel(address));
       grpc::ClientContext context;
       CancelOnShutdown cancel(shutdown, context);
       auto stream = stub->Act(&context);
       played_status = Play(*stream, kept, metrics, &played);
-      context.TryCancel();
+      // Where the learner has ended the stream, its status says why; cancelling would hide that.
+      if (!absl::IsUnavailable(played_status)) context.TryCancel();
       v1::LearnerMessage rest;
       while (stream->Read(&rest)) {
       }

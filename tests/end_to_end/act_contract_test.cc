@@ -172,8 +172,7 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
           "annotator.rules_file=x"}, "--reward_model is not set");
   expect({"--set", "learner.device=cuda"}, "learner.device");
   Connect();
-  fs::remove_all(folder_ + "/checkpoints");
-  expect({absl::StrCat("--listen=127.0.0.1:", port_)}, "in use");
+  expect({"--run_dir=" + folder_ + "/other", absl::StrCat("--listen=127.0.0.1:", port_)}, "in use");
 }
 
 TEST_F(ActContractTest, LeavesWithACheckpointOnSigterm) {
