@@ -449,6 +449,8 @@ bool RewardModel::ApplyLabel(const v1::Label& label) {
   Caption& caption = book_.FindOrAdd(id);
   if (caption.text != text) return false;  // a collision, counted
   Release(caption);
+  // Also where this process was killed before it could note that it had asked.
+  SetAsked(caption);
   candidates_.Remove(id);
   if (caption.superseded) ClearTally(caption);
   switch (label.outcome()) {
