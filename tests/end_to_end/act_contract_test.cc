@@ -163,7 +163,7 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
   const auto expect = [&](std::vector<std::string> flags, const std::string& reason) {
     auto learner = Learner(flags);
     EXPECT_NE(learner->Wait(), 0);
-    EXPECT_NE(learner->log().find(reason), std::string::npos) << learner->log();
+    EXPECT_TRUE(learner->Says(reason)) << learner->log();
   };
   expect({"--set", "learner.batch_size=10"}, "learner.batch_size is 10, must be a multiple of learner.unroll_length (4)");
   expect({"--set", "learner.unroll_slots=5"}, "must be at least 12");
@@ -183,7 +183,7 @@ TEST_F(ActContractTest, LeavesWithACheckpointOnSigterm) {
   EXPECT_TRUE(fs::exists(folder_ + "/learner_summary.json"));
   auto again = Learner();
   EXPECT_NE(again->Wait(), 0);
-  EXPECT_NE(again->log().find("--resume"), std::string::npos) << again->log();
+  EXPECT_TRUE(again->Says("--resume")) << again->log();
 }
 
 }  // namespace

@@ -184,7 +184,7 @@ TEST_F(RingTest, GoesOnFromItsCheckpointAndRefusesAnotherGoal) {
 
   Start(100'000'000, {"--resume", "--set", "reward_model.goal=Wander about."});
   EXPECT_EQ(sibyl_->Wait(), 1);
-  EXPECT_NE(sibyl_->log().find("reward_model.goal"), std::string::npos) << sibyl_->log();
+  EXPECT_TRUE(sibyl_->Says("reward_model.goal")) << sibyl_->log();
 
   Start(stopped + 4000, {"--resume"});
   EXPECT_EQ(sibyl_->Wait(), 0) << sibyl_->log();
