@@ -46,13 +46,17 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
 
   // The rewards of all captions from one moment.
   const bool oni_credit = mix.credit() == v1::CREDIT_ONI;
-  std::vector<int32_t> rows(T * B);
+  std::vector<int32_t> seen((T + 1) * B), paid(T * B);
   for (int64_t b = 0; b < B; ++b) {
     const Unroll& unroll = unrolls[indices[b]];
-    for (int64_t t = 0; t < T; ++t) rows[t * B + b] = oni_credit ? unroll.seen_caption[t] : unroll.paid_caption[t];
+    for (int64_t t = 0; t <= T; ++t) seen[t * B + b] = unroll.seen_caption[t];
+    for (int64_t t = 0; t < T; ++t) paid[t * B + b] = unroll.paid_caption[t];
   }
+  const absl::Span<const int32_t> rows = absl::MakeConstSpan(oni_credit ? seen : paid).first(T * B);
   std::vector<CaptionReward> caption_rewards(rows.size());
   captions.Rewards(rows, step, caption_rewards.data());
+  captions.Ids(seen, reinterpret_cast<uint64_t*>(batch.seen_caption.data_ptr<int64_t>()));
+  captions.Ids(paid, reinterpret_cast<uint64_t*>(batch.paid_caption.data_ptr<int64_t>()));
 
   struct Final {
     int64_t step, unroll;
@@ -79,7 +83,6 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
         offset += bytes;
       }
       training.first.data_ptr<bool>()[at] = unroll.first[t] != 0;
-      batch.seen_caption.data_ptr<int64_t>()[at] = static_cast<int64_t>(captions.IdOf(unroll.seen_caption[t]));
       batch.seen_count.data_ptr<int64_t>()[at] = unroll.seen_count[t];
       batch.episode.data_ptr<int64_t>()[at] = static_cast<int64_t>(unroll.episode[t]);
       if (t == T) break;
@@ -106,7 +109,6 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
       batch.extrinsic_reward.data_ptr<float>()[at] = unroll.reward[t];
       batch.intrinsic_reward.data_ptr<float>()[at] = static_cast<float>(intrinsic);
       batch.version.data_ptr<int64_t>()[at] = static_cast<int64_t>(unroll.version[t]);
-      batch.paid_caption.data_ptr<int64_t>()[at] = static_cast<int64_t>(captions.IdOf(unroll.paid_caption[t]));
       batch.paid_count.data_ptr<int64_t>()[at] = unroll.paid_count[t];
       v1::RewardSums& sums = batch.sums;
       sums.set_captioned_steps(sums.captioned_steps() + (rows[at] != 0));

@@ -203,9 +203,9 @@ void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, Captio
   }
 }
 
-uint64_t CaptionTable::IdOf(int32_t row) const {
+void CaptionTable::Ids(absl::Span<const int32_t> rows, uint64_t* ids) const {
   MutexLock lock(mutex_);
-  return rows_[row].id;
+  for (size_t i = 0; i < rows.size(); ++i) ids[i] = rows_[rows[i]].id;
 }
 
 size_t CaptionTable::size() const {

@@ -54,7 +54,8 @@ class CaptionTable {
   // Rewards of rows under the newest scores, all from one moment.
   void Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const;
 
-  uint64_t IdOf(int32_t row) const;
+  // Ids of rows; 0 for row 0.
+  void Ids(absl::Span<const int32_t> rows, uint64_t* ids) const;
   size_t size() const;
   uint64_t collisions() const;
   uint64_t evicted() const;

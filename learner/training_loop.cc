@@ -1,6 +1,5 @@
 #include "learner/training_loop.h"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"

@@ -58,7 +58,6 @@ class TrainingLoop {
   struct LoopMetrics;
 
   absl::Status TrainOnce(const std::vector<int>& unrolls);
-  void Account(const Batch& batch, const TrainingStats& stats);
   // Every metric and curve that does not come from one batch.
   void Publish(const TrainingStats& stats, absl::Time now);
   double TrainSeconds(absl::Time now) const;
