@@ -2,7 +2,7 @@
 PRESET ?= release
 CONFIG ?= configs/minigrid_keycorridor.textproto
 BUILD  := build/$(PRESET)
-# Two jobs a GiB-hungry compiler: never more than memory allows.
+# As many jobs as cores; lower it where memory is short (LibTorch files need about 2 GB each).
 JOBS   ?= $(shell nproc)
 
 .PHONY: setup build test train bench clean

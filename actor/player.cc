@@ -33,8 +33,8 @@ const std::string* TextMemory::Find(uint64_t id) const {
 
 absl::StatusOr<std::vector<std::unique_ptr<Environment>>> Player::MakeEnvironments(const v1::ActorWelcome& welcome) {
   if (welcome.groups() == 0 || welcome.environments() % welcome.groups() != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the learner asks for ", welcome.environments(),
-                                                   " environments in ", welcome.groups(), " groups"));
+    return absl::InvalidArgumentError(absl::StrCat("the learner asks for ", welcome.environments(), " environments in ",
+                                                   welcome.groups(), " groups"));
   }
   std::vector<std::unique_ptr<Environment>> environments;
   EnvironmentOptions options;

@@ -92,29 +92,30 @@ void Annotator::Ask(const v1::AskRequest& request, std::function<void(absl::Stat
     return;
   }
   std::vector<v1::Query> queries(request.queries().begin(), request.queries().end());
-  store_->Ask(std::move(queries), [this, count = request.queries_size(), done = std::move(done)](absl::StatusOr<AskResult> result) {
-    if (!result.ok()) {
-      gauges_->queries.at("refused")->Increment(count);
-      done(result.status());
-      return;
-    }
-    if (!result->accepted.empty()) {
-      MutexLock lock(mutex_);
-      for (WaitingQuery& query : result->accepted) waiting_.push(std::move(query));
-      changed_.NotifyAll();
-    }
-    v1::AskResponse response;
-    response.set_room(static_cast<uint32_t>(result->room));
-    for (v1::AskOutcome& outcome : result->outcomes) {
-      const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
-                         : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
-                         : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
-                                                                            : "full";
-      gauges_->queries.at(name)->Increment();
-      *response.add_outcomes() = std::move(outcome);
-    }
-    done(std::move(response));
-  });
+  store_->Ask(std::move(queries),
+              [this, count = request.queries_size(), done = std::move(done)](absl::StatusOr<AskResult> result) {
+                if (!result.ok()) {
+                  gauges_->queries.at("refused")->Increment(count);
+                  done(result.status());
+                  return;
+                }
+                if (!result->accepted.empty()) {
+                  MutexLock lock(mutex_);
+                  for (WaitingQuery& query : result->accepted) waiting_.push(std::move(query));
+                  changed_.NotifyAll();
+                }
+                v1::AskResponse response;
+                response.set_room(static_cast<uint32_t>(result->room));
+                for (v1::AskOutcome& outcome : result->outcomes) {
+                  const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
+                                     : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
+                                     : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
+                                                                                        : "full";
+                  gauges_->queries.at(name)->Increment();
+                  *response.add_outcomes() = std::move(outcome);
+                }
+                done(std::move(response));
+              });
 }
 
 absl::StatusOr<v1::LabelBatch> Annotator::Read(const v1::LabelsRequest& request, int rows) {

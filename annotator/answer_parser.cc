@@ -11,8 +11,8 @@ bool IsWord(char c) {
 }
 // A hyphen or apostrophe between letters joins them: "helpful-ish" is not "helpful".
 bool JoinsAt(absl::string_view text, size_t at) {
-  return at < text.size() && (IsWord(text[at]) || ((text[at] == '-' || text[at] == '\'') && at + 1 < text.size() &&
-                                                   IsWord(text[at + 1])));
+  return at < text.size() &&
+         (IsWord(text[at]) || ((text[at] == '-' || text[at] == '\'') && at + 1 < text.size() && IsWord(text[at + 1])));
 }
 
 // Whether `word` stands at `at` and ends there.

@@ -161,7 +161,8 @@ std::string ChatRequest(const v1::OpenAiConfig& config, const Dialect& dialect,
 
 std::string ProbeRequest(const v1::OpenAiConfig& config, const Dialect& dialect) {
   Json request = Base(config, dialect, 24);
-  request["messages"] = Json::array({{{"role", "user"}, {"content", "How much is two and two? Answer with the number."}}});
+  request["messages"] =
+      Json::array({{{"role", "user"}, {"content", "How much is two and two? Answer with the number."}}});
   Constrain(dialect, false, kProbeLabels, &request);
   return request.dump();
 }
@@ -195,11 +196,9 @@ Completion ReadCompletion(const std::string& body) {
   completion.valid = true;
   completion.content = String(choice["message"], "content");
   completion.finish_reason = String(choice, "finish_reason");
-  completion.refused =
-      completion.finish_reason == "content_filter" || !String(choice["message"], "refusal").empty();
+  completion.refused = completion.finish_reason == "content_filter" || !String(choice["message"], "refusal").empty();
   completion.aborted = !completion.refused && completion.finish_reason != "length" &&
-                       (completion.finish_reason == "abort" ||
-                        absl::StripAsciiWhitespace(completion.content).empty());
+                       (completion.finish_reason == "abort" || absl::StripAsciiWhitespace(completion.content).empty());
   if (json.contains("usage") && json["usage"].is_object()) {
     completion.prompt_tokens = Count(json["usage"], "prompt_tokens");
     completion.completion_tokens = Count(json["usage"], "completion_tokens");
@@ -221,7 +220,8 @@ Completion ReadCompletion(const std::string& body) {
   }
   // Only tokens that spell the content can be matched with it; some servers strip a blank at its begin or add an end.
   const size_t at = text.find(completion.content);
-  completion.has_logprobs = !completion.content.empty() && at != std::string::npos && text.find_first_not_of(" \t\r\n") >= at;
+  completion.has_logprobs =
+      !completion.content.empty() && at != std::string::npos && text.find_first_not_of(" \t\r\n") >= at;
   if (completion.has_logprobs && at > 0) {
     size_t cut = at;
     while (cut > 0) {
@@ -248,8 +248,7 @@ Verdict ReadVerdict(const Completion& completion, const std::vector<std::string>
   }
   const ParsedAnswer answer = ParseAnswer(completion.content, label_set);
   if (answer.kind != ParsedAnswer::kLabel) {
-    verdict.outcome =
-        answer.kind == ParsedAnswer::kAbstained ? v1::OUTCOME_ABSTAINED : v1::OUTCOME_UNPARSABLE;
+    verdict.outcome = answer.kind == ParsedAnswer::kAbstained ? v1::OUTCOME_ABSTAINED : v1::OUTCOME_UNPARSABLE;
     return verdict;
   }
   verdict.outcome = v1::OUTCOME_ANSWERED;

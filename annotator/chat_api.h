@@ -55,7 +55,8 @@ struct Completion {
 };
 Completion ReadCompletion(const std::string& body);
 
-// What the completion says about a query with these labels: a soft label where it has log-probabilities, else a hard one.
+// What the completion says about a query with these labels: a soft label where it has log-probabilities, else a hard
+// one.
 Verdict ReadVerdict(const Completion& completion, const std::vector<std::string>& label_set);
 
 }  // namespace sibyl::annotator

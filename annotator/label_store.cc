@@ -86,8 +86,8 @@ class LabelStore::Connection {
   }
 
   absl::Status Error(absl::string_view doing) const {
-    return absl::UnavailableError(absl::StrCat("label store ", path_, ": cannot ", doing, ": ", sqlite3_errmsg(db_), " (",
-                                               sqlite3_errstr(sqlite3_extended_errcode(db_)),
+    return absl::UnavailableError(absl::StrCat("label store ", path_, ": cannot ", doing, ": ", sqlite3_errmsg(db_),
+                                               " (", sqlite3_errstr(sqlite3_extended_errcode(db_)),
                                                "); check the disk's space and the file's permissions"));
   }
 
@@ -244,8 +244,9 @@ absl::Status LabelStore::Load() {
   const std::string lock_path = options_.path + ".lock";
   lock_fd_ = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_fd_ < 0) {
-    return absl::UnavailableError(absl::StrCat("label store: cannot open ", lock_path, ": ", strerror(errno),
-                                               "; annotator.store must lie in a folder that exists and can be written"));
+    return absl::UnavailableError(
+        absl::StrCat("label store: cannot open ", lock_path, ": ", strerror(errno),
+                     "; annotator.store must lie in a folder that exists and can be written"));
   }
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
     return absl::FailedPreconditionError(
@@ -260,30 +261,29 @@ absl::Status LabelStore::Load() {
   SIBYL_ASSIGN_OR_RETURN(const int64_t version, writer_->Integer("PRAGMA user_version"));
   const bool fresh = tables == 0 && application == 0 && version == 0;
   if (!fresh && application != kApplicationId) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        options_.path, " is a SQLite file but no label store; give annotator.store another name"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(options_.path, " is a SQLite file but no label store; give annotator.store another name"));
   }
   if (!fresh && version != kStoreVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "label store ", options_.path, " has version ", version, ", this annotator reads version ", kStoreVersion,
-        "; use the build that wrote it, or give this one another annotator.store"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("label store ", options_.path, " has version ", version, ", this annotator reads version ",
+                     kStoreVersion, "; use the build that wrote it, or give this one another annotator.store"));
   }
-  // EXTRA is FULL, and also syncs the folder when the rollback journal of the change to WAL is deleted: a journal that a
-  // power failure brought back would undo that change, and with it everything in the WAL.
+  // EXTRA is FULL, and also syncs the folder when the rollback journal of the change to WAL is deleted: a journal that
+  // a power failure brought back would undo that change, and with it everything in the WAL.
   SIBYL_RETURN_IF_ERROR(writer_->Run("PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;"));
   if (fresh) {
-    SIBYL_RETURN_IF_ERROR(writer_->Run(
-        absl::StrCat("BEGIN IMMEDIATE;", kSchema, "PRAGMA application_id=", kApplicationId, ";PRAGMA user_version=",
-                     kStoreVersion, ";COMMIT;")
-            .c_str()));
+    SIBYL_RETURN_IF_ERROR(writer_->Run(absl::StrCat("BEGIN IMMEDIATE;", kSchema, "PRAGMA application_id=",
+                                                    kApplicationId, ";PRAGMA user_version=", kStoreVersion, ";COMMIT;")
+                                           .c_str()));
   }
 
   SIBYL_ASSIGN_OR_RETURN(const int64_t last, writer_->Integer("SELECT coalesce(max(sequence), 0) FROM labels"));
   SIBYL_ASSIGN_OR_RETURN(const int64_t labels, writer_->Integer("SELECT count(*) FROM labels"));
   SIBYL_ASSIGN_OR_RETURN(const int64_t all, writer_->Integer("SELECT count(*) FROM queries WHERE sequence IS NULL"));
   if (last != labels) {
-    return absl::DataLossError(absl::StrCat("label store ", options_.path, " is damaged: its last label is ", last,
-                                            " and it holds ", labels));
+    return absl::DataLossError(
+        absl::StrCat("label store ", options_.path, " is damaged: its last label is ", last, " and it holds ", labels));
   }
   next_sequence_ = last + 1;
   last_sequence_ = last;
@@ -329,8 +329,8 @@ void LabelStore::Ask(std::vector<v1::Query> queries, std::function<void(absl::St
   Enqueue(std::move(job), true);
 }
 
-void LabelStore::Append(const WaitingQuery& query, const std::string& judge, const std::string& prompt,
-                        Verdict verdict, std::function<void(absl::StatusOr<v1::Label>)> done) {
+void LabelStore::Append(const WaitingQuery& query, const std::string& judge, const std::string& prompt, Verdict verdict,
+                        std::function<void(absl::StatusOr<v1::Label>)> done) {
   Job job;
   job.query_id = query.id;
   v1::Label& label = job.label;
@@ -354,8 +354,8 @@ void LabelStore::Enqueue(Job job, bool bounded) {
     if (!failed_.ok()) {
       refused = failed_;
     } else if (bounded && jobs_.size() >= kMaxJobs) {
-      refused = absl::UnavailableError(absl::StrCat("label store ", options_.path, ": ", kMaxJobs,
-                                                    " calls wait already; try again later"));
+      refused = absl::UnavailableError(
+          absl::StrCat("label store ", options_.path, ": ", kMaxJobs, " calls wait already; try again later"));
     } else {
       jobs_.push_back(std::move(job));
       work_.NotifyOne();
@@ -426,10 +426,10 @@ absl::Status LabelStore::ApplyAsk(Job& job) {
     sqlite3_reset(find);
 
     if (sequence > 0) {
-      SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row, writer_->Prepare(absl::StrCat(
-                                                     "SELECT ", kLabelColumns, ", ", kQueryColumns,
-                                                     " FROM labels l JOIN queries q ON q.id = l.query "
-                                                     "WHERE l.sequence = ?")));
+      SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row,
+                             writer_->Prepare(absl::StrCat("SELECT ", kLabelColumns, ", ", kQueryColumns,
+                                                           " FROM labels l JOIN queries q ON q.id = l.query "
+                                                           "WHERE l.sequence = ?")));
       Bind(row, 1, sequence);
       if (sqlite3_step(row) != SQLITE_ROW) return writer_->Error("read a label");
       outcome.set_kind(v1::AskOutcome::KIND_KNOWN);

@@ -46,9 +46,9 @@ struct LabelStoreOptions {
   std::string vfs;
 };
 
-// Queries and labels on disk, in a SQLite file (WAL, synchronous=EXTRA). What a callback reports as done has been synced.
-// One thread writes: it takes all calls that came while the last transaction was synced, applies them in order, and
-// commits them together. Any thread may call; callbacks run on the writing thread and must not block.
+// Queries and labels on disk, in a SQLite file (WAL, synchronous=EXTRA). What a callback reports as done has been
+// synced. One thread writes: it takes all calls that came while the last transaction was synced, applies them in order,
+// and commits them together. Any thread may call; callbacks run on the writing thread and must not block.
 //
 // When a transaction fails the store is lost to this process: every call from then on is refused with the reason, and
 // `on_failure` is called once with it.

@@ -22,8 +22,9 @@ ABSL_FLAG(std::string, config, "", "Configuration of the experiment, a sibyl.v1.
 ABSL_FLAG(std::string, run_dir, ".", "Folder of the run; annotator.store is relative to it. Made when absent.");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50053", "Where queries are taken, host:port; port 0 takes a free one.");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served, host:port; port 0 takes a free one.");
-ABSL_FLAG(absl::Duration, drain, absl::Seconds(10),
-          "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
+ABSL_FLAG(
+    absl::Duration, drain, absl::Seconds(10),
+    "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
 
 namespace sibyl::annotator {
 namespace {
@@ -33,8 +34,9 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   const auto& labels = experiment.reward_model().label_set();
   if (config.judge() == v1::JUDGE_KIND_OPENAI) return OpenAiJudge::Make(config.openai(), metrics, Clock::Real());
   if (config.rules_file().empty()) {
-    return absl::InvalidArgumentError("config: annotator.rules_file is not set, must be a file of rules, e.g. "
-                                      "configs/rules/minigrid.rules");
+    return absl::InvalidArgumentError(
+        "config: annotator.rules_file is not set, must be a file of rules, e.g. "
+        "configs/rules/minigrid.rules");
   }
   return RulesJudge::Load(config.rules_file(), {labels.begin(), labels.end()});
 }
@@ -65,8 +67,7 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   spdlog::info("label store {}: {} labels, {} queries wait", options.path, store->last_sequence(), store->waiting());
 
   Service service(metrics);
-  Annotator annotator(std::move(judge), std::move(store), config.queue_capacity(), metrics,
-                      [&] { service.OnLabel(); });
+  Annotator annotator(std::move(judge), std::move(store), config.queue_capacity(), metrics, [&] { service.OnLabel(); });
   service.Serve(annotator);
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   SIBYL_ASSIGN_OR_RETURN(const auto server, rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
@@ -76,7 +77,8 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   server->SetServing(false);
   const bool failed = !shutdown.reason().ok();
   const int dropped = annotator.Drain(failed ? absl::ZeroDuration() : absl::GetFlag(FLAGS_drain));
-  if (dropped > 0) spdlog::warn("{} queries were not answered in time; they are asked again at the next start", dropped);
+  if (dropped > 0)
+    spdlog::warn("{} queries were not answered in time; they are asked again at the next start", dropped);
   service.CloseStreams();
   server->Drain(absl::Seconds(2));
   return absl::OkStatus();

@@ -22,7 +22,7 @@ constexpr size_t kMaxBodyBytes = 8 << 20;
 // Servers close idle connections after 5 s and more; ours are given up before that.
 constexpr long kIdleSeconds = 4;
 
-const char* const kResults[] = {"answered", "empty",   "rejected",   "rate_limited", "unavailable",
+const char* const kResults[] = {"answered", "empty",         "rejected",     "rate_limited", "unavailable",
                                 "timeout",  "no_connection", "unauthorized", "invalid"};
 
 }  // namespace
@@ -129,9 +129,9 @@ std::string OpenAiJudge::sampling() const {
 
 absl::Status OpenAiJudge::Check(const v1::Query& query) const {
   if (query.kind() != prompt_.kind()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "kind is ", v1::QueryKind_Name(query.kind()), "; the prompt ", prompt_.name(), " asks for ",
-        v1::QueryKind_Name(prompt_.kind()), "; give annotator.openai.prompt_file one for the other kind"));
+    return absl::InvalidArgumentError(absl::StrCat("kind is ", v1::QueryKind_Name(query.kind()), "; the prompt ",
+                                                   prompt_.name(), " asks for ", v1::QueryKind_Name(prompt_.kind()),
+                                                   "; give annotator.openai.prompt_file one for the other kind"));
   }
   for (const std::string& label : query.label_set()) {
     if (absl::EqualsIgnoreCase(label, "abstain")) {
@@ -249,12 +249,13 @@ void OpenAiJudge::Send(std::unique_ptr<Task> task, std::string body) {
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, std::clamp(timeout, 1L, 5000L));
   curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, kIdleSeconds);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request->response);
-  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, +[](char* data, size_t size, size_t count, void* to) -> size_t {
-    auto& response = *static_cast<std::string*>(to);
-    if (response.size() + size * count > kMaxBodyBytes) return 0;
-    response.append(data, size * count);
-    return size * count;
-  });
+  curl_easy_setopt(
+      easy, CURLOPT_WRITEFUNCTION, +[](char* data, size_t size, size_t count, void* to) -> size_t {
+        auto& response = *static_cast<std::string*>(to);
+        if (response.size() + size * count > kMaxBodyBytes) return 0;
+        response.append(data, size * count);
+        return size * count;
+      });
   curl_multi_add_handle(curl_->multi, easy);
   requests_[easy] = std::move(request);
 }
@@ -300,7 +301,8 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     }
   } else {
     result = "unavailable";
-    reason = absl::StrCat("it answers ", status, status == 404 ? "; check annotator.openai.url and model" : "", ": ", said);
+    reason =
+        absl::StrCat("it answers ", status, status == 404 ? "; check annotator.openai.url and model" : "", ": ", said);
     overload = status == 503;
     failure = true;
   }
@@ -348,7 +350,8 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     task->answers_seen = answers_;
     if (++task->attempts >= patience_.most_attempts) {
       Verdict verdict;
-      verdict.raw = absl::StrCat("given up after ", task->attempts, " tries while other queries were answered: ", reason);
+      verdict.raw =
+          absl::StrCat("given up after ", task->attempts, " tries while other queries were answered: ", reason);
       task->done(std::move(verdict));
       return;
     }
@@ -366,7 +369,8 @@ void OpenAiJudge::CompleteProbe(Request& request, long status, const Completion&
     }
     if (dialect_.Next()) return;  // half open still: the next probe goes out at once
     dialect_ = Dialect();
-    SayWaiting(absl::StrCat("it refuses a plain request with ", status, ": ", Presentable(request.response.substr(0, 300))));
+    SayWaiting(
+        absl::StrCat("it refuses a plain request with ", status, ": ", Presentable(request.response.substr(0, 300))));
     breaker_.OnProbe(false, now);
     return;
   }
@@ -378,7 +382,9 @@ void OpenAiJudge::CompleteProbe(Request& request, long status, const Completion&
   SayWaiting("");
   spdlog::info("judge {} at {}: constrained by {}, log-probabilities {}", config_.model(), config_.url(),
                ConstraintName(dialect_.constraint),
-               !dialect_.logprobs ? "refused" : completion.has_logprobs ? "given" : "not given");
+               !dialect_.logprobs        ? "refused"
+               : completion.has_logprobs ? "given"
+                                         : "not given");
   breaker_.OnProbe(true, now);
 }
 

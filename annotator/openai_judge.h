@@ -78,8 +78,8 @@ class OpenAiJudge : public Judge {
   std::unique_ptr<Curl> curl_;
 
   // The driving thread's.
-  std::vector<std::unique_ptr<Task>> tasks_;                     // wait to be sent, oldest first
-  std::map<void*, std::unique_ptr<Request>> requests_;           // in flight, by curl handle
+  std::vector<std::unique_ptr<Task>> tasks_;            // wait to be sent, oldest first
+  std::map<void*, std::unique_ptr<Request>> requests_;  // in flight, by curl handle
   ConcurrencyLimit limit_;
   RetryBudget budget_;
   CircuitBreaker breaker_;

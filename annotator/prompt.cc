@@ -33,8 +33,7 @@ absl::StatusOr<Prompt> Prompt::Load(const std::string& path) {
 
 absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string& text) {
   Prompt prompt;
-  prompt.name_ =
-      absl::StrCat(std::filesystem::path(path).filename().string(), "@", HexDigest(text).substr(0, 8));
+  prompt.name_ = absl::StrCat(std::filesystem::path(path).filename().string(), "@", HexDigest(text).substr(0, 8));
   std::map<std::string, int> used;  // placeholder -> line
   int number = 0;
   for (absl::string_view raw : absl::StrSplit(text, '\n')) {
@@ -61,8 +60,8 @@ absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string&
         const std::string name(raw.substr(i + 1, end == absl::string_view::npos ? end : end - i - 1));
         if (end == absl::string_view::npos ||
             std::find(std::begin(kPlaceholders), std::end(kPlaceholders), name) == std::end(kPlaceholders)) {
-          return invalid("`{", name, end == absl::string_view::npos ? "" : "}", "` is no placeholder; there are {", absl::StrJoin(kPlaceholders, "}, {"),
-                         "}, and {{ and }} for braces");
+          return invalid("`{", name, end == absl::string_view::npos ? "" : "}", "` is no placeholder; there are {",
+                         absl::StrJoin(kPlaceholders, "}, {"), "}, and {{ and }} for braces");
         }
         if (!literal.empty()) line.pieces.push_back({literal, ""});
         literal.clear();
@@ -85,13 +84,15 @@ absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string&
   if (prompt.messages_.empty()) return lacks("the file has no message; begin one with a line `[user]`");
   const bool compares = used.count("first") > 0 || used.count("second") > 0;
   if (compares && used.count("caption") > 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ":", used["caption"], ": {caption} beside {first} or {second}; a prompt asks about one caption, or "
-        "compares two"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", used["caption"],
+                     ": {caption} beside {first} or {second}; a prompt asks about one caption, or "
+                     "compares two"));
   }
   if (compares) {
     for (const char* name : {"first", "second"}) {
-      if (used.count(name) == 0) return lacks("the file ends without {", name, "}; a comparison needs {first} and {second}");
+      if (used.count(name) == 0)
+        return lacks("the file ends without {", name, "}; a comparison needs {first} and {second}");
     }
     prompt.kind_ = v1::QUERY_KIND_COMPARE;
   } else if (used.count("caption") == 0) {

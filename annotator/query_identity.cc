@@ -59,7 +59,8 @@ absl::Status CheckQuery(const v1::Query& query) {
   }
   for (int i = 0; i < query.label_set_size(); ++i) {
     const std::string& label = query.label_set(i);
-    if (label.empty() || label.size() > 100) return invalid("label_set has a label of ", label.size(), " bytes, must have 1 to 100");
+    if (label.empty() || label.size() > 100)
+      return invalid("label_set has a label of ", label.size(), " bytes, must have 1 to 100");
     for (unsigned char c : label) {
       if (c < ' ' || c == 0x7f) return invalid("label_set has a control character in `", absl::CEscape(label), "`");
     }
@@ -67,8 +68,7 @@ absl::Status CheckQuery(const v1::Query& query) {
       if (label == query.label_set(j)) return invalid("label_set has `", label, "` twice");
     }
   }
-  if (query.kind() == v1::QUERY_KIND_COMPARE &&
-      absl::StrJoin(query.label_set(), ",") != "first,second,tie") {
+  if (query.kind() == v1::QUERY_KIND_COMPARE && absl::StrJoin(query.label_set(), ",") != "first,second,tie") {
     return invalid("label_set is [", absl::StrJoin(query.label_set(), ", "),
                    "], must be [first, second, tie] for QUERY_KIND_COMPARE");
   }

@@ -25,7 +25,8 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
   SIBYL_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
   std::unique_ptr<RulesJudge> judge(new RulesJudge());
   judge->path_ = path;
-  judge->name_ = absl::StrCat("rules:", std::filesystem::path(path).filename().string(), "@", HexDigest(bytes).substr(0, 8));
+  judge->name_ =
+      absl::StrCat("rules:", std::filesystem::path(path).filename().string(), "@", HexDigest(bytes).substr(0, 8));
 
   int line = 0;
   int default_line = 0;
@@ -56,8 +57,7 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
       default_line = line;
     } else {
       rule.pattern = std::make_unique<Pattern>();
-      const int error =
-          regcomp(&rule.pattern->regex, std::string(right).c_str(), REG_EXTENDED | REG_NOSUB);
+      const int error = regcomp(&rule.pattern->regex, std::string(right).c_str(), REG_EXTENDED | REG_NOSUB);
       if (error != 0) {
         char message[256];
         regerror(error, &rule.pattern->regex, message, sizeof message);
@@ -76,9 +76,9 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
     judge->rules_.push_back(std::move(rule));
   }
   if (default_line == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ":", line, ": the file ends without a default; end it with `default: ", label_set.front(),
-        "` or `default: abstain`, for captions that no pattern fits"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", line, ": the file ends without a default; end it with `default: ", label_set.front(),
+                     "` or `default: abstain`, for captions that no pattern fits"));
   }
   return judge;
 }
@@ -105,7 +105,8 @@ void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> don
   for (const Rule& rule : rules_) {
     if (rule.pattern != nullptr && regexec(&rule.pattern->regex, caption.c_str(), 0, nullptr, 0) != 0) continue;
     Verdict verdict;
-    verdict.raw = ValidUtf8(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
+    verdict.raw =
+        ValidUtf8(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
     if (rule.label.empty()) {
       verdict.outcome = v1::OUTCOME_ABSTAINED;
     } else {

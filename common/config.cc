@@ -78,9 +78,9 @@ std::string Shown(T value) {
 std::string Shown(const std::string& value) { return value.empty() ? "not set" : absl::StrCat("`", value, "`"); }
 
 // CHECK_FIELD(learner(), batch_size, > 0)
-#define SIBYL_REQUIRE(section, field, condition, must)                                                       \
-  if (const auto value = e.section().field(); !(condition)) {                                                \
-    return Invalid(#section "." #field, Shown(value), must);                                                 \
+#define SIBYL_REQUIRE(section, field, condition, must)        \
+  if (const auto value = e.section().field(); !(condition)) { \
+    return Invalid(#section "." #field, Shown(value), must);  \
   }
 
 std::string Absolute(const std::string& path, const std::filesystem::path& base) {
@@ -112,8 +112,8 @@ absl::Status ApplyOverride(const std::string& override, v1::Experiment* experime
     if (!last) {
       message = message->GetReflection()->MutableMessage(message, field);
     } else if (is_message) {
-      return absl::InvalidArgumentError(absl::StrCat("config: --set ", path, " names a group of fields; name one of: ",
-                                                     FieldNames(field->message_type())));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config: --set ", path, " names a group of fields; name one of: ", FieldNames(field->message_type())));
     } else if (field->is_repeated()) {
       message->GetReflection()->ClearField(message, field);
       for (absl::string_view item : absl::StrSplit(parts.second, ',')) {
@@ -272,7 +272,8 @@ absl::Status Validate(const v1::Experiment& e) {
   if (e.reward().intrinsic_coefficient() > 0) {
     SIBYL_REQUIRE(reward_model, goal, !value.empty(), "the goal in words, since intrinsic_coefficient is above 0");
     if (e.annotator().judge() == v1::JUDGE_KIND_RULES) {
-      SIBYL_REQUIRE(annotator, rules_file, !value.empty(), "a file of rules, since annotator.judge is JUDGE_KIND_RULES");
+      SIBYL_REQUIRE(annotator, rules_file, !value.empty(),
+                    "a file of rules, since annotator.judge is JUDGE_KIND_RULES");
     } else {
       const auto& openai = e.annotator().openai();
       if (openai.url().empty()) return Invalid("annotator.openai.url", "not set", "e.g. \"http://127.0.0.1:8000/v1\"");

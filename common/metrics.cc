@@ -56,9 +56,9 @@ absl::Status Metrics::Serve(const std::string& listen) {
   try {
     exposer_ = std::make_unique<prometheus::Exposer>(listen, 1);
   } catch (const std::exception& e) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("cannot serve metrics on ", listen, ": is the port in use? (", e.what(),
-                     "); choose another with --metrics_listen, port 0 takes a free one"));
+    return absl::AlreadyExistsError(absl::StrCat("cannot serve metrics on ", listen, ": is the port in use? (",
+                                                 e.what(),
+                                                 "); choose another with --metrics_listen, port 0 takes a free one"));
   }
   exposer_->RegisterCollectable(registry_);
   exposer_->RegisterCollectable(process_);

@@ -12,8 +12,8 @@ namespace {
 
 void CompressTo(absl::string_view bytes, std::string* out) {
   out->resize(LZ4_compressBound(static_cast<int>(bytes.size())));
-  const int size = LZ4_compress_default(bytes.data(), out->data(), static_cast<int>(bytes.size()),
-                                        static_cast<int>(out->size()));
+  const int size =
+      LZ4_compress_default(bytes.data(), out->data(), static_cast<int>(bytes.size()), static_cast<int>(out->size()));
   out->resize(size);
 }
 
@@ -43,8 +43,12 @@ void ObservationPacker::Pack(absl::string_view bytes, int rows, v1::PackedObserv
       previous_.assign(bytes.data(), bytes.size());
       CompressTo(delta_, packed->mutable_data());
       break;
-    case v1::PACKING_CODEC_LZ4: CompressTo(bytes, packed->mutable_data()); break;
-    default: packed->set_data(bytes.data(), bytes.size()); break;
+    case v1::PACKING_CODEC_LZ4:
+      CompressTo(bytes, packed->mutable_data());
+      break;
+    default:
+      packed->set_data(bytes.data(), bytes.size());
+      break;
   }
 }
 

@@ -9,12 +9,18 @@ namespace sibyl {
 
 size_t ElementBytes(v1::DType dtype) {
   switch (dtype) {
-    case v1::DTYPE_UINT8: return 1;
-    case v1::DTYPE_INT16: return 2;
-    case v1::DTYPE_INT32: return 4;
-    case v1::DTYPE_INT64: return 8;
-    case v1::DTYPE_FLOAT32: return 4;
-    default: std::abort();
+    case v1::DTYPE_UINT8:
+      return 1;
+    case v1::DTYPE_INT16:
+      return 2;
+    case v1::DTYPE_INT32:
+      return 4;
+    case v1::DTYPE_INT64:
+      return 8;
+    case v1::DTYPE_FLOAT32:
+      return 4;
+    default:
+      std::abort();
   }
 }
 

@@ -46,7 +46,8 @@ absl::StatusOr<v1::EnvironmentSpec> FindEnvironmentSpec(absl::string_view name, 
   return (*family)->spec(name, options);
 }
 
-absl::StatusOr<std::unique_ptr<Environment>> MakeEnvironment(absl::string_view name, const EnvironmentOptions& options) {
+absl::StatusOr<std::unique_ptr<Environment>> MakeEnvironment(absl::string_view name,
+                                                             const EnvironmentOptions& options) {
   auto family = FamilyOf(name);
   if (!family.ok()) return family.status();
   return (*family)->make(name, options);

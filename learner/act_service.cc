@@ -97,8 +97,11 @@ class ActStream final : public rpc::ServerStream<v1::ActorMessage, v1::LearnerMe
         service_->inference_->Submit(lease_, std::move(step));
         return absl::OkStatus();
       }
-      case v1::ActorMessage::kTexts: service_->captions_->AddTexts(message.texts().texts()); return absl::OkStatus();
-      default: return absl::InvalidArgumentError("an empty message");
+      case v1::ActorMessage::kTexts:
+        service_->captions_->AddTexts(message.texts().texts());
+        return absl::OkStatus();
+      default:
+        return absl::InvalidArgumentError("an empty message");
     }
   }
 

@@ -91,10 +91,9 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
       const double clip = mix.extrinsic_clip();
       const double extrinsic =
           mix.extrinsic_coefficient() * std::clamp(mix.extrinsic_scale() * unroll.reward[t], -clip, clip);
-      const double intrinsic =
-          caption.reward == 0
-              ? 0
-              : mix.intrinsic_coefficient() * caption.reward / std::pow(double(count), mix.count_exponent());
+      const double intrinsic = caption.reward == 0 ? 0
+                                                   : mix.intrinsic_coefficient() * caption.reward /
+                                                         std::pow(double(count), mix.count_exponent());
       training.action.data_ptr<int64_t>()[at] = unroll.action[t];
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
       training.behaviour_value.data_ptr<float>()[at] = unroll.value[t];
@@ -143,10 +142,9 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
     for (auto* list : {&training.observation, &training.final_observation}) {
       for (torch::Tensor& tensor : *list) tensor = tensor.to(settings.device);
     }
-    for (torch::Tensor* tensor :
-         {&training.first, &training.state, &training.action, &training.behaviour_log_prob, &training.behaviour_value,
-          &training.reward, &training.terminated, &training.truncated, &training.valid, &training.final_step,
-          &training.final_unroll}) {
+    for (torch::Tensor* tensor : {&training.first, &training.state, &training.action, &training.behaviour_log_prob,
+                                  &training.behaviour_value, &training.reward, &training.terminated,
+                                  &training.truncated, &training.valid, &training.final_step, &training.final_unroll}) {
       *tensor = tensor->to(settings.device);
     }
   }

@@ -15,10 +15,10 @@ namespace sibyl::learner {
 
 // A training batch and what it was made from. Tensors are on the CPU unless said otherwise.
 struct Batch {
-  TrainingBatch training;           // on the learner's device; its reward is the mixed total
-  torch::Tensor extrinsic_reward;   // [T, B] float, raw
-  torch::Tensor intrinsic_reward;   // [T, B] float, coefficient and count included
-  torch::Tensor version;            // [T, B] int64, of the behaviour policy
+  TrainingBatch training;                    // on the learner's device; its reward is the mixed total
+  torch::Tensor extrinsic_reward;            // [T, B] float, raw
+  torch::Tensor intrinsic_reward;            // [T, B] float, coefficient and count included
+  torch::Tensor version;                     // [T, B] int64, of the behaviour policy
   torch::Tensor seen_caption, paid_caption;  // [T+1, B], [T, B] int64: caption ids (hashes, as bit patterns)
   torch::Tensor seen_count, paid_count;      // [T+1, B], [T, B] int64
   torch::Tensor episode;                     // [T+1, B] int64
@@ -43,8 +43,8 @@ struct BatchSettings {
 Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::vector<int>& indices,
                 const CaptionTable& captions, uint64_t version, uint64_t step);
 
-// Writes everything above to a safetensors file, observation arrays as "observation/<name>". What training saw can so be
-// checked, or trained on again.
+// Writes everything above to a safetensors file, observation arrays as "observation/<name>". What training saw can so
+// be checked, or trained on again.
 absl::Status WriteBatch(const std::string& path, const Batch& batch, const v1::EnvironmentSpec& spec);
 
 }  // namespace sibyl::learner

@@ -75,8 +75,8 @@ class CaptionTable {
   struct Row {
     uint64_t id = 0;
     std::string text;
-    uint64_t count = 0;      // over the run
-    uint64_t since = 0;      // count at the start of this incarnation
+    uint64_t count = 0;  // over the run
+    uint64_t since = 0;  // count at the start of this incarnation
     uint64_t last_step = 0;
     int32_t older = 0, newer = 0;  // neighbours in order of last occurrence; 0: none
     uint32_t pins = 0;

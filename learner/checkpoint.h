@@ -12,8 +12,8 @@
 
 namespace sibyl::learner {
 
-// RUN/checkpoints/checkpoint-<steps, 12 digits>/ holds weights.safetensors and state.pb. A checkpoint is written beside,
-// fsynced and renamed: it is there whole or not at all.
+// RUN/checkpoints/checkpoint-<steps, 12 digits>/ holds weights.safetensors and state.pb. A checkpoint is written
+// beside, fsynced and renamed: it is there whole or not at all.
 inline constexpr uint32_t kLearnerStateVersion = 1;
 
 // Writes weights to the path it is given.

@@ -42,7 +42,8 @@ EpisodeStats::Means EpisodeStats::Get() const {
   for (size_t i = 0; i < names_.size(); ++i) {
     double sum = 0;
     for (const auto& figures : recent_figures_) sum += figures[i];
-    means.figures.emplace_back(names_[i], recent_figures_.empty() ? 0 : sum / static_cast<double>(recent_figures_.size()));
+    means.figures.emplace_back(names_[i],
+                               recent_figures_.empty() ? 0 : sum / static_cast<double>(recent_figures_.size()));
   }
   return means;
 }

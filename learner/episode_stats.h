@@ -24,8 +24,8 @@ class EpisodeStats {
   struct Means {
     uint64_t episodes = 0, abandoned = 0;  // over the run
     int in_window = 0;
-    double success_rate = 0, episode_return = 0, length = 0;          // over the window; 0 when it is empty
-    std::vector<std::pair<std::string, double>> figures;              // over this process's part of the window
+    double success_rate = 0, episode_return = 0, length = 0;  // over the window; 0 when it is empty
+    std::vector<std::pair<std::string, double>> figures;      // over this process's part of the window
   };
   Means Get() const;
 

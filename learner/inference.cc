@@ -136,7 +136,9 @@ bool Inference::Gather() {
         pending_rows_ += group_rows_;
         break;
       }
-      case Event::kDetach: HandleDetach(event.lease); break;
+      case Event::kDetach:
+        HandleDetach(event.lease);
+        break;
     }
   }
   return true;
@@ -152,8 +154,8 @@ absl::Status Inference::CheckStep(const Actor& actor, const v1::StepBatch& batch
                                                    ", expected ", actor.next_sequence[batch.group()]));
   }
   if (batch.reward().size() != rows * sizeof(float) || batch.flags().size() != rows ||
-      batch.caption_id().size() != rows * sizeof(uint64_t) ||
-      batch.caption_count().size() != rows * sizeof(uint32_t) || batch.observation().rows() != rows) {
+      batch.caption_id().size() != rows * sizeof(uint64_t) || batch.caption_count().size() != rows * sizeof(uint32_t) ||
+      batch.observation().rows() != rows) {
     return absl::InvalidArgumentError(absl::StrCat("a step's columns do not have ", rows, " rows"));
   }
   size_t firsts = 0, ends = 0;
@@ -188,8 +190,7 @@ int Inference::UnrollsNeeded(const Actor& actor, const v1::StepBatch& batch) con
 
 absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const std::vector<int>& fresh_unrolls) {
   absl::string_view observations, finals;
-  SIBYL_RETURN_IF_ERROR(
-      actor.unpackers[batch.group()].Unpack(batch.observation(), observation_bytes_, &observations));
+  SIBYL_RETURN_IF_ERROR(actor.unpackers[batch.group()].Unpack(batch.observation(), observation_bytes_, &observations));
   if (batch.final_observation().rows() > 0) {
     SIBYL_RETURN_IF_ERROR(actor.final_unpacker.Unpack(batch.final_observation(), observation_bytes_, &finals));
   }
@@ -246,8 +247,7 @@ absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const s
       if (!starts) pinned_again.push_back(paid);  // named twice, seen once
       if (flags & (kTerminated | kTruncated)) {
         if (unroll.truncated[t]) {
-          unroll.finals.push_back(
-              {t, std::string(finals.data() + final_row * observation_bytes_, observation_bytes_)});
+          unroll.finals.push_back({t, std::string(finals.data() + final_row * observation_bytes_, observation_bytes_)});
         }
         ++final_row;
       }
@@ -298,7 +298,8 @@ absl::Status Inference::Act(const std::vector<std::pair<Actor*, v1::StepBatch>>&
   for (int i = 0; i < spec_.observation_size(); ++i) {
     observations.push_back(ViewAsTensor(spec_.observation(i), staged_[i].data(), {1, rows}).to(device_));
   }
-  const torch::Tensor first = torch::from_blob(staged_first_.data(), {1, rows}, torch::kUInt8).to(device_, torch::kBool);
+  const torch::Tensor first =
+      torch::from_blob(staged_first_.data(), {1, rows}, torch::kUInt8).to(device_, torch::kBool);
   torch::Tensor index = torch::empty({rows}, torch::kInt64);
   for (int64_t i = 0; i < rows; ++i) index.data_ptr<int64_t>()[i] = StateRow(rows_[i]);
   index = index.to(device_);

@@ -39,8 +39,9 @@ class ActionSink {
 class Inference {
  public:
   // All pointers outlive this.
-  Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, torch::Device device, PolicyStore* policies,
-            UnrollPool* unrolls, CaptionTable* captions, EpisodeStats* episodes, uint64_t first_step, Metrics* metrics);
+  Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, torch::Device device,
+            PolicyStore* policies, UnrollPool* unrolls, CaptionTable* captions, EpisodeStats* episodes,
+            uint64_t first_step, Metrics* metrics);
 
   void Attach(const v1::SlotLease& lease, std::shared_ptr<ActionSink> sink);
   void Submit(const v1::SlotLease& lease, v1::StepBatch batch);

@@ -30,11 +30,10 @@ Losses ComputeLosses(const LossInputs& in, const v1::LearnerConfig& config) {
 
   const double reach = config.value_clip();
   const torch::Tensor clipped_value = in.behaviour_value + (in.value - in.behaviour_value).clamp(-reach, reach);
-  losses.value =
-      mean(torch::maximum((in.value - in.target).square(), (clipped_value - in.target).square()));
+  losses.value = mean(torch::maximum((in.value - in.target).square(), (clipped_value - in.target).square()));
   losses.entropy = mean(in.entropy);
-  losses.total = losses.policy + config.value_coefficient() * losses.value -
-                 config.entropy_coefficient() * losses.entropy;
+  losses.total =
+      losses.policy + config.value_coefficient() * losses.value - config.entropy_coefficient() * losses.entropy;
   torch::NoGradGuard no_grad;
   losses.mean_ratio = mean(ratio);
   losses.clip_fraction = mean(ratio.ne(clipped).to(ratio.scalar_type()));

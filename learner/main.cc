@@ -29,8 +29,9 @@
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(std::string, run_dir, "", "Folder for checkpoints, curves and the summary. Required.");
 ABSL_FLAG(bool, resume, false, "Go on from the newest checkpoint of --run_dir, or begin where there is none.");
-ABSL_FLAG(std::string, reward_model, "", "Address of the reward model, host:port. Required unless captions are not "
-                                         "rewarded (reward.intrinsic_coefficient: 0).");
+ABSL_FLAG(std::string, reward_model, "",
+          "Address of the reward model, host:port. Required unless captions are not "
+          "rewarded (reward.intrinsic_coefficient: 0).");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50051", "Where actors connect, host:port; port 0 takes a free one.");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9464", "Where metrics are served, host:port; port 0 takes a free one.");
 ABSL_FLAG(std::string, record_batches, "", "Folder where every training batch is written, for tests and debugging.");
@@ -62,13 +63,14 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   const absl::StatusOr<std::string> checkpoint = NewestCheckpoint(run_dir);
   if (checkpoint.ok()) {
     if (!absl::GetFlag(FLAGS_resume)) {
-      return absl::AlreadyExistsError(absl::StrCat(*checkpoint, " is there already; pass --resume to go on from it, or "
-                                                                "another --run_dir"));
+      return absl::AlreadyExistsError(absl::StrCat(*checkpoint,
+                                                   " is there already; pass --resume to go on from it, or "
+                                                   "another --run_dir"));
     }
     SIBYL_ASSIGN_OR_RETURN(state, ReadLearnerState(*checkpoint));
     if (const std::string difference = ResumeDifference(state.experiment(), experiment); !difference.empty()) {
-      return absl::FailedPreconditionError(absl::StrCat("cannot go on from ", *checkpoint,
-                                                        " under another configuration: ", difference));
+      return absl::FailedPreconditionError(
+          absl::StrCat("cannot go on from ", *checkpoint, " under another configuration: ", difference));
     }
   }
 

@@ -70,8 +70,8 @@ void RewardClient::Run() {
     connected_.Set(0);
     if (stop_) return;
     if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status)) {
-      shutdown_->Fail(absl::Status(status.code(), absl::StrCat("the reward model at ", address_, " refuses: ",
-                                                               status.message())));
+      shutdown_->Fail(
+          absl::Status(status.code(), absl::StrCat("the reward model at ", address_, " refuses: ", status.message())));
       return;
     }
     const std::string reason = absl::StrCat("reward model at ", address_, ": ", status.ToString());

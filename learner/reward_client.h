@@ -14,8 +14,8 @@
 namespace sibyl::learner {
 
 // Keeps a stream to the reward model: captions and counts out, scores into the caption table. Reconnects with jittered
-// backoff; while it is away, training goes on with the scores there are. A refusal that repeating cannot change (another
-// protocol, run or goal) fails the process.
+// backoff; while it is away, training goes on with the scores there are. A refusal that repeating cannot change
+// (another protocol, run or goal) fails the process.
 class RewardClient {
  public:
   // `steps` gives the run's environment steps; called from the client's threads. Everything outlives this.

@@ -41,15 +41,15 @@ absl::StatusOr<Slots::Grant> Slots::Acquire(const v1::SlotLease* lease) {
   if (lease != nullptr) {
     slot = lease->slot();
     if (slot >= slots_.size() || slots_[slot].token != lease->token()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("the lease of slot ", slot, " is stale (token ", lease->token(), ", now ",
-                       slot < slots_.size() ? slots_[slot].token : 0, "); connect without a lease to get a slot"));
+      return absl::FailedPreconditionError(absl::StrCat("the lease of slot ", slot, " is stale (token ", lease->token(),
+                                                        ", now ", slot < slots_.size() ? slots_[slot].token : 0,
+                                                        "); connect without a lease to get a slot"));
     }
   } else {
     while (slot < slots_.size() && slots_[slot].taken) ++slot;
     if (slot == slots_.size()) {
-      return absl::ResourceExhaustedError(absl::StrCat("all ", slots_.size(),
-                                                       " actor slots are taken; raise actor.processes to allow more"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("all ", slots_.size(), " actor slots are taken; raise actor.processes to allow more"));
     }
   }
   SIBYL_ASSIGN_OR_RETURN(v1::EpisodeBlock block, Reserve(slot));

@@ -17,12 +17,12 @@ namespace sibyl::learner {
 // Of one Update, means over its passes.
 struct TrainingStats {
   double policy_loss = 0;
-  double value_loss = 0;     // before its coefficient
-  double entropy = 0;        // nats
-  double gradient_norm = 0;  // before clipping
-  double clip_fraction = 0;  // share of steps outside PPO's clip range
-  double mean_ratio = 0;     // of pi(a|x) / mu(a|x)
-  double mean_value = 0;     // of V
+  double value_loss = 0;          // before its coefficient
+  double entropy = 0;             // nats
+  double gradient_norm = 0;       // before clipping
+  double clip_fraction = 0;       // share of steps outside PPO's clip range
+  double mean_ratio = 0;          // of pi(a|x) / mu(a|x)
+  double mean_value = 0;          // of V
   double explained_variance = 0;  // of the value targets by V, at most 1
 };
 

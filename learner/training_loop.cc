@@ -46,15 +46,16 @@ struct TrainingLoop::LoopMetrics {
         abandoned(m.Counter("sibyl_learner_abandoned_episodes_total",
                             "Episodes lost with their actor, over the run; never counted as failures.")),
         train_seconds(m.Counter("sibyl_learner_train_seconds_total", "Wall time of training, over the run.")),
-        update_seconds(m.Counter("sibyl_learner_update_seconds_total",
-                                 "Wall time spent making batches and in optimiser steps.")),
+        update_seconds(
+            m.Counter("sibyl_learner_update_seconds_total", "Wall time spent making batches and in optimiser steps.")),
         wait_seconds(m.Counter("sibyl_learner_update_waits_seconds_total",
                                "Wall time that training waited for finished unrolls.")),
         dropped(m.Counter("sibyl_learner_dropped_steps_total",
                           "Steps left out of the loss because their policy was older than learner.max_policy_lag.")),
         version(m.Gauge("sibyl_learner_policy_version", "Optimiser steps behind the newest weights.")),
-        success(m.Gauge("sibyl_learner_success_rate", "Share of the last learner.episode_window episodes that reached "
-                                                      "the goal.")),
+        success(m.Gauge("sibyl_learner_success_rate",
+                        "Share of the last learner.episode_window episodes that reached "
+                        "the goal.")),
         episode_return(m.Gauge("sibyl_learner_mean_return",
                                "Mean undiscounted extrinsic return of the last learner.episode_window episodes.")),
         length(m.Gauge("sibyl_learner_mean_length_steps", "Mean length of the last learner.episode_window episodes.")),
@@ -79,8 +80,8 @@ struct TrainingLoop::LoopMetrics {
                                  "Share of the steps trained on that had a caption without a score, over the run.")) {}
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
-      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
-      &intrinsic_share, &unlabelled_share;
+      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &intrinsic_share,
+      &unlabelled_share;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -119,8 +120,8 @@ absl::Status TrainingLoop::Run() {
 }
 
 absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls) {
-  const Batch batch = MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(),
-                                steps());
+  const Batch batch =
+      MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(), steps());
   for (int index : unrolls) {
     const Unroll& unroll = (*parts_.unrolls)[index];
     parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
@@ -169,8 +170,8 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   m.unlabelled_share.Set(UnlabelledShare(sums_));
 
   std::vector<std::pair<std::string, double>> curves = {
-      {"train/steps_per_second", Share(static_cast<double>(steps() - last_curve_steps_),
-                                       absl::ToDoubleSeconds(now - last_curves_))},
+      {"train/steps_per_second",
+       Share(static_cast<double>(steps() - last_curve_steps_), absl::ToDoubleSeconds(now - last_curves_))},
       {"train/policy_lag", policy_lag_},
       {"loss/policy", stats.policy_loss},
       {"loss/value", stats.value_loss},

@@ -12,21 +12,21 @@ namespace sibyl::learner {
 // T consecutive transitions of one environment. Step t is (o_t, a_t, r_{t+1}, terminated, truncated, o_{t+1}).
 struct Unroll {
   uint32_t slot = 0;
-  uint32_t environment = 0;          // within the slot
-  std::string observation;           // [T+1, bytes of one observation]; o_T is the next unroll's o_0
-  std::vector<uint8_t> first;        // [T+1] o_t starts an episode: the recurrent state is zero before it
-  std::vector<uint64_t> episode;     // [T+1] number of the episode o_t belongs to
-  std::vector<int32_t> seen_caption; // [T+1] caption row of o_t
-  std::vector<uint32_t> seen_count;  // [T+1] how often it had occurred in its episode, o_t included
-  std::vector<int32_t> paid_caption; // [T] caption row of o_{t+1}, the final observation's where the episode ended
-  std::vector<uint32_t> paid_count;  // [T] how often it had occurred in that episode, this time included
-  std::vector<uint16_t> action;      // [T]
-  std::vector<float> log_prob;       // [T] of the action under the behaviour policy
-  std::vector<float> value;          // [T] of o_t under the behaviour policy
-  std::vector<uint64_t> version;     // [T] optimiser steps behind the behaviour policy
-  std::vector<float> reward;         // [T] extrinsic r_{t+1}
+  uint32_t environment = 0;           // within the slot
+  std::string observation;            // [T+1, bytes of one observation]; o_T is the next unroll's o_0
+  std::vector<uint8_t> first;         // [T+1] o_t starts an episode: the recurrent state is zero before it
+  std::vector<uint64_t> episode;      // [T+1] number of the episode o_t belongs to
+  std::vector<int32_t> seen_caption;  // [T+1] caption row of o_t
+  std::vector<uint32_t> seen_count;   // [T+1] how often it had occurred in its episode, o_t included
+  std::vector<int32_t> paid_caption;  // [T] caption row of o_{t+1}, the final observation's where the episode ended
+  std::vector<uint32_t> paid_count;   // [T] how often it had occurred in that episode, this time included
+  std::vector<uint16_t> action;       // [T]
+  std::vector<float> log_prob;        // [T] of the action under the behaviour policy
+  std::vector<float> value;           // [T] of o_t under the behaviour policy
+  std::vector<uint64_t> version;      // [T] optimiser steps behind the behaviour policy
+  std::vector<float> reward;          // [T] extrinsic r_{t+1}
   std::vector<uint8_t> terminated, truncated;  // [T]
-  std::vector<float> state;          // [H] recurrent state before o_0 (before `first` zeroes it)
+  std::vector<float> state;                    // [H] recurrent state before o_0 (before `first` zeroes it)
   struct Final {
     int step;                 // t: o_{t+1} was final, and the episode truncated there
     std::string observation;  // o_{t+1}
@@ -38,7 +38,8 @@ struct Unroll {
 };
 
 // All unrolls there will ever be, and the queue of finished ones. Bounded by its size: inference waits for a free
-// unroll, training for a finished one. Indices name unrolls. Any thread; a taken or popped unroll belongs to who has it.
+// unroll, training for a finished one. Indices name unrolls. Any thread; a taken or popped unroll belongs to who has
+// it.
 class UnrollPool {
  public:
   UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size);

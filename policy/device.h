@@ -1,8 +1,8 @@
 #pragma once
 
-#include <string>
-
 #include <torch/types.h>
+
+#include <string>
 
 #include "absl/status/statusor.h"
 

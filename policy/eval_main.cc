@@ -60,10 +60,10 @@ absl::StatusOr<Arguments> Parse(int argc, char** argv) {
       arguments.run = flag;
       continue;
     }
-    bool* const toggle = flag == "--greedy"                   ? &arguments.options.greedy
-                         : flag == "--json"                   ? &arguments.json
+    bool* const toggle = flag == "--greedy"                 ? &arguments.options.greedy
+                         : flag == "--json"                 ? &arguments.json
                          : flag == "--help" || flag == "-h" ? &arguments.help
-                                                              : nullptr;
+                                                            : nullptr;
     if (toggle != nullptr) {
       *toggle = true;
       continue;

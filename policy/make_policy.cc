@@ -8,9 +8,12 @@ namespace sibyl {
 
 absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(v1::PolicyKind kind, const v1::EnvironmentSpec& spec) {
   switch (kind) {
-    case v1::POLICY_KIND_MINIGRID_CONV_GRU: return MakeMinigridConvGru(spec);
-    case v1::POLICY_KIND_NETHACK_ONI: return MakeNetHackOni(spec);
-    case v1::POLICY_KIND_MLP: return MakeMlp(spec);
+    case v1::POLICY_KIND_MINIGRID_CONV_GRU:
+      return MakeMinigridConvGru(spec);
+    case v1::POLICY_KIND_NETHACK_ONI:
+      return MakeNetHackOni(spec);
+    case v1::POLICY_KIND_MLP:
+      return MakeMlp(spec);
     default:
       if (absl::StartsWith(spec.name(), "minigrid/")) return MakeMinigridConvGru(spec);
       if (absl::StartsWith(spec.name(), "nethack/")) return MakeNetHackOni(spec);

@@ -10,12 +10,18 @@ namespace sibyl {
 
 inline torch::ScalarType ToScalarType(v1::DType dtype) {
   switch (dtype) {
-    case v1::DTYPE_UINT8: return torch::kUInt8;
-    case v1::DTYPE_INT16: return torch::kInt16;
-    case v1::DTYPE_INT32: return torch::kInt32;
-    case v1::DTYPE_INT64: return torch::kInt64;
-    case v1::DTYPE_FLOAT32: return torch::kFloat32;
-    default: TORCH_CHECK(false, "unknown dtype ", static_cast<int>(dtype));
+    case v1::DTYPE_UINT8:
+      return torch::kUInt8;
+    case v1::DTYPE_INT16:
+      return torch::kInt16;
+    case v1::DTYPE_INT32:
+      return torch::kInt32;
+    case v1::DTYPE_INT64:
+      return torch::kInt64;
+    case v1::DTYPE_FLOAT32:
+      return torch::kFloat32;
+    default:
+      TORCH_CHECK(false, "unknown dtype ", static_cast<int>(dtype));
   }
 }
 

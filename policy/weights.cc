@@ -13,9 +13,9 @@ struct TypePair {
   torch::ScalarType torch;
   ArrayType file;
 };
-constexpr TypePair kTypes[] = {{torch::kUInt8, ArrayType::kUint8},   {torch::kBool, ArrayType::kBool},
-                               {torch::kInt16, ArrayType::kInt16},   {torch::kInt32, ArrayType::kInt32},
-                               {torch::kInt64, ArrayType::kInt64},   {torch::kFloat32, ArrayType::kFloat32}};
+constexpr TypePair kTypes[] = {{torch::kUInt8, ArrayType::kUint8}, {torch::kBool, ArrayType::kBool},
+                               {torch::kInt16, ArrayType::kInt16}, {torch::kInt32, ArrayType::kInt32},
+                               {torch::kInt64, ArrayType::kInt64}, {torch::kFloat32, ArrayType::kFloat32}};
 
 std::string Shape(const torch::Tensor& tensor) {
   std::ostringstream text;
@@ -85,7 +85,8 @@ absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool 
 absl::Status LoadPolicy(const std::string& path, Policy& policy) {
   SIBYL_ASSIGN_OR_RETURN(const TensorFile file, ReadTensors(path));
   NamedTensors into;
-  for (const auto& parameter : policy.named_parameters()) into.emplace_back("policy/" + parameter.key(), parameter.value());
+  for (const auto& parameter : policy.named_parameters())
+    into.emplace_back("policy/" + parameter.key(), parameter.value());
   return CopyTensors(file, into, /*all=*/false);
 }
 

@@ -28,9 +28,9 @@ absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
 // Errors of ReadSafetensors.
 absl::StatusOr<TensorFile> ReadTensors(const std::string& path);
 
-// Copies the file's tensors into those of the same names. FailedPrecondition, before anything is copied: one is missing,
-// has another shape or type, or (with `all`) the file holds more than `into`; the message names the file, the first such
-// tensor and both shapes.
+// Copies the file's tensors into those of the same names. FailedPrecondition, before anything is copied: one is
+// missing, has another shape or type, or (with `all`) the file holds more than `into`; the message names the file, the
+// first such tensor and both shapes.
 absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool all);
 
 // Copies the weights "policy/..." of a learner's checkpoint into a policy.

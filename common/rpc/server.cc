@@ -9,8 +9,7 @@
 
 namespace sibyl::rpc {
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const std::string& listen,
-                                                      std::vector<grpc::Service*> services) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const std::string& listen, std::vector<grpc::Service*> services) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

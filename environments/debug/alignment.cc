@@ -85,11 +85,11 @@ std::string AlignmentCaption(uint64_t seed, int step) {
 }
 
 EnvironmentFamily DebugFamily() {
-  return {"debug/", [] { return std::vector<std::string>{kName}; }, AlignmentSpec,
-          [](absl::string_view name, const EnvironmentOptions& options)
-              -> absl::StatusOr<std::unique_ptr<Environment>> {
-            return std::make_unique<Alignment>(AlignmentSpec(name, options));
-          }};
+  return {
+      "debug/", [] { return std::vector<std::string>{kName}; }, AlignmentSpec,
+      [](absl::string_view name, const EnvironmentOptions& options) -> absl::StatusOr<std::unique_ptr<Environment>> {
+        return std::make_unique<Alignment>(AlignmentSpec(name, options));
+      }};
 }
 
 }  // namespace sibyl

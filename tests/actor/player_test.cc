@@ -66,8 +66,7 @@ TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
   EXPECT_NE(batch.flags()[0] & kFirst, 0);
   EXPECT_EQ(batch.episodes(0).length(), static_cast<uint32_t>(length));
   EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), 0), 101u);
-  EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), 0),
-            CaptionId(AlignmentCaption(EpisodeSeed(5, 3, 0, 101), 0)));
+  EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), 0), CaptionId(AlignmentCaption(EpisodeSeed(5, 3, 0, 101), 0)));
   EXPECT_EQ(batch.final_observation().rows(), 1u);
 }
 

@@ -119,7 +119,9 @@ TEST_F(AnnotatorTest, AsksTheMostUrgentFirst) {
   ASSERT_TRUE(Ask(Request({Classify("first in line")}), &response).ok());
   ASSERT_TRUE(Eventually([&] { return judge_->asked() == 1; }));
   ASSERT_TRUE(Ask(Request({Classify("low", "g", 1), Classify("high", "g", 5), Classify("older", "g", 3),
-                           Classify("newer", "g", 3)}), &response).ok());
+                           Classify("newer", "g", 3)}),
+                  &response)
+                  .ok());
   std::vector<std::string> order;
   for (int i = 0; i < 5; ++i) order.push_back(judge_->AnswerOne());
   EXPECT_THAT(order, ElementsAre("first in line", "high", "older", "newer", "low"));
@@ -177,9 +179,8 @@ TEST_F(AnnotatorTest, AnotherProtocolVersionIsRefusedNamingBoth) {
   v1::AskResponse response;
   const auto refused = [&](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-    EXPECT_THAT(status.error_message(),
-                AllOf(HasSubstr(absl::StrCat("protocol_version is ", kProtocolVersion + 8)),
-                      HasSubstr(absl::StrCat("speaks ", kProtocolVersion))));
+    EXPECT_THAT(status.error_message(), AllOf(HasSubstr(absl::StrCat("protocol_version is ", kProtocolVersion + 8)),
+                                              HasSubstr(absl::StrCat("speaks ", kProtocolVersion))));
   };
   refused(Ask(ask, &response));
   grpc::ClientContext describe_context, labels_context;
@@ -232,7 +233,8 @@ TEST_F(AnnotatorTest, LabelsStreamsWhatIsThereAndThenWhatComes) {
   EXPECT_EQ(batch.next_sequence(), 5u);
   context.TryCancel();
   resumed_context.TryCancel();
-  EXPECT_TRUE(Eventually([&] { return metrics_->Text().find("sibyl_annotator_label_streams 0\n") != std::string::npos; }));
+  EXPECT_TRUE(
+      Eventually([&] { return metrics_->Text().find("sibyl_annotator_label_streams 0\n") != std::string::npos; }));
 }
 
 TEST_F(AnnotatorTest, ManyLabelsArriveInOrderWithoutGapsInSeveralStreams) {
@@ -284,7 +286,8 @@ TEST_F(AnnotatorTest, DrainingCommitsWhatIsInFlightAndLeavesTheRestForTheNextSta
   ASSERT_TRUE(Ask(Request({Classify("in flight", "g", 9), Classify("waits")}), &response).ok());
   ASSERT_TRUE(Eventually([&] { return judge_->asked() == 1; }));
   auto drained = std::async(std::launch::async, [&] { return annotator_->Drain(absl::Seconds(20)); });
-  ASSERT_TRUE(Eventually([&] { return Ask(Request({Classify("late")}), &response).error_code() == grpc::StatusCode::UNAVAILABLE; }));
+  ASSERT_TRUE(Eventually(
+      [&] { return Ask(Request({Classify("late")}), &response).error_code() == grpc::StatusCode::UNAVAILABLE; }));
   EXPECT_EQ(judge_->AnswerOne(), "in flight");
   EXPECT_EQ(drained.get(), 0);
   EXPECT_EQ(judge_->asked(), 1);

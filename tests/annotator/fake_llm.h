@@ -135,8 +135,9 @@ class FakeLlm {
         Fill(fd, &nothing, [] { return false; });  // until the client gives up
         break;
       }
-      const std::string answer = absl::StrCat("HTTP/1.1 ", reply.status, " Status\r\nContent-Type: application/json\r\n",
-                                              reply.headers, "Content-Length: ", reply.body.size(), "\r\n\r\n", reply.body);
+      const std::string answer =
+          absl::StrCat("HTTP/1.1 ", reply.status, " Status\r\nContent-Type: application/json\r\n", reply.headers,
+                       "Content-Length: ", reply.body.size(), "\r\n\r\n", reply.body);
       const size_t sent = reply.close ? answer.size() / 2 : answer.size();
       if (send(fd, answer.data(), sent, MSG_NOSIGNAL) < 0 || reply.close) break;
     }

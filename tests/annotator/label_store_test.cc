@@ -117,7 +117,9 @@ class ForgetfulDisk {
       delete Of(f)->path;
       return code;
     };
-    m.xRead = [](sqlite3_file* f, void* to, int n, sqlite3_int64 at) { return Real(f)->pMethods->xRead(Real(f), to, n, at); };
+    m.xRead = [](sqlite3_file* f, void* to, int n, sqlite3_int64 at) {
+      return Real(f)->pMethods->xRead(Real(f), to, n, at);
+    };
     m.xWrite = [](sqlite3_file* f, const void* from, int n, sqlite3_int64 at) {
       if (!Of(f)->path->empty()) {
         MutexLock lock(disk()->mutex_);
@@ -138,14 +140,20 @@ class ForgetfulDisk {
     m.xFileSize = [](sqlite3_file* f, sqlite3_int64* n) { return Real(f)->pMethods->xFileSize(Real(f), n); };
     m.xLock = [](sqlite3_file* f, int l) { return Real(f)->pMethods->xLock(Real(f), l); };
     m.xUnlock = [](sqlite3_file* f, int l) { return Real(f)->pMethods->xUnlock(Real(f), l); };
-    m.xCheckReservedLock = [](sqlite3_file* f, int* out) { return Real(f)->pMethods->xCheckReservedLock(Real(f), out); };
-    m.xFileControl = [](sqlite3_file* f, int op, void* arg) { return Real(f)->pMethods->xFileControl(Real(f), op, arg); };
+    m.xCheckReservedLock = [](sqlite3_file* f, int* out) {
+      return Real(f)->pMethods->xCheckReservedLock(Real(f), out);
+    };
+    m.xFileControl = [](sqlite3_file* f, int op, void* arg) {
+      return Real(f)->pMethods->xFileControl(Real(f), op, arg);
+    };
     m.xSectorSize = [](sqlite3_file* f) { return Real(f)->pMethods->xSectorSize(Real(f)); };
     m.xDeviceCharacteristics = [](sqlite3_file* f) { return Real(f)->pMethods->xDeviceCharacteristics(Real(f)); };
     m.xShmMap = [](sqlite3_file* f, int page, int size, int extend, void volatile** out) {
       return Real(f)->pMethods->xShmMap(Real(f), page, size, extend, out);
     };
-    m.xShmLock = [](sqlite3_file* f, int at, int n, int flags) { return Real(f)->pMethods->xShmLock(Real(f), at, n, flags); };
+    m.xShmLock = [](sqlite3_file* f, int at, int n, int flags) {
+      return Real(f)->pMethods->xShmLock(Real(f), at, n, flags);
+    };
     m.xShmBarrier = [](sqlite3_file* f) { Real(f)->pMethods->xShmBarrier(Real(f)); };
     m.xShmUnmap = [](sqlite3_file* f, int remove) { return Real(f)->pMethods->xShmUnmap(Real(f), remove); };
     return m;
@@ -218,7 +226,8 @@ TEST_F(LabelStoreTest, AQuestionIsAcceptedOnceThenDuplicateThenKnown) {
   query.set_tag(17);
   auto first = Ask(*store, {query, query, Classify("b")});
   ASSERT_TRUE(first.ok());
-  EXPECT_THAT(Kinds(*first), ElementsAre(v1::AskOutcome::KIND_ACCEPTED, v1::AskOutcome::KIND_DUPLICATE, v1::AskOutcome::KIND_ACCEPTED));
+  EXPECT_THAT(Kinds(*first), ElementsAre(v1::AskOutcome::KIND_ACCEPTED, v1::AskOutcome::KIND_DUPLICATE,
+                                         v1::AskOutcome::KIND_ACCEPTED));
   EXPECT_EQ(first->outcomes[0].tag(), 17u);
   EXPECT_EQ(first->room, 998u);
   ASSERT_EQ(first->accepted.size(), 2u);
@@ -262,8 +271,8 @@ TEST_F(LabelStoreTest, RefusesWhatIsBeyondItsCapacity) {
   capacity_ = 2;
   auto store = Open();
   auto result = Ask(*store, {Classify("a"), Classify("b"), Classify("c"), Classify("a")});
-  EXPECT_THAT(Kinds(*result), ElementsAre(v1::AskOutcome::KIND_ACCEPTED, v1::AskOutcome::KIND_ACCEPTED, v1::AskOutcome::KIND_FULL,
-                                          v1::AskOutcome::KIND_DUPLICATE));
+  EXPECT_THAT(Kinds(*result), ElementsAre(v1::AskOutcome::KIND_ACCEPTED, v1::AskOutcome::KIND_ACCEPTED,
+                                          v1::AskOutcome::KIND_FULL, v1::AskOutcome::KIND_DUPLICATE));
   EXPECT_EQ(result->room, 0u);
   ASSERT_TRUE(Append(*store, result->accepted[0]).ok());
   result = Ask(*store, {Classify("c")});
@@ -327,7 +336,8 @@ TEST_F(LabelStoreTest, OnlyOneMayHaveItOpen) {
   auto store = Open();
   const absl::Status second = TryOpen(folder_.path()).status();
   EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(second.message(), AllOf(HasSubstr(folder_ / "labels.sqlite"), HasSubstr("open in another process"), HasSubstr("annotator.store")));
+  EXPECT_THAT(second.message(), AllOf(HasSubstr(folder_ / "labels.sqlite"), HasSubstr("open in another process"),
+                                      HasSubstr("annotator.store")));
   store.reset();
   EXPECT_TRUE(TryOpen(folder_.path()).ok());
 }
@@ -345,8 +355,10 @@ TEST_F(LabelStoreTest, OtherFilesAreRefused) {
   EXPECT_THAT(TryOpen(folder_.path()).status().message(), HasSubstr("no label store"));
   TemporaryFolder garbage;
   garbage.Write("labels.sqlite", std::string(5000, 'x'));
-  EXPECT_THAT(TryOpen(garbage.path()).status().message(), AllOf(HasSubstr("labels.sqlite"), HasSubstr("not a database")));
-  EXPECT_THAT(TryOpen("/nowhere").status().message(), AllOf(HasSubstr("/nowhere/labels.sqlite"), HasSubstr("annotator.store")));
+  EXPECT_THAT(TryOpen(garbage.path()).status().message(),
+              AllOf(HasSubstr("labels.sqlite"), HasSubstr("not a database")));
+  EXPECT_THAT(TryOpen("/nowhere").status().message(),
+              AllOf(HasSubstr("/nowhere/labels.sqlite"), HasSubstr("annotator.store")));
 }
 
 TEST_F(LabelStoreTest, AStoreThatCannotBeWrittenRefusesEverythingAndSaysSo) {
@@ -437,8 +449,7 @@ int LostAfterPowerFailure(bool lying, uint64_t seed, const OpenStore& open) {
 TEST_F(LabelStoreTest, WhatWasAcknowledgedSurvivesAPowerFailure) {
   const OpenStore open = [this](const std::string& folder, const std::string& vfs) { return TryOpen(folder, vfs); };
   for (uint64_t seed = 0; seed < 12; ++seed) {
-    EXPECT_EQ(LostAfterPowerFailure(false, seed, open), 0)
-        << "seed " << seed;
+    EXPECT_EQ(LostAfterPowerFailure(false, seed, open), 0) << "seed " << seed;
   }
 }
 

@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cmath>
+#include <cstdlib>
 
 #include "annotator/query_identity.h"
 #include "tests/annotator/fake_llm.h"
@@ -125,7 +125,8 @@ TEST_F(OpenAiJudgeTest, LogprobsGiveSoftLabels) {
   Start(WithProbes([](const Call& call) {
     EXPECT_EQ(call.request["logprobs"], true);
     auto body = nlohmann::json::parse(FakeLlm::Completion("helpful"));
-    nlohmann::json token = {{"token", "helpful"}, {"logprob", std::log(0.5)}, {"top_logprobs", nlohmann::json::array()}};
+    nlohmann::json token = {
+        {"token", "helpful"}, {"logprob", std::log(0.5)}, {"top_logprobs", nlohmann::json::array()}};
     token["top_logprobs"].push_back({{"token", "helpful"}, {"logprob", std::log(0.5)}});
     token["top_logprobs"].push_back({{"token", "unhelpful"}, {"logprob", std::log(0.3)}});
     body["choices"][0]["logprobs"]["content"] = nlohmann::json::array();
@@ -153,7 +154,8 @@ TEST_F(OpenAiJudgeTest, AServerThatKnowsNothingOfThisIsAskedPlainly) {
     for (const char* name : {"response_format", "structured_outputs", "logprobs"}) {
       if (call.request.contains(name)) return Reply{.status = 400, .body = "{\"error\":\"unknown field\"}"};
     }
-    if (call.request.contains("max_tokens")) return Reply{.status = 400, .body = "{\"error\":\"use max_completion_tokens\"}"};
+    if (call.request.contains("max_tokens"))
+      return Reply{.status = 400, .body = "{\"error\":\"use max_completion_tokens\"}"};
     return FakeLlm::Says(call.probe ? "4" : "Label: helpful");
   });
   EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
@@ -342,7 +344,9 @@ TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
 }
 
 TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
-  const auto error = [&] { return std::string(OpenAiJudge::Make(config_, metrics_, Clock::Real()).status().message()); };
+  const auto error = [&] {
+    return std::string(OpenAiJudge::Make(config_, metrics_, Clock::Real()).status().message());
+  };
   EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
   config_.set_url("http://127.0.0.1:1/v1");
   config_.set_prompt_file(folder_.Write("bad.txt", "[user]\n{captoin}\n"));

@@ -47,7 +47,8 @@ absl::Status LoadRules(const std::string& text) {
 
 TEST(Rules, TheFirstPatternThatFitsDecides) {
   TemporaryFolder folder;
-  const std::string path = folder.Write("my.rules", "# comment\n\nunhelpful: rat$\nhelpful: ^You kill\n abstain : ^Hm\ndefault: unhelpful\n");
+  const std::string path = folder.Write(
+      "my.rules", "# comment\n\nunhelpful: rat$\nhelpful: ^You kill\n abstain : ^Hm\ndefault: unhelpful\n");
   auto judge = RulesJudge::Load(path, kLabels);
   ASSERT_TRUE(judge.ok()) << judge.status();
   EXPECT_THAT(AnswerNow(**judge, Classify("You kill the newt!")).distribution, ElementsAre(0, 1));
@@ -74,10 +75,13 @@ TEST(Rules, ErrorsNameFileLineTextAndRemedy) {
               AllOf(HasSubstr("my.rules:1: `useful: a` gives `useful`"), HasSubstr("[unhelpful, helpful]")));
   EXPECT_THAT(LoadRules("helpful: (a\ndefault: helpful\n").message(),
               AllOf(HasSubstr("my.rules:1: `helpful: (a` has a pattern that cannot be used"), HasSubstr("grep -E")));
-  EXPECT_THAT(LoadRules("helpful:\ndefault: helpful\n").message(), HasSubstr("my.rules:1: `helpful:` has nothing behind its colon"));
-  EXPECT_THAT(LoadRules("default: helpful\nhelpful: a\n").message(),
-              AllOf(HasSubstr("my.rules:2: `helpful: a` stands behind the default of line 1"), HasSubstr("move it above")));
-  EXPECT_THAT(LoadRules("helpful: a\n").message(), AllOf(HasSubstr("without a default"), HasSubstr("default: unhelpful")));
+  EXPECT_THAT(LoadRules("helpful:\ndefault: helpful\n").message(),
+              HasSubstr("my.rules:1: `helpful:` has nothing behind its colon"));
+  EXPECT_THAT(
+      LoadRules("default: helpful\nhelpful: a\n").message(),
+      AllOf(HasSubstr("my.rules:2: `helpful: a` stands behind the default of line 1"), HasSubstr("move it above")));
+  EXPECT_THAT(LoadRules("helpful: a\n").message(),
+              AllOf(HasSubstr("without a default"), HasSubstr("default: unhelpful")));
   EXPECT_THAT(LoadRules("default: best\n").message(), HasSubstr("my.rules:1: `default: best` gives `best`"));
   const absl::Status absent = RulesJudge::Load("/nowhere/x.rules", kLabels).status();
   EXPECT_EQ(absent.code(), absl::StatusCode::kNotFound);
@@ -116,8 +120,10 @@ TEST(MiniGridRules, NeverPayTheGoalNorWhatCanBeRepeatedForNothing) {
   auto judge = ShippedRules("minigrid.rules");
   std::vector<std::string> captions = {"You reach the goal.", "You step into the lava."};
   for (const char* colour : {"red", "green", "blue", "purple", "yellow", "grey"}) {
-    for (const char* thing : {"ball", "box"}) captions.push_back(absl::StrCat("You pick up the ", colour, " ", thing, "."));
-    for (const char* thing : {"ball", "box", "key"}) captions.push_back(absl::StrCat("You drop the ", colour, " ", thing, "."));
+    for (const char* thing : {"ball", "box"})
+      captions.push_back(absl::StrCat("You pick up the ", colour, " ", thing, "."));
+    for (const char* thing : {"ball", "box", "key"})
+      captions.push_back(absl::StrCat("You drop the ", colour, " ", thing, "."));
     captions.push_back(absl::StrCat("You close the ", colour, " door."));
     captions.push_back(absl::StrCat("You open the ", colour, " box and find nothing."));
   }
@@ -139,7 +145,8 @@ TEST(MiniGridRules, FitTheCaptionsOfTheEnvironments) {
       ASSERT_TRUE((*environment)->Reset(seed, nothing).ok());
       for (int step = 0; step < 3000; ++step) {
         random = random * 6364136223846793005u + 1442695040888963407u;
-        const auto result = (*environment)->Step(static_cast<int>((random >> 33) % (*environment)->spec().actions_size()), nothing);
+        const auto result =
+            (*environment)->Step(static_cast<int>((random >> 33) % (*environment)->spec().actions_size()), nothing);
         ASSERT_TRUE(result.ok());
         const std::string caption((*environment)->Caption());
         if (!caption.empty()) {
@@ -183,7 +190,9 @@ TEST(NetHackRules, PayProgressAndNotHarm) {
 // ---- prompts
 
 TEST(PromptFile, FillsInWhatTheQueryHolds) {
-  auto prompt = Prompt::Parse("/x/p.txt", "a comment\n[system]\nJudge {labels}.\n[user]\nGoal: {goal} {{\"x\"}}\nSeen: {context}\nText: {caption}\n");
+  auto prompt = Prompt::Parse(
+      "/x/p.txt",
+      "a comment\n[system]\nJudge {labels}.\n[user]\nGoal: {goal} {{\"x\"}}\nSeen: {context}\nText: {caption}\n");
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   v1::Query query = Classify("{goal} is here", "win");
   auto messages = prompt->Render(query);
@@ -197,13 +206,16 @@ TEST(PromptFile, FillsInWhatTheQueryHolds) {
 }
 
 TEST(PromptFile, ErrorsNameFileAndLine) {
-  const auto error = [](const std::string& text) { return std::string(Prompt::Parse("p.txt", text).status().message()); };
-  EXPECT_THAT(error("[user]\nx\n{capton}\n"), AllOf(HasSubstr("p.txt:3: `{capton}` is no placeholder"), HasSubstr("{caption}")));
+  const auto error = [](const std::string& text) {
+    return std::string(Prompt::Parse("p.txt", text).status().message());
+  };
+  EXPECT_THAT(error("[user]\nx\n{capton}\n"),
+              AllOf(HasSubstr("p.txt:3: `{capton}` is no placeholder"), HasSubstr("{caption}")));
   EXPECT_THAT(error("[user]\nx {goal}\n"), HasSubstr("without {caption}"));
   EXPECT_THAT(error("x\n"), HasSubstr("[user]"));
   EXPECT_THAT(error("[user]\n{first}\n"), HasSubstr("without {second}"));
   EXPECT_THAT(error("[user]\n{first}{second}\n{caption}"), HasSubstr("p.txt:3: {caption} beside"));
-  EXPECT_THAT(error("[user]\n{caption\n"), HasSubstr("p.txt:2: `{caption` is no placeholder") );
+  EXPECT_THAT(error("[user]\n{caption\n"), HasSubstr("p.txt:2: `{caption` is no placeholder"));
   EXPECT_THAT(error("[user]\n} {caption}\n"), HasSubstr("p.txt:2: a `}` without its `{`"));
 }
 
@@ -230,12 +242,13 @@ std::string Parsed(const std::string& text, const std::vector<std::string>& labe
 }
 
 TEST(Answers, AreReadInManyDresses) {
-  for (const char* text : {"It is a key.\nKeys open doors.\nLabel: helpful", "label: HELPFUL.", "**Label:** helpful",
-                           "**Label: helpful**", "Label: `helpful`", "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
-                           "```json\n{\"label\": \"helpful\"}\n```", "helpful", "I think so.\n\n**helpful**\n", "The label is helpful.",
-                           "Label: unhelpful\nOn second thought:\nLabel: helpful", "Answer: helpful because it opens the door",
-                           "<think>Label: unhelpful</think>Label: helpful", "Label: helpful\nThe answer is because of the door.",
-                           "Label = helpful"}) {
+  for (const char* text :
+       {"It is a key.\nKeys open doors.\nLabel: helpful", "label: HELPFUL.", "**Label:** helpful", "**Label: helpful**",
+        "Label: `helpful`", "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
+        "```json\n{\"label\": \"helpful\"}\n```", "helpful", "I think so.\n\n**helpful**\n", "The label is helpful.",
+        "Label: unhelpful\nOn second thought:\nLabel: helpful", "Answer: helpful because it opens the door",
+        "<think>Label: unhelpful</think>Label: helpful", "Label: helpful\nThe answer is because of the door.",
+        "Label = helpful"}) {
     EXPECT_EQ(Parsed(text), "helpful") << text;
   }
 }
@@ -249,8 +262,9 @@ TEST(Answers, ALabelInsideAnotherWordDoesNotCount) {
 }
 
 TEST(Answers, WhatSaysNothingIsUnparsable) {
-  for (const char* text : {"", "\n\n", "It may be helpful.", "This is not helpful", "Label: maybe", "Label:", "<think>Label: helpful",
-                           "Label: helpful/unhelpful", "Label: helpful or unhelpful", "Label: helpful\nLabel: dunno"}) {
+  for (const char* text :
+       {"", "\n\n", "It may be helpful.", "This is not helpful", "Label: maybe", "Label:", "<think>Label: helpful",
+        "Label: helpful/unhelpful", "Label: helpful or unhelpful", "Label: helpful\nLabel: dunno"}) {
     EXPECT_EQ(Parsed(text), "unparsable") << text;
   }
   EXPECT_EQ(Parsed("Hard to tell.\nLabel: abstain"), "abstained");
@@ -270,7 +284,8 @@ v1::OpenAiConfig ApiConfig() {
 }
 
 TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
-  const auto json = nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{}, {{"system", "s"}, {"user", "u"}}, kLabels));
+  const auto json =
+      nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{}, {{"system", "s"}, {"user", "u"}}, kLabels));
   EXPECT_EQ(json["model"], "m");
   EXPECT_EQ(json["seed"], 7);
   EXPECT_EQ(json["max_tokens"], 99);
@@ -279,7 +294,8 @@ TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
   const auto& schema = json["response_format"]["json_schema"]["schema"];
   EXPECT_EQ(schema["properties"]["label"]["enum"], nlohmann::json({"unhelpful", "helpful", "abstain"}));
   EXPECT_EQ(json["response_format"]["type"], "json_schema");
-  const auto choice = nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{Constraint::kChoice, false, true}, {{"user", "u"}}, kLabels));
+  const auto choice = nlohmann::json::parse(
+      ChatRequest(ApiConfig(), Dialect{Constraint::kChoice, false, true}, {{"user", "u"}}, kLabels));
   EXPECT_EQ(choice["structured_outputs"]["choice"].size(), 3u);
   EXPECT_EQ(choice["max_completion_tokens"], 99);
   EXPECT_FALSE(choice.contains("logprobs"));
@@ -324,10 +340,12 @@ std::string CompletionBody(const std::vector<std::pair<std::string, Alternatives
 }
 
 TEST(ChatApi, SoftLabelsComeFromTheTokenThatChooses) {
-  const Verdict verdict = ReadVerdict(
-      ReadCompletion(CompletionBody({{"Good.\n", {}}, {"Label", {}}, {":", {}},
-                                     {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}})),
-      kLabels);
+  const Verdict verdict =
+      ReadVerdict(ReadCompletion(CompletionBody({{"Good.\n", {}},
+                                                 {"Label", {}},
+                                                 {":", {}},
+                                                 {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}})),
+                  kLabels);
   EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
   EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
   EXPECT_NEAR(verdict.outside, 0.2, 1e-5);
@@ -336,22 +354,26 @@ TEST(ChatApi, SoftLabelsComeFromTheTokenThatChooses) {
 }
 
 TEST(ChatApi, LabelsThatBeginAlikeAreToldApartFurtherOn) {
-  const Verdict verdict = ReadVerdict(
-      ReadCompletion(CompletionBody({{"{\"label\": \"", {}}, {"un", {{"un", 0.8}, {"help", 0.2}}},
-                                     {"related", {{"related", 0.75}, {"helpful", 0.25}}}, {"\"}", {}}})),
-      {"helpful", "unhelpful", "unrelated"});
+  const Verdict verdict =
+      ReadVerdict(ReadCompletion(CompletionBody({{"{\"label\": \"", {}},
+                                                 {"un", {{"un", 0.8}, {"help", 0.2}}},
+                                                 {"related", {{"related", 0.75}, {"helpful", 0.25}}},
+                                                 {"\"}", {}}})),
+                  {"helpful", "unhelpful", "unrelated"});
   EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.2, 1e-5), FloatNear(0.2, 1e-5), FloatNear(0.6, 1e-5)));
   EXPECT_NEAR(verdict.outside, 0, 1e-5);
 }
 
 TEST(ChatApi, WithoutLogprobsTheLabelIsHard) {
-  const Verdict verdict = ReadVerdict(ReadCompletion(R"({"choices":[{"message":{"content":"Label: helpful"},"finish_reason":"stop"}]})"), kLabels);
+  const Verdict verdict = ReadVerdict(
+      ReadCompletion(R"({"choices":[{"message":{"content":"Label: helpful"},"finish_reason":"stop"}]})"), kLabels);
   EXPECT_THAT(verdict.distribution, ElementsAre(0, 1));
   EXPECT_EQ(verdict.outside, 0);
 }
 
 TEST(ChatApi, WhatIsNoCompletionIsNotTakenForOne) {
-  for (const char* body : {"", "garbage", "{}", "[]", "{\"choices\":[]}", "{\"choices\":[3]}", "{\"choices\":[{\"message\":3}]}", "null"}) {
+  for (const char* body : {"", "garbage", "{}", "[]", "{\"choices\":[]}", "{\"choices\":[3]}",
+                           "{\"choices\":[{\"message\":3}]}", "null"}) {
     EXPECT_FALSE(ReadCompletion(body).valid) << body;
   }
   EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":null}}]})").aborted);

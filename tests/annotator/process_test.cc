@@ -82,8 +82,8 @@ class Process {
     // A channel of its own, so that one test's backoff is not the next one's.
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    return v1::AnnotatorService::NewStub(grpc::CreateCustomChannel(
-        absl::StrCat("127.0.0.1:", port()), grpc::InsecureChannelCredentials(), arguments));
+    return v1::AnnotatorService::NewStub(
+        grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port()), grpc::InsecureChannelCredentials(), arguments));
   }
   // No file of the process may grow beyond this any more.
   bool LimitFiles(rlim_t bytes) {
@@ -245,13 +245,15 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
   }
   Process annotator(LlmFlags(llm.url()));
   auto stub = annotator.Stub();
-  ASSERT_TRUE(Eventually([&] {
-    grpc::ClientContext context;
-    v1::DescribeRequest describe;
-    describe.set_protocol_version(kProtocolVersion);
-    v1::DescribeResponse description;
-    return stub->Describe(&context, describe, &description).ok() && description.waiting() == 0;
-  }, absl::Seconds(60)));
+  ASSERT_TRUE(Eventually(
+      [&] {
+        grpc::ClientContext context;
+        v1::DescribeRequest describe;
+        describe.set_protocol_version(kProtocolVersion);
+        v1::DescribeResponse description;
+        return stub->Describe(&context, describe, &description).ok() && description.waiting() == 0;
+      },
+      absl::Seconds(60)));
   std::set<std::string> labelled;
   uint64_t expected = 1;
   const auto labels = Labels(*stub, 0, acknowledged.size());
@@ -315,7 +317,8 @@ TEST_F(ProcessTest, AnAbsentLlmIsWaitedForAndNamed) {
   v1::AskResponse response;
   ASSERT_TRUE(Ask(*stub, Request({Classify("a")}), &response).ok());
   EXPECT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
-  EXPECT_TRUE(Eventually([&] { return annotator.log().find("waiting for the judge at http://127.0.0.1:9/v1") != std::string::npos; }));
+  EXPECT_TRUE(Eventually(
+      [&] { return annotator.log().find("waiting for the judge at http://127.0.0.1:9/v1") != std::string::npos; }));
   EXPECT_FALSE(annotator.Ended());
 }
 
@@ -334,16 +337,19 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
     ASSERT_GT(port, 0);
     Process second(Flags({"--run_dir=" + (folder_ / "other")}), absl::StrCat("127.0.0.1:", port));
     EXPECT_EQ(second.Wait(), 1);
-    EXPECT_THAT(second.log(), AllOf(HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port)), HasSubstr("--listen")));
+    EXPECT_THAT(second.log(),
+                AllOf(HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port)), HasSubstr("--listen")));
   }
   const auto log = [&](const std::vector<std::string>& flags) {
     Process process(flags);
     EXPECT_EQ(process.Wait(), 1);
     return process.log();
   };
-  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=/nowhere/a.rules"})), HasSubstr("cannot read /nowhere/a.rules"));
+  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=/nowhere/a.rules"})),
+              HasSubstr("cannot read /nowhere/a.rules"));
   folder_.Write("bad.rules", "helpful: x\nbest: y\ndefault: helpful\n");
-  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=" + (folder_ / "bad.rules")})), HasSubstr("bad.rules:2: `best: y` gives `best`"));
+  EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=" + (folder_ / "bad.rules")})),
+              HasSubstr("bad.rules:2: `best: y` gives `best`"));
   EXPECT_THAT(log(Flags({"--set", "annotator.rulez_file=x"})), HasSubstr("no field `rulez_file`"));
   EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"})), HasSubstr("/proc/nowhere"));
   EXPECT_THAT(log({}), HasSubstr("--config is not set"));

@@ -14,7 +14,9 @@ TEST(CaptionId, IsXxh64) {
 
 TEST(CaptionId, OfNothingIsZero) { EXPECT_EQ(CaptionId(""), 0u); }
 
-TEST(CanonicalCaption, StripsWhiteSpace) { EXPECT_EQ(CanonicalCaption("  hi there \n", v1::CAPTION_RULE_EXACT), "hi there"); }
+TEST(CanonicalCaption, StripsWhiteSpace) {
+  EXPECT_EQ(CanonicalCaption("  hi there \n", v1::CAPTION_RULE_EXACT), "hi there");
+}
 
 TEST(CanonicalCaption, ReplacesRunsOfDigitsWhenToldTo) {
   EXPECT_EQ(CanonicalCaption("23 gold pieces, 4 arrows", v1::CAPTION_RULE_DIGITS), "# gold pieces, # arrows");

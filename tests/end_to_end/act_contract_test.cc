@@ -165,11 +165,12 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
     EXPECT_NE(learner->Wait(), 0);
     EXPECT_TRUE(learner->Says(reason)) << learner->log();
   };
-  expect({"--set", "learner.batch_size=10"}, "learner.batch_size is 10, must be a multiple of learner.unroll_length (4)");
+  expect({"--set", "learner.batch_size=10"},
+         "learner.batch_size is 10, must be a multiple of learner.unroll_length (4)");
   expect({"--set", "learner.unroll_slots=5"}, "must be at least 12");
   expect({"--set", "environment.name=minigrid/Nowhere"}, "minigrid/DoorKey-8x8");
-  expect({"--set", "reward.intrinsic_coefficient=1", "--set", "reward_model.goal=x", "--set",
-          "annotator.rules_file=x"}, "--reward_model is not set");
+  expect({"--set", "reward.intrinsic_coefficient=1", "--set", "reward_model.goal=x", "--set", "annotator.rules_file=x"},
+         "--reward_model is not set");
   expect({"--set", "learner.device=cuda"}, "learner.device");
   Connect();
   expect({"--run_dir=" + folder_ + "/other", absl::StrCat("--listen=127.0.0.1:", port_)}, "in use");

@@ -1,5 +1,7 @@
 // What reaches training, through the real programs with actors killed meanwhile.
 
+#include "environments/debug/alignment.h"
+
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -13,7 +15,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/caption.h"
 #include "common/random.h"
-#include "environments/debug/alignment.h"
 #include "environments/registry.h"
 #include "learner/checkpoint.h"
 #include "policy/weights.h"
@@ -36,16 +37,15 @@ class AlignmentTest : public testing::Test {
   // Trains to the end under `config`, killing an actor each time another `kills`-th of the batches has been trained on.
   void Train(const std::string& config, int actors, int kills, int batches) {
     std::ofstream(folder_ + "/config.textproto") << config;
-    Process learner({SIBYL_BIN_DIR "/sibyl-learner", "--config=" + folder_ + "/config.textproto", "--run_dir=" + folder_,
-                     "--record_batches=" + folder_ + "/batches", "--listen=127.0.0.1:0",
+    Process learner({SIBYL_BIN_DIR "/sibyl-learner", "--config=" + folder_ + "/config.textproto",
+                     "--run_dir=" + folder_, "--record_batches=" + folder_ + "/batches", "--listen=127.0.0.1:0",
                      "--metrics_listen=127.0.0.1:0"});
     const int port = learner.NumberAfter("(port ");
     ASSERT_GT(port, 0) << learner.log();
     std::vector<std::unique_ptr<Process>> playing;
     const auto start = [&] {
-      return std::make_unique<Process>(
-          std::vector<std::string>{SIBYL_BIN_DIR "/sibyl-actor", absl::StrCat("--learner=127.0.0.1:", port),
-                                   "--metrics_listen=127.0.0.1:0"});
+      return std::make_unique<Process>(std::vector<std::string>{
+          SIBYL_BIN_DIR "/sibyl-actor", absl::StrCat("--learner=127.0.0.1:", port), "--metrics_listen=127.0.0.1:0"});
     };
     for (int i = 0; i < actors; ++i) playing.push_back(start());
     for (int killed = 0; killed < kills; ++killed) {
@@ -111,7 +111,8 @@ TEST_F(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreK
       EXPECT_EQ(batch.at("final_observation/last")[f].item<int32_t>(), at("action", t, b).toLong());
     }
     for (int64_t b = 0; b < kUnrolls; ++b) {
-      const int64_t slot = batch.at("slot")[b].item<int64_t>(), environment = batch.at("environment")[b].item<int64_t>();
+      const int64_t slot = batch.at("slot")[b].item<int64_t>(),
+                    environment = batch.at("environment")[b].item<int64_t>();
       ASSERT_LT(slot, 2);
       ASSERT_LT(environment, 8);
       for (int64_t t = 0; t <= kUnroll; ++t) {
@@ -177,10 +178,8 @@ TEST_F(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
     for (const auto& array : spec->observation()) observations.push_back(batch.at("observation/" + array.name()));
     const PolicyOutput output = (*policy)->Forward(observations, batch.at("first"), batch.at("state"));
     const int64_t T = batch.at("action").size(0);
-    const torch::Tensor log_prob = output.logits.slice(0, 0, T)
-                                       .log_softmax(-1)
-                                       .gather(-1, batch.at("action").unsqueeze(-1))
-                                       .squeeze(-1);
+    const torch::Tensor log_prob =
+        output.logits.slice(0, 0, T).log_softmax(-1).gather(-1, batch.at("action").unsqueeze(-1)).squeeze(-1);
     EXPECT_LT((log_prob - batch.at("behaviour_log_prob")).abs().max().item<float>(), 1e-4f) << path;
     EXPECT_LT((output.value.slice(0, 0, T) - batch.at("behaviour_value")).abs().max().item<float>(), 1e-4f) << path;
     resets += batch.at("first").slice(0, 1, T).sum().item<int64_t>();

@@ -39,8 +39,13 @@ class RingTest : public testing::Test {
   }
 
   void Start(uint64_t steps, std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {SIBYL_BIN_DIR "/sibyl", "train", folder_ + "/config.textproto", "--run_dir",
-                                          run_, "--set", absl::StrCat("total_steps=", steps)};
+    std::vector<std::string> arguments = {SIBYL_BIN_DIR "/sibyl",
+                                          "train",
+                                          folder_ + "/config.textproto",
+                                          "--run_dir",
+                                          run_,
+                                          "--set",
+                                          absl::StrCat("total_steps=", steps)};
     arguments.insert(arguments.end(), more.begin(), more.end());
     sibyl_ = std::make_unique<Process>(arguments);
   }
@@ -65,8 +70,7 @@ class RingTest : public testing::Test {
     if (!targets.ok()) return -1;
     for (const auto& target : nlohmann::json::parse(*targets, nullptr, false)) {
       if (target["labels"].value("process", "") != process) continue;
-      const std::vector<std::string> address =
-          absl::StrSplit(target["targets"][0].get<std::string>(), ':');
+      const std::vector<std::string> address = absl::StrSplit(target["targets"][0].get<std::string>(), ':');
       const std::string text = HttpGet(std::atoi(address[1].c_str()));
       for (absl::string_view line : absl::StrSplit(text, '\n')) {
         if (absl::StartsWith(line, name + " ")) return std::atof(std::string(line.substr(name.size() + 1)).c_str());
@@ -111,7 +115,9 @@ class RingTest : public testing::Test {
     ASSERT_TRUE(Eventually([&] {
       const pid_t now = Child(program, log);
       return now != 0 && now != pid;
-    })) << program << "\n" << sibyl_->log();
+    })) << program
+        << "\n"
+        << sibyl_->log();
   }
 
   std::string folder_, run_;
@@ -195,12 +201,14 @@ TEST_F(RingTest, GoesOnFromItsCheckpointAndRefusesAnotherGoal) {
 TEST_F(RingTest, TrainsWhileTheJudgeIsAwayAndTakesItsLabelsWhenItComes) {
   // A port where nothing listens.
   int port = 0;
-  { port = annotator::FakeLlm([](const auto&) { return annotator::FakeLlm::Reply(); }).port(); }
+  {
+    port = annotator::FakeLlm([](const auto&) { return annotator::FakeLlm::Reply(); }).port();
+  }
 
-  Start(100'000'000, {"--set", "annotator.judge=JUDGE_KIND_OPENAI", "--set",
-                      absl::StrCat("annotator.openai.url=http://127.0.0.1:", port, "/v1"), "--set",
-                      "annotator.openai.model=fake", "--set",
-                      "annotator.openai.prompt_file=" SIBYL_SOURCE_DIR "/configs/prompts/minigrid_classify.txt"});
+  Start(100'000'000,
+        {"--set", "annotator.judge=JUDGE_KIND_OPENAI", "--set",
+         absl::StrCat("annotator.openai.url=http://127.0.0.1:", port, "/v1"), "--set", "annotator.openai.model=fake",
+         "--set", "annotator.openai.prompt_file=" SIBYL_SOURCE_DIR "/configs/prompts/minigrid_classify.txt"});
   ExpectProgress(5000);
   EXPECT_EQ(Metric("reward_model", "sibyl_reward_model_captions_labelled"), 0);
   EXPECT_LE(Metric("annotator", "sibyl_annotator_waiting_queries"), 64);

@@ -174,7 +174,9 @@ TEST(CaptionTable, CountsPerIncarnationAfterItWasLoaded) {
 TEST(CaptionTable, StaysConsistentUnderRandomUse) {
   CaptionTable table(50);
   uint64_t state = 1;
-  const auto random = [&](uint64_t n) { return ((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) % n; };
+  const auto random = [&](uint64_t n) {
+    return ((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) % n;
+  };
   std::deque<std::pair<std::vector<uint64_t>, std::vector<int32_t>>> live;
   for (int i = 0; i < 5000; ++i) {
     std::vector<uint64_t> ids;

@@ -65,8 +65,15 @@ struct LiteralVtrace {
 inline LiteralVtrace LiteralVtraceOf(const VtraceInputs& in, int64_t b) {
   const auto numbers = [b](const torch::Tensor& x) { return Numbers(x.select(1, b)); };
   const auto flags = [b](const torch::Tensor& x) { return Flags(x.select(1, b)); };
-  return {numbers(in.ratio),    numbers(in.reward),  numbers(in.value), numbers(in.final_value), flags(in.terminated),
-          flags(in.truncated), in.gamma,            in.rho_bar,        in.c_bar};
+  return {numbers(in.ratio),
+          numbers(in.reward),
+          numbers(in.value),
+          numbers(in.final_value),
+          flags(in.terminated),
+          flags(in.truncated),
+          in.gamma,
+          in.rho_bar,
+          in.c_bar};
 }
 
 struct LiteralLosses {
@@ -96,8 +103,9 @@ inline LiteralLosses LiteralLossesOf(const LossInputs& in, const v1::LearnerConf
     const double normal = (advantage[i] - mean) / deviation, ratio = std::exp(log_prob[i] - old_log_prob[i]);
     out.policy -= std::min(ratio * normal, std::clamp(ratio, low, high) * normal) / count;
     const double clipped = std::clamp(value[i], old_value[i] - config.value_clip(), old_value[i] + config.value_clip());
-    out.value += std::max((value[i] - target[i]) * (value[i] - target[i]),
-                          (clipped - target[i]) * (clipped - target[i])) / count;
+    out.value +=
+        std::max((value[i] - target[i]) * (value[i] - target[i]), (clipped - target[i]) * (clipped - target[i])) /
+        count;
     out.entropy += entropy[i] / count;
     out.clip_fraction += (ratio < low || ratio > high) / count;
   }

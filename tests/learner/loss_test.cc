@@ -81,7 +81,8 @@ TEST(Losses, InvalidStepsDoNotMatter) {
   LossInputs in = RandomInputs(6, 4);
   const double was = ComputeLosses(in, Config()).total.item<double>();
   const torch::Tensor invalid = in.valid.logical_not();
-  for (torch::Tensor* const input : {&in.log_prob, &in.entropy, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
+  for (torch::Tensor* const input :
+       {&in.log_prob, &in.entropy, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
     *input = torch::where(invalid, input->detach() + 5, input->detach());
   }
   EXPECT_EQ(ComputeLosses(in, Config()).total.item<double>(), was);

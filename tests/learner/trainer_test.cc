@@ -57,7 +57,8 @@ TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t s
   const torch::Tensor ends = batch.truncated.nonzero();
   batch.final_step = ends.select(1, 0).contiguous();
   batch.final_unroll = ends.select(1, 1).contiguous();
-  for (const torch::Tensor& array : RandomObservations(spec, 1, ends.size(0))) batch.final_observation.push_back(array[0]);
+  for (const torch::Tensor& array : RandomObservations(spec, 1, ends.size(0)))
+    batch.final_observation.push_back(array[0]);
   return batch;
 }
 
@@ -223,11 +224,13 @@ TEST(Trainer, BootstrapsATruncatedStepWithTheStateBeforeTheReset) {
   batch.final_step = torch::tensor({int64_t{1}});
   batch.final_unroll = torch::tensor({int64_t{0}});
   batch.final_observation.clear();
-  for (const torch::Tensor& array : RandomObservations(MinigridSpec(), 1, 1)) batch.final_observation.push_back(array[0]);
+  for (const torch::Tensor& array : RandomObservations(MinigridSpec(), 1, 1))
+    batch.final_observation.push_back(array[0]);
   const double expected = StepByStep(*policy, batch, Config()).value;
   TrainingBatch without_memory = batch;
   without_memory.state = torch::zeros_like(batch.state);
-  EXPECT_GT(std::abs(StepByStep(*policy, without_memory, Config()).value - expected), 1e-4) << "the state should matter";
+  EXPECT_GT(std::abs(StepByStep(*policy, without_memory, Config()).value - expected), 1e-4)
+      << "the state should matter";
   Trainer trainer(Config(), policy);
   const auto stats = trainer.Update(batch);
   ASSERT_TRUE(stats.ok());
@@ -271,7 +274,8 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
     config.set_max_gradient_norm(max_norm);
     const auto policy = GruPolicy(1);
     Trainer trainer(config, GruPolicy(1));
-    torch::optim::Adam adam(policy->parameters(), torch::optim::AdamOptions(config.learning_rate()).eps(config.adam_epsilon()));
+    torch::optim::Adam adam(policy->parameters(),
+                            torch::optim::AdamOptions(config.learning_rate()).eps(config.adam_epsilon()));
     for (uint64_t i = 0; i < 5; ++i) {
       TrainingBatch batch = RandomBatch(i);
       batch.terminated = batch.terminated.logical_or(batch.truncated);

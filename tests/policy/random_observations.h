@@ -39,10 +39,10 @@ inline Observations RandomObservations(const v1::EnvironmentSpec& spec, int64_t 
     };
     const std::string& name = array.name();
     if (name == "image") {
-      observations.push_back(torch::stack({torch::randint(11, {T, B, 7, 7}), torch::randint(6, {T, B, 7, 7}),
-                                           torch::randint(3, {T, B, 7, 7})},
-                                          -1)
-                                 .to(torch::kUInt8));
+      observations.push_back(
+          torch::stack(
+              {torch::randint(11, {T, B, 7, 7}), torch::randint(6, {T, B, 7, 7}), torch::randint(3, {T, B, 7, 7})}, -1)
+              .to(torch::kUInt8));
     } else if (name == "direction") {
       observations.push_back(integers(4));
     } else if (name == "chars") {

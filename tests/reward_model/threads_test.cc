@@ -10,8 +10,8 @@
 #include "common/random.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
-#include "tests/reward_model/fakes.h"
 #include "tests/process.h"
+#include "tests/reward_model/fakes.h"
 
 namespace sibyl::reward_model {
 namespace {
