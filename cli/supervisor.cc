@@ -94,7 +94,7 @@ void Supervisor::StartDue(absl::Time now) {
     process->pid = *pid;
     ++process->starts;
     process->started = now;
-    process->first_served = absl::InfiniteFuture();
+    process->first_served = process->last_served = absl::InfiniteFuture();
     process->steps_at_start = outcome_.figures.steps.value_or(0);
     if (!first) screen_.Event(absl::StrCat(plan.name, " is back (process ", *pid, ")"));
   }
@@ -162,17 +162,25 @@ void Supervisor::Look(absl::Time now) {
   std::vector<Process*> asked;
   std::vector<std::string> addresses;
   for (const auto& process : processes_) {
-    // The figures of actors are in the learner's.
-    if (process->pid == 0 || (process->plan.works_by_steps && process->plan.stage != 0)) continue;
+    if (process->pid == 0) continue;
     asked.push_back(process.get());
     addresses.push_back(process->plan.metrics);
   }
   const auto answers = Scrape(addresses, kScrapeLimit);
   for (size_t i = 0; i < asked.size(); ++i) {
-    if (!answers[i]) continue;
-    asked[i]->first_served = std::min(asked[i]->first_served, now);
+    Process& process = *asked[i];
+    if (!answers[i]) {
+      if (now - process.last_served < process.plan.silence_limit) continue;
+      screen_.Event(absl::StrCat(process.plan.name, " has not answered for ",
+                                 absl::FormatDuration(process.plan.silence_limit), " and is killed"));
+      kill(-process.pid, SIGKILL);
+      process.last_served = absl::InfiniteFuture();
+      continue;
+    }
+    process.first_served = std::min(process.first_served, now);
+    process.last_served = now;
     UpdateFigures(*answers[i], &outcome_.figures);
-    if (asked[i]->plan.stage == 0 && outcome_.figures.steps) rate_.Add(now, *outcome_.figures.steps);
+    if (process.plan.stage == 0 && outcome_.figures.steps) rate_.Add(now, *outcome_.figures.steps);
   }
   outcome_.figures.steps_per_second = rate_.PerSecond();
   screen_.Progress(now, [&](int width) { return ProgressLine(outcome_.figures, width); });

@@ -28,6 +28,8 @@ struct ProcessPlan {
   int stage = 0;
   // What it has after SIGTERM before it is killed.
   absl::Duration stop_limit;
+  // One that has answered a request for its metrics and then answers none for this long hangs, and is killed.
+  absl::Duration silence_limit = absl::Minutes(1);
   // A life in which the run's steps grew was no failed start; otherwise one in which metrics were served for a while.
   bool works_by_steps = false;
 };
@@ -70,6 +72,7 @@ class Supervisor {
     absl::Time start_at = absl::InfinitePast();
     absl::Time started;
     absl::Time first_served = absl::InfiniteFuture();
+    absl::Time last_served = absl::InfiniteFuture();
     double steps_at_start = 0;
     std::vector<absl::Time> failures;  // ends of lives without work, within the last minute
     std::string last_words;
@@ -79,6 +82,7 @@ class Supervisor {
   void StartDue(absl::Time now);
   void ReapAll(absl::Time now);
   void OnEnd(Process& process, int status, absl::Time now);
+  // Asks every process for its metrics.
   void Look(absl::Time now);
   // Waits for a signal, at most until `until`; notes requests to stop.
   void WaitForSignal(absl::Time until);
