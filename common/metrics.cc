@@ -1,9 +1,14 @@
 #include "common/metrics.h"
 
+#include <netinet/in.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
@@ -50,6 +55,29 @@ prometheus::Gauge& Metrics::Gauge(const std::string& name, const std::string& he
 prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::string& help, std::vector<double> buckets,
                                           const prometheus::Labels& labels) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(labels, std::move(buckets));
+}
+
+Metrics::~Metrics() {
+  if (exposer_ == nullptr) return;
+  // The HTTP server looks whether it is to stop when somebody connects, else every 2 seconds.
+  std::atomic<bool> stopped = false;
+  std::thread caller([&] {
+    NameThread("metrics-stop");
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port_));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    while (!stopped) {
+      const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      // Whether it succeeds does not matter.
+      connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+      close(connection);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  });
+  exposer_.reset();
+  stopped = true;
+  caller.join();
 }
 
 absl::Status Metrics::Serve(const std::string& listen) {

@@ -18,6 +18,7 @@ namespace sibyl {
 class Metrics {
  public:
   Metrics();
+  ~Metrics();
 
   prometheus::Counter& Counter(const std::string& name, const std::string& help, const prometheus::Labels& labels = {});
   prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const prometheus::Labels& labels = {});
