@@ -329,7 +329,14 @@ std::string ExperimentText(const v1::Experiment& experiment) {
   return text;
 }
 
-std::string ResumeDifference(const v1::Experiment& was, const v1::Experiment& is) {
+std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
+  // Where the judge's file lies may change; its name is part of the judge's name, which labels carry.
+  for (v1::Experiment* experiment : {&was, &is}) {
+    v1::AnnotatorConfig& annotator = *experiment->mutable_annotator();
+    for (std::string* path : {annotator.mutable_rules_file(), annotator.mutable_openai()->mutable_prompt_file()}) {
+      *path = std::filesystem::path(*path).filename().string();
+    }
+  }
   google::protobuf::util::MessageDifferencer differencer;
   const auto ignore = [&](const google::protobuf::Descriptor* in, std::initializer_list<const char*> names) {
     for (const char* name : names) differencer.IgnoreField(in->FindFieldByName(name));

@@ -27,7 +27,7 @@ std::string ExperimentText(const v1::Experiment& experiment);
 // The first difference that forbids to go on with a run ("reward_model.goal was `a` and is now `b`"), or "" where there
 // is none. Fields that may change between resumes: total_steps, actor.processes, checkpointing, threads, batching
 // waits, device, request limits.
-std::string ResumeDifference(const v1::Experiment& was, const v1::Experiment& is);
+std::string ResumeDifference(v1::Experiment was, v1::Experiment is);
 
 // Environments that all actors play together.
 inline int TotalEnvironments(const v1::Experiment& experiment) {

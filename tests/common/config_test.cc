@@ -134,6 +134,11 @@ TEST_F(ConfigTest, AResumeMayChangeHowButNotWhat) {
   EXPECT_EQ(difference("total_steps=5"), "");
   EXPECT_EQ(difference("learner.training_threads=2"), "");
   EXPECT_EQ(difference("actor.processes=3"), "");
+  EXPECT_EQ(ResumeDifference(*LoadExperiment(Write(kSmall), {"annotator.rules_file=/a/doors.rules"}),
+                             *LoadExperiment(Write(kSmall), {"annotator.rules_file=/b/doors.rules"})),
+            "")
+      << "a run may be moved";
+  EXPECT_THAT(difference("annotator.rules_file=/a/keys.rules"), HasSubstr("annotator.rules_file"));
   EXPECT_THAT(difference("reward_model.goal=close the door"),
               AllOf(HasSubstr("reward_model.goal"), HasSubstr("open the door"), HasSubstr("close the door")));
   EXPECT_THAT(difference("learner.gamma=0.9"), HasSubstr("learner.gamma"));
