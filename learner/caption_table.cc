@@ -27,6 +27,12 @@ void CaptionTable::MarkChanged(int32_t row) {
   changed_.push_back(row);
 }
 
+void CaptionTable::SetText(Row& row, const std::string& text, const std::string& context) {
+  row.text = text;
+  row.context = context;
+  text_bytes_ += text.size() + context.size();
+}
+
 int32_t CaptionTable::RowFor(uint64_t id) {
   const auto [it, is_new] = row_of_.try_emplace(id, 0);
   if (!is_new) return it->second;
@@ -38,7 +44,7 @@ int32_t CaptionTable::RowFor(uint64_t id) {
     if (victim != 0) {
       Unlink(victim);
       row_of_.erase(rows_[victim].id);
-      text_bytes_ -= rows_[victim].text.size();
+      text_bytes_ -= rows_[victim].text.size() + rows_[victim].context.size();
       const bool listed = rows_[victim].changed;
       rows_[victim] = Row();
       rows_[victim].changed = listed;  // its place in changed_ goes to the new caption
@@ -111,8 +117,7 @@ void CaptionTable::AddTexts(const google::protobuf::RepeatedPtrField<v1::Caption
     if (it == row_of_.end()) continue;  // it was forgotten meanwhile
     Row& row = rows_[it->second];
     if (row.text.empty()) {
-      row.text = text.text();
-      text_bytes_ += row.text.size();
+      SetText(row, text.text(), text.context());
     } else if (row.text != text.text()) {
       ++collisions_;
     }
@@ -138,6 +143,7 @@ v1::CaptionTexts CaptionTable::Texts(absl::Span<const uint64_t> ids) const {
     v1::CaptionText* text = texts.add_texts();
     text->set_id(id);
     text->set_text(rows_[it->second].text);
+    text->set_context(rows_[it->second].context);
   }
   return texts;
 }
@@ -241,6 +247,7 @@ void CaptionTable::Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* ca
     v1::CaptionState* state = captions->Add();
     state->set_id(rows_[row].id);
     state->set_text(rows_[row].text);
+    state->set_context(rows_[row].context);
     state->set_count(rows_[row].count);
     state->set_last_step(rows_[row].last_step);
   }
@@ -250,10 +257,7 @@ void CaptionTable::Load(const google::protobuf::RepeatedPtrField<v1::CaptionStat
   MutexLock lock(mutex_);
   for (const v1::CaptionState& state : captions) {
     Row& row = rows_[RowFor(state.id())];
-    if (row.text.empty()) {
-      row.text = state.text();
-      text_bytes_ += row.text.size();
-    }
+    if (row.text.empty()) SetText(row, state.text(), state.context());
     row.count = row.since = state.count();
     row.last_step = state.last_step();
   }

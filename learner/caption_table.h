@@ -41,7 +41,7 @@ class CaptionTable {
   void AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts);
   // Those of `ids` whose text is not known.
   std::vector<uint64_t> WithoutText(absl::Span<const uint64_t> ids) const;
-  // Texts of those of `ids` that are known.
+  // Texts, with their context, of those of `ids` that are known.
   v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
 
   // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, every row is
@@ -74,7 +74,7 @@ class CaptionTable {
   };
   struct Row {
     uint64_t id = 0;
-    std::string text;
+    std::string text, context;  // both are kept when the text first comes
     uint64_t count = 0;  // over the run
     uint64_t since = 0;  // count at the start of this incarnation
     uint64_t last_step = 0;
@@ -85,6 +85,7 @@ class CaptionTable {
     Score score;
   };
 
+  void SetText(Row& row, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unlink(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LinkNewest(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

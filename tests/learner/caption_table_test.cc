@@ -52,6 +52,22 @@ uint64_t IdOf(const CaptionTable& table, int32_t row) {
   return id;
 }
 
+TEST(CaptionTable, KeepsTheContextThatCameWithTheText) {
+  CaptionTable table(10);
+  auto texts = Text("a key");
+  See(table, {CaptionId("a key")});
+  texts[0].set_context("a door to the left");
+  table.AddTexts(texts);
+  texts[0].set_context("nothing in view");
+  table.AddTexts(texts);
+  EXPECT_EQ(table.Texts({CaptionId("a key")}).texts(0).context(), "a door to the left");
+  google::protobuf::RepeatedPtrField<v1::CaptionState> saved;
+  table.Save(&saved);
+  CaptionTable resumed(10);
+  resumed.Load(saved);
+  EXPECT_EQ(resumed.Texts({CaptionId("a key")}).texts(0).context(), "a door to the left");
+}
+
 TEST(CaptionTable, GivesTheEmptyCaptionRowZeroAndNoReward) {
   CaptionTable table(10);
   EXPECT_EQ(See(table, {0})[0], 0);
