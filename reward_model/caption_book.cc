@@ -36,12 +36,7 @@ void CaptionBook::StartLearnerIncarnation() {
 
 bool CaptionBook::SetLearnerCount(Caption& caption, uint64_t count, uint64_t last_step) {
   const bool offered_anew = count > 0 && (caption.learner_count == 0 || count < caption.learner_count);
-  if (caption.restored && count > 0) {
-    caption.count = std::max(caption.count, count);
-    caption.restored = false;
-  } else {
-    caption.count += count >= caption.learner_count ? count - caption.learner_count : count;
-  }
+  caption.count += count >= caption.learner_count ? count - caption.learner_count : count;
   caption.learner_count = count;
   caption.last_step = std::max(caption.last_step, last_step);
   return offered_anew;

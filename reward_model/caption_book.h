@@ -21,16 +21,15 @@ struct Caption {
   uint32_t answers = 0;     // labels with an answer
   double good_sum = 0;      // sum of their probabilities of the good label
   uint32_t unanswered = 0;  // labels with any other outcome
+  uint64_t learner_count = 0;  // the current learner incarnation's count when it last told it
 
   // This process only.
-  uint64_t learner_count = 0;  // the current learner incarnation's count when it last told it
-  bool restored = false;       // from a checkpoint, and not counted by a learner since
-  bool waiting = false;        // handed to the annotator (or on its way there), no label yet
-  bool refused = false;        // the annotator calls the query invalid; it is not offered again
-  bool superseded = false;     // its labels are of a log that is gone; the next label replaces them
-  bool dirty = false;          // listed among those whose score may have changed
-  bool resend = false;         // the learner is to get its score again, changed or not
-  bool sent = false;           // `score` is in the table that the updates so far make
+  bool waiting = false;     // handed to the annotator (or on its way there), no label yet
+  bool refused = false;     // the annotator calls the query invalid; it is not offered again
+  bool superseded = false;  // its labels are of a log that is gone; the next label replaces them
+  bool dirty = false;       // listed among those whose score may have changed
+  bool resend = false;      // the learner is to get its score again, changed or not
+  bool sent = false;        // `score` is in the table that the updates so far make
   float score = 0;
 
   bool labelled() const { return answers + unanswered > 0; }
@@ -59,10 +58,6 @@ class CaptionBook {
   void StartLearnerIncarnation();
   // The learner's count of a caption, cumulative since its incarnation began. True when it had not offered the caption
   // before in this incarnation, or has forgotten it since (its count went down).
-  //
-  // After a restart from a checkpoint it is unknown which part of the count came from the incarnation that counts now;
-  // the larger of both is taken the first time: nothing counts twice, what was seen while no checkpoint was written may
-  // be missing.
   static bool SetLearnerCount(Caption& caption, uint64_t count, uint64_t last_step);
 
   std::deque<Caption>& captions() { return captions_; }

@@ -10,28 +10,19 @@ namespace sibyl::reward_model {
 namespace {
 
 std::string StatePath(const std::string& run_dir) { return absl::StrCat(run_dir, "/reward_model.pb"); }
-std::string JudgePath(const std::string& run_dir) { return absl::StrCat(run_dir, "/reward_model_judge.pb"); }
 
 }  // namespace
 
-absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint(const std::string& run_dir) {
-  Checkpoint checkpoint;
-  const absl::Status read = ReadProto(StatePath(run_dir), &checkpoint.state);
+absl::StatusOr<std::optional<v1::RewardModelState>> ReadCheckpoint(const std::string& run_dir) {
+  v1::RewardModelState state;
+  const absl::Status read = ReadProto(StatePath(run_dir), &state);
   if (absl::IsNotFound(read)) return std::nullopt;
   SIBYL_RETURN_IF_ERROR(read);
-  const absl::Status judge = ReadProto(JudgePath(run_dir), &checkpoint.labels_of);
-  if (!judge.ok() && !absl::IsNotFound(judge)) return judge;
-  return checkpoint;
+  return state;
 }
 
-absl::Status WriteCheckpoint(const std::string& run_dir, const Checkpoint& checkpoint) {
-  v1::DescribeResponse before;
-  const bool same = ReadProto(JudgePath(run_dir), &before).ok() && before.judge() == checkpoint.labels_of.judge() &&
-                    before.prompt() == checkpoint.labels_of.prompt();
-  if (!same) SIBYL_RETURN_IF_ERROR(WriteProtoDurably(JudgePath(run_dir), v1::DescribeResponse()));
-  SIBYL_RETURN_IF_ERROR(WriteProtoDurably(StatePath(run_dir), checkpoint.state));
-  if (!same) SIBYL_RETURN_IF_ERROR(WriteProtoDurably(JudgePath(run_dir), checkpoint.labels_of));
-  return absl::OkStatus();
+absl::Status WriteCheckpoint(const std::string& run_dir, const v1::RewardModelState& state) {
+  return WriteProtoDurably(StatePath(run_dir), state);
 }
 
 Checkpointer::Checkpointer(RewardModel& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown)

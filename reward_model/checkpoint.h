@@ -12,13 +12,9 @@
 
 namespace sibyl::reward_model {
 
-// A checkpoint is reward_model.pb (RewardModelState), and beside it reward_model_judge.pb (a DescribeResponse), which
-// says whose labels it holds. The second is emptied before the first changes hands, so that a crash in between leaves
-// "unknown": the labels are then read anew from the log.
-
-// nullopt: the folder holds none. DataLoss: it is damaged.
-absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint(const std::string& run_dir);
-absl::Status WriteCheckpoint(const std::string& run_dir, const Checkpoint& checkpoint);
+// A checkpoint is reward_model.pb in the run's folder. nullopt: there is none. DataLoss: it is damaged.
+absl::StatusOr<std::optional<v1::RewardModelState>> ReadCheckpoint(const std::string& run_dir);
+absl::Status WriteCheckpoint(const std::string& run_dir, const v1::RewardModelState& state);
 
 // Writes a checkpoint every `period` on a thread of its own, from a copy, so that nothing waits for the disk. A write
 // that fails ends the process (Shutdown::Fail).

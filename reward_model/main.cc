@@ -53,11 +53,11 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   Metrics metrics;
   RewardModel model(experiment, std::make_unique<Retrieval>(experiment.reward_model()), FreshRandom64(), Clock::Real(),
                     metrics);
-  SIBYL_ASSIGN_OR_RETURN(const std::optional<Checkpoint> checkpoint, ReadCheckpoint(run_dir));
+  SIBYL_ASSIGN_OR_RETURN(const std::optional<v1::RewardModelState> checkpoint, ReadCheckpoint(run_dir));
   if (checkpoint.has_value()) {
     SIBYL_RETURN_IF_ERROR(model.Restore(*checkpoint));
-    spdlog::info("going on with run {}: {} captions, label log from {}", checkpoint->state.run_id(),
-                 checkpoint->state.captions_size(), checkpoint->state.next_sequence());
+    spdlog::info("going on with run {}: {} captions, label log from {}", checkpoint->run_id(),
+                 checkpoint->captions_size(), checkpoint->next_sequence());
   }
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   Service service(model);

@@ -48,8 +48,7 @@ RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<Score
 
 // --- Checkpoints ---
 
-absl::Status RewardModel::Restore(const Checkpoint& checkpoint) {
-  const v1::RewardModelState& state = checkpoint.state;
+absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
   if (state.format_version() != kFormatVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the reward model's checkpoint has format ",
                                                       state.format_version(), ", this program reads ", kFormatVersion));
@@ -66,14 +65,16 @@ absl::Status RewardModel::Restore(const Checkpoint& checkpoint) {
   }
   MutexLock lock(mutex_);
   run_id_ = state.run_id();
-  labels_of_ = checkpoint.labels_of;
+  labels_of_.set_judge(state.judge());
+  labels_of_.set_prompt(state.prompt());
+  learner_incarnation_ = state.learner_incarnation();
   next_sequence_ = std::max<uint64_t>(1, state.next_sequence());
   for (const v1::RewardCaption& from : state.captions()) {
     if (from.id() == 0) continue;
     SetText(from.id(), from.text(), from.context());
     Caption& caption = book_.FindOrAdd(from.id());
     caption.count = from.count();
-    caption.restored = from.count() > 0;
+    caption.learner_count = from.learner_count();
     caption.last_step = from.last_step();
     if (from.asked()) SetAsked(caption);
     caption.answers = from.answers();
@@ -87,16 +88,17 @@ absl::Status RewardModel::Restore(const Checkpoint& checkpoint) {
   return absl::OkStatus();
 }
 
-Checkpoint RewardModel::MakeCheckpoint() {
-  Checkpoint checkpoint;
-  v1::RewardModelState& state = checkpoint.state;
+v1::RewardModelState RewardModel::MakeCheckpoint() {
+  v1::RewardModelState state;
   MutexLock lock(mutex_);
-  checkpoint.labels_of = labels_of_;
   state.set_format_version(kFormatVersion);
   state.set_run_id(run_id_);
   state.set_goal(config_.goal());
   *state.mutable_label_set() = config_.label_set();
   state.set_next_sequence(next_sequence_);
+  state.set_judge(labels_of_.judge());
+  state.set_prompt(labels_of_.prompt());
+  state.set_learner_incarnation(learner_incarnation_);
   absl::flat_hash_map<uint64_t, EarlyLabel> early;  // by caption
   for (const auto& [sequence, label] : early_) early[label.id] = label;
   state.mutable_captions()->Reserve(static_cast<int>(book_.size()));
@@ -111,6 +113,7 @@ Checkpoint RewardModel::MakeCheckpoint() {
     to.set_answers(caption.answers);
     to.set_good_sum(caption.good_sum);
     to.set_unanswered(caption.unanswered);
+    to.set_learner_count(caption.learner_count);
     if (const auto it = early.find(caption.id); it != early.end()) {
       // The log brings it again.
       if (it->second.answered) {
@@ -121,7 +124,7 @@ Checkpoint RewardModel::MakeCheckpoint() {
       }
     }
   }
-  return checkpoint;
+  return state;
 }
 
 // --- The learner ---
@@ -151,13 +154,14 @@ absl::Status RewardModel::ConnectLearner(const v1::LearnerHello& hello, std::sha
   if (hello.incarnation() != learner_incarnation_) book_.StartLearnerIncarnation();
   learner_incarnation_ = hello.incarnation();
   text_requests_.Clear();
-  sent_progress_.clear();
 
   v1::RewardModelToLearner message;
   message.mutable_hello()->set_protocol_version(kProtocolVersion);
   message.mutable_hello()->set_incarnation(incarnation_);
   message.mutable_hello()->set_kind(model_->kind());
   SendToLearner(std::move(message));
+  sent_progress_.clear();
+  SendProgressIfChanged();
 
   auto missed =
       hello.reward_model_incarnation() == incarnation_ ? score_log_.Since(hello.last_sequence()) : std::nullopt;
@@ -591,8 +595,9 @@ void RewardModel::SendToLearner(v1::RewardModelToLearner message) {
   spdlog::info("the learner is gone; waiting for it");
 }
 
-v1::RewardModelProgress RewardModel::Progress() const {
-  v1::RewardModelProgress progress;
+void RewardModel::SendProgressIfChanged() {
+  v1::RewardModelToLearner message;
+  v1::RewardModelProgress& progress = *message.mutable_progress();
   progress.set_captions_known(book_.size());
   progress.set_captions_asked(captions_asked_);
   progress.set_captions_labelled(captions_labelled_);
@@ -601,7 +606,11 @@ v1::RewardModelProgress RewardModel::Progress() const {
   progress.set_annotator_connected(annotator_connected_);
   progress.set_judge(labels_of_.judge());
   progress.set_prompt(labels_of_.prompt());
-  return progress;
+  std::string bytes = message.SerializeAsString();
+  if (bytes == sent_progress_) return;
+  sent_progress_ = std::move(bytes);
+  progress_sent_at_ = clock_.Now();
+  SendToLearner(std::move(message));
 }
 
 void RewardModel::Tick() {
@@ -616,14 +625,7 @@ void RewardModel::Tick() {
       message.mutable_text_request()->mutable_ids()->Add(ids.begin(), ids.end());
       SendToLearner(std::move(message));
     }
-    v1::RewardModelToLearner message;
-    *message.mutable_progress() = Progress();
-    if (std::string bytes = message.SerializeAsString();
-        bytes != sent_progress_ && now - progress_sent_at_ >= kProgressPeriod) {
-      sent_progress_ = std::move(bytes);
-      progress_sent_at_ = now;
-      SendToLearner(std::move(message));
-    }
+    if (now - progress_sent_at_ >= kProgressPeriod) SendProgressIfChanged();
   }
   if (room_ == 0) askable_.NotifyOne();  // the time to try again may have come
 

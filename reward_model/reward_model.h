@@ -28,13 +28,6 @@ inline constexpr int kRowsPerUpdate = 16384;
 // Rows of past updates that are kept for learners that come back.
 inline constexpr size_t kHistoryRows = 262'144;
 
-// What is kept over restarts.
-struct Checkpoint {
-  v1::RewardModelState state;
-  // Whose labels are in `state`: only `judge` and `prompt` are used. Empty: unknown.
-  v1::DescribeResponse labels_of;
-};
-
 // Queries on their way to the annotator.
 struct Questions {
   // Which connection to the annotator they were made for.
@@ -57,9 +50,9 @@ class RewardModel {
 
   // Goes on from a checkpoint; before anything else. FailedPrecondition names the field where it is of another goal or
   // label set.
-  absl::Status Restore(const Checkpoint& checkpoint);
+  absl::Status Restore(const v1::RewardModelState& state);
   // A consistent copy.
-  Checkpoint MakeCheckpoint();
+  v1::RewardModelState MakeCheckpoint();
 
   // --- The learner (reward.proto) ---
 
@@ -116,7 +109,7 @@ class RewardModel {
   void SendSnapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendScores(v1::ScoreUpdate update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToLearner(v1::RewardModelToLearner message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  v1::RewardModelProgress Progress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendProgressIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::RewardModelConfig config_;
   const bool send_context_;

@@ -154,17 +154,6 @@ TEST(CaptionBook, CountsOverLearnerIncarnationsWithoutCountingTwice) {
   EXPECT_EQ(caption.count, 20);
 }
 
-TEST(CaptionBook, NeverCountsTwiceAfterARestart) {
-  CaptionBook book;
-  Caption& caption = book.FindOrAdd(7);
-  caption.count = 15;
-  caption.restored = true;
-  CaptionBook::SetLearnerCount(caption, 12, 0);
-  EXPECT_EQ(caption.count, 15);
-  CaptionBook::SetLearnerCount(caption, 14, 0);
-  EXPECT_EQ(caption.count, 17);
-}
-
 TEST(CaptionBook, RefusesTextsThatAreNotTheIds) {
   CaptionBook book;
   EXPECT_EQ(book.SetText(CaptionId("a") + 1, "a", ""), CaptionBook::TextOutcome::kMismatch);

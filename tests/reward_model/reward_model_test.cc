@@ -258,18 +258,18 @@ TEST_F(RewardModelTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
   model->Tick();
   EXPECT_FLOAT_EQ(learner.table.Of("a door"), 0.75);
   // A checkpoint from before the log gets there leaves the label to the log.
-  const Checkpoint checkpoint = model->MakeCheckpoint();
-  EXPECT_EQ(checkpoint.state.next_sequence(), 1);
-  EXPECT_EQ(checkpoint.state.captions(0).answers(), 0);
+  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  EXPECT_EQ(checkpoint.next_sequence(), 1);
+  EXPECT_EQ(checkpoint.captions(0).answers(), 0);
   Work(*model);
   model->Tick();
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).answers(), 1);
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).answers(), 1);
 
   auto again = Make(101);
   ASSERT_TRUE(again->Restore(checkpoint).ok());
   Work(*again);
-  EXPECT_EQ(again->MakeCheckpoint().state.captions(0).answers(), 1);
-  EXPECT_EQ(again->MakeCheckpoint().state.next_sequence(), 3);
+  EXPECT_EQ(again->MakeCheckpoint().captions(0).answers(), 1);
+  EXPECT_EQ(again->MakeCheckpoint().next_sequence(), 3);
 }
 
 TEST_F(RewardModelTest, LabelsOfAnotherQuestionAreIgnored) {
@@ -404,7 +404,7 @@ TEST_F(RewardModelTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
   ASSERT_TRUE(model->OnCounts(learner.output.get(), counts).ok());
   model->Tick();
   EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 11);
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 11);
 }
 
 TEST_F(RewardModelTest, ARestartedLearnerCountsNothingTwice) {
@@ -414,12 +414,12 @@ TEST_F(RewardModelTest, ARestartedLearnerCountsNothingTwice) {
   learner.SeeAndTell("a", 10);
   ASSERT_TRUE(learner.Connect().ok());
   ASSERT_TRUE(learner.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 10);
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 10);
   FakeLearner restarted(*model, 2);
   ASSERT_TRUE(restarted.Connect().ok());
   restarted.SeeAndTell("a", 3);
   ASSERT_TRUE(restarted.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 13);
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 13);
 }
 
 TEST_F(RewardModelTest, ARestartedRewardModelCountsNothingTwice) {
@@ -427,15 +427,35 @@ TEST_F(RewardModelTest, ARestartedRewardModelCountsNothingTwice) {
   FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
   learner.SeeAndTell("a", 10);
-  const Checkpoint checkpoint = model->MakeCheckpoint();
-  learner.SeeAndTell("a", 5);
+  FakeLearner second(*model, 2);
+  ASSERT_TRUE(second.Connect().ok());
+  second.SeeAndTell("a", 4);
+  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  second.SeeAndTell("a", 5);  // lost with the process, but the learner knows
   model = Make(101);
   ASSERT_TRUE(model->Restore(checkpoint).ok());
-  learner.ConnectTo(*model);
+  second.ConnectTo(*model);
+  ASSERT_TRUE(second.Connect().ok());
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 19);
+  second.SeeAndTell("a", 1);
+  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 20);
+}
+
+TEST_F(RewardModelTest, TellsItsProgressToALearnerThatHasJustCome) {
+  auto model = Make();
+  FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 15);
-  learner.SeeAndTell("a", 1);
-  EXPECT_EQ(model->MakeCheckpoint().state.captions(0).count(), 16);
+  learner.SeeAndTell("a", 10);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  FakeLearner next(*model, 2);
+  ASSERT_TRUE(next.Connect().ok());
+  v1::RewardModelProgress told;
+  for (const auto& message : next.output->messages) {
+    if (message.has_progress()) told = message.progress();
+  }
+  EXPECT_EQ(told.captions_asked(), 1) << "without waiting for a tick, as a resumed run may end at once";
+  EXPECT_EQ(told.captions_labelled(), 1);
 }
 
 TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
@@ -446,7 +466,7 @@ TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
   Work(*model);
   annotator_.Answer("a", 0.25);
   Work(*model);
-  const Checkpoint checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
   annotator_.Answer("b", 0.5);
   Work(*model);  // read, and lost with the process
   annotator_.Answer("c", 0.75);
@@ -465,15 +485,15 @@ TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
   EXPECT_FLOAT_EQ(learner.table.Of("c"), 0.75);
   EXPECT_EQ(learner.table.version_, 3);
   EXPECT_THAT(annotator_.accepted(), SizeIs(4)) << "nothing was asked anew";
-  const Checkpoint now = model->MakeCheckpoint();
-  for (const v1::RewardCaption& caption : now.state.captions()) {
+  const v1::RewardModelState now = model->MakeCheckpoint();
+  for (const v1::RewardCaption& caption : now.captions()) {
     EXPECT_EQ(caption.answers(), caption.text() == "d" ? 0 : 1);
     EXPECT_TRUE(caption.asked());
   }
 }
 
 TEST_F(RewardModelTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
-  const Checkpoint checkpoint = Make()->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Make()->MakeCheckpoint();
   experiment_.mutable_reward_model()->set_goal("collect gold");
   absl::Status status = Make()->Restore(checkpoint);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -519,9 +539,9 @@ TEST_F(RewardModelTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
   counts.add_last_step(0);
   ASSERT_TRUE(model->OnCounts(before.get(), counts).ok());
   model->DisconnectLearner(before.get());
-  EXPECT_EQ(model->MakeCheckpoint().state.captions_size(), 0);
+  EXPECT_EQ(model->MakeCheckpoint().captions_size(), 0);
   learner.SeeAndTell("a");
-  EXPECT_EQ(model->MakeCheckpoint().state.captions_size(), 1);
+  EXPECT_EQ(model->MakeCheckpoint().captions_size(), 1);
   counts.add_id(6);
   EXPECT_EQ(model->OnCounts(learner.output.get(), counts).code(), absl::StatusCode::kInvalidArgument);
 }
@@ -625,7 +645,7 @@ TEST_F(RewardModelTest, LabelsOfTwoJudgesAreNeverMixed) {
   Work(*model);
   model->Tick();
   EXPECT_THAT(learner.table.scores_, SizeIs(2));
-  const Checkpoint checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
 
   annotator_.SetJudge("openai:better");
   Work(*model);
@@ -640,8 +660,8 @@ TEST_F(RewardModelTest, LabelsOfTwoJudgesAreNeverMixed) {
 
   // The same when the judge changed while the reward model was away, or nobody knows whose labels they are.
   for (const char* known : {"rules:test@1", ""}) {
-    Checkpoint from = checkpoint;
-    from.labels_of.set_judge(known);
+    v1::RewardModelState from = checkpoint;
+    from.set_judge(known);
     auto restarted = Make(101);
     ASSERT_TRUE(restarted->Restore(from).ok());
     Work(*restarted);
@@ -710,7 +730,7 @@ TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
     uint64_t incarnation = 1;
     auto learner = std::make_unique<FakeLearner>(*model, 1);
     ASSERT_TRUE(learner->Connect().ok());
-    Checkpoint checkpoint = model->MakeCheckpoint();
+    v1::RewardModelState checkpoint = model->MakeCheckpoint();
     std::map<std::string, float> truth;
     std::set<std::string> seen;
     const auto answer_some = [&](uint64_t limit) {
@@ -788,8 +808,8 @@ TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
     for (const std::string& caption : annotator.accepted_captions()) {
       EXPECT_TRUE(distinct.insert(caption).second) << caption << " was accepted twice";
     }
-    const Checkpoint last = model->MakeCheckpoint();
-    for (const v1::RewardCaption& caption : last.state.captions()) {
+    const v1::RewardModelState last = model->MakeCheckpoint();
+    for (const v1::RewardCaption& caption : last.captions()) {
       EXPECT_EQ(caption.answers(), 1) << caption.text();
     }
   }

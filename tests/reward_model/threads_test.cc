@@ -76,12 +76,12 @@ TEST_F(CheckpointTest, ComesBackAsItWasWritten) {
   annotator_.Answer("a door", 0.75);
   annotator_.SetStay(false);
   EXPECT_FALSE(FollowOnce(model_, annotator_).ok());
-  const Checkpoint written = model_.MakeCheckpoint();
+  const v1::RewardModelState written = model_.MakeCheckpoint();
   ASSERT_TRUE(WriteCheckpoint(folder_, written).ok());
   const auto read = ReadCheckpoint(folder_);
   ASSERT_TRUE(read.ok() && read->has_value());
-  EXPECT_EQ((*read)->state.SerializeAsString(), written.state.SerializeAsString());
-  EXPECT_EQ((*read)->labels_of.judge(), "rules:test@1");
+  EXPECT_EQ((*read)->SerializeAsString(), written.SerializeAsString());
+  EXPECT_EQ((*read)->judge(), "rules:test@1");
 }
 
 TEST_F(CheckpointTest, ADamagedOneIsNotReadAsEmpty) {
