@@ -74,14 +74,20 @@ struct TrainingLoop::LoopMetrics {
         value_loss(m.Gauge("sibyl_learner_value_loss", "Value loss of the last update.")),
         entropy(m.Gauge("sibyl_learner_entropy", "Mean entropy of the policy in the last update, in nats.")),
         gradient_norm(m.Gauge("sibyl_learner_gradient_norm", "Norm of the last update's gradient before clipping.")),
+        mean_ratio(
+            m.Gauge("sibyl_learner_mean_ratio",
+                    "Mean ratio of the policy's probability of an action to the behaviour policy's, last update.")),
+        mean_value(m.Gauge("sibyl_learner_mean_value", "Mean of the value function in the last update.")),
+        explained_variance(m.Gauge("sibyl_learner_explained_variance",
+                                   "Share of the value targets' variance that the value function explains.")),
         intrinsic_share(m.Gauge("sibyl_learner_intrinsic_share",
                                 "Share of the sum of absolute rewards that was intrinsic, over the run.")),
         unlabelled_share(m.Gauge("sibyl_learner_unlabelled_share",
                                  "Share of the steps trained on that had a caption without a score, over the run.")) {}
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
-      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &intrinsic_share,
-      &unlabelled_share;
+      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &mean_ratio,
+      &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -166,6 +172,9 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   m.value_loss.Set(stats.value_loss);
   m.entropy.Set(stats.entropy);
   m.gradient_norm.Set(stats.gradient_norm);
+  m.mean_ratio.Set(stats.mean_ratio);
+  m.mean_value.Set(stats.mean_value);
+  m.explained_variance.Set(stats.explained_variance);
   m.intrinsic_share.Set(IntrinsicShare(sums_));
   m.unlabelled_share.Set(UnlabelledShare(sums_));
 
@@ -177,6 +186,9 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
       {"loss/value", stats.value_loss},
       {"policy/entropy", stats.entropy},
       {"policy/gradient_norm", stats.gradient_norm},
+      {"policy/mean_ratio", stats.mean_ratio},
+      {"policy/mean_value", stats.mean_value},
+      {"policy/explained_variance", stats.explained_variance},
       {"policy/ratio_clipped", stats.clip_fraction},
       {"reward/age_steps", reward_age_},
       {"reward/intrinsic_share", IntrinsicShare(sums_)},
