@@ -1,13 +1,14 @@
 # Target sibyl::torch: LibTorch's CPU libraries from the wheel (or SIBYL_TORCH). find_package(Torch) would insist on a
 # CUDA toolkit. libtorch_cpu needs cudart and cupti when it runs, which come from their own wheels. The wheel's
 # include folder goes last, because it carries an older protobuf's headers.
+set(SIBYL_TORCH "$ENV{SIBYL_TORCH}" CACHE PATH "Folder of a LibTorch (include/, lib/); empty: the wheel's")
 if(SIBYL_TORCH)
   set(torch_root ${SIBYL_TORCH})
 else()
   set(torch_root ${SIBYL_SITE_PACKAGES}/torch)
 endif()
 if(NOT EXISTS ${torch_root}/lib/libtorch_cpu.so)
-  message(FATAL_ERROR "no LibTorch in ${torch_root}: run `make setup`, or pass -DSIBYL_TORCH=<folder with include/ and lib/>")
+  message(FATAL_ERROR "no LibTorch in ${torch_root}: run `make setup`, or set SIBYL_TORCH to a folder with include/ and lib/")
 endif()
 set(cuda_lib ${SIBYL_SITE_PACKAGES}/nvidia/cu13/lib)
 
