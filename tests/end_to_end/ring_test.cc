@@ -208,18 +208,22 @@ TEST_F(RingTest, TrainsWhileTheJudgeIsAwayAndTakesItsLabelsWhenItComes) {
   Start(100'000'000,
         {"--set", "annotator.judge=JUDGE_KIND_OPENAI", "--set",
          absl::StrCat("annotator.openai.url=http://127.0.0.1:", port, "/v1"), "--set", "annotator.openai.model=fake",
-         "--set", "annotator.openai.prompt_file=" SIBYL_SOURCE_DIR "/configs/prompts/minigrid_classify.txt"});
+         "--set", "annotator.openai.prompt_file=" SIBYL_SOURCE_DIR "/configs/prompts/minigrid_classify.txt", "--set",
+         "environment.send_context=true"});
   ExpectProgress(5000);
   EXPECT_EQ(Metric("reward_model", "sibyl_reward_model_captions_labelled"), 0);
   EXPECT_LE(Metric("annotator", "sibyl_annotator_waiting_queries"), 64);
+  std::atomic<bool> view_shown = false;
   annotator::FakeLlm llm(
-      [](const annotator::FakeLlm::Call& call) {
+      [&](const annotator::FakeLlm::Call& call) {
+        if (absl::StrContains(call.request.dump(), "In view: Goal: ")) view_shown = true;
         return call.probe ? annotator::FakeLlm::ObeysSchemas() : annotator::FakeLlm::Says("Label: helpful");
       },
       port);
   ASSERT_TRUE(Eventually([&] { return Metric("reward_model", "sibyl_reward_model_captions_labelled") > 2; }))
       << sibyl_->log();
   ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_intrinsic_share") > 0; })) << sibyl_->log();
+  EXPECT_TRUE(view_shown) << "environment.send_context has its way from the actor to the prompt";
   sibyl_->Signal(SIGINT);
   EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
 }
