@@ -56,7 +56,7 @@ std::string NumberText(const json& value) {
 
 std::string PercentText(double share) {
   const double percent = 100 * share;
-  return absl::StrFormat(percent != 0 && percent < 1 ? "%.4f %%" : "%.1f %%", percent);
+  return absl::StrFormat("%.*f %%", percent != 0 && percent < 1 ? 4 : 1, percent);
 }
 
 }  // namespace
