@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/arguments.h"
+#include "cli/bench/bench_env.h"
 #include "cli/process.h"
 #include "cli/rollout/rollout.h"
 #include "cli/train.h"
@@ -31,6 +32,8 @@ constexpr char kHelp[] =
       Plays episodes with a run's policy.
   sibyl rollout [flags]
       Plays episodes with given actions and prints what happens.
+  sibyl bench env ENV [--envs N] [--threads T] [--seconds S]
+      Measures how fast environments are stepped, and prints a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -82,6 +85,13 @@ int EvalMain(const std::vector<std::string>& arguments) {
   return 1;
 }
 
+int BenchMain(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments[0] == "env") return BenchEnvMain(absl::MakeConstSpan(arguments).subspan(1));
+  std::fprintf(stderr, "sibyl bench: %s; there is: env\n",
+               arguments.empty() ? "nothing is named" : absl::StrCat("cannot measure `", arguments[0], "`").c_str());
+  return 2;
+}
+
 int Main(const std::string& command, const std::vector<std::string>& arguments) {
   // These two have flags of their own, --help among them.
   if (command == "eval") return EvalMain(arguments);
@@ -92,13 +102,14 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
     return 0;
   }
   if (command == "train") return TrainMain(arguments);
+  if (command == "bench") return BenchMain(arguments);
   if (command == "config") return ConfigMain(arguments);
   if (command == "envs") return EnvironmentsMain(arguments);
   if (command == "version" || command == "--version") {
     std::puts("sibyl " SIBYL_VERSION);
     return 0;
   }
-  std::fprintf(stderr, "sibyl: there is no command `%s`; there are: train, eval, rollout, config, envs, help\n",
+  std::fprintf(stderr, "sibyl: there is no command `%s`; there are: train, eval, rollout, bench, config, envs, help\n",
                command.c_str());
   return 2;
 }
@@ -108,7 +119,7 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "sibyl: no command is given; there are: train, eval, rollout, config, envs, help\n");
+    std::fprintf(stderr, "sibyl: no command is given; there are: train, eval, rollout, bench, config, envs, help\n");
     return 2;
   }
   return sibyl::cli::Main(argv[1], std::vector<std::string>(argv + 2, argv + argc));

@@ -1,0 +1,65 @@
+#include "cli/bench/bench_env.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace sibyl {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Said {
+  int status = -1;
+  std::string text;
+};
+
+Said RunSibyl(const std::string& arguments) {
+  Said said;
+  std::FILE* out = popen(("exec " SIBYL_BIN_DIR "/sibyl " + arguments + " 2>&1").c_str(), "r");
+  char bytes[4096];
+  for (size_t n; (n = fread(bytes, 1, sizeof bytes, out)) > 0;) said.text.append(bytes, n);
+  said.status = WEXITSTATUS(pclose(out));
+  return said;
+}
+
+TEST(BenchEnv, CountsEachStepOfEachEnvironment) {
+  EnvironmentBenchmark benchmark;
+  benchmark.environment = "minigrid/Empty-5x5";
+  benchmark.environments = 6;
+  benchmark.threads = 2;
+  benchmark.time = absl::Milliseconds(50);
+  const auto speed = MeasureEnvironments(benchmark);
+  ASSERT_TRUE(speed.ok()) << speed.status();
+  EXPECT_GT(speed->steps, 0u);
+  EXPECT_EQ(speed->steps % 3, 0u) << "each thread plays its three in turn";
+  EXPECT_GT(speed->episodes, 0u);
+  EXPECT_GE(speed->wall_seconds, 0.05);
+  EXPECT_GT(speed->cpu_seconds, 0);
+}
+
+TEST(BenchEnv, PrintsOneLineOfJson) {
+  const Said said = RunSibyl("bench env minigrid/Empty-5x5 --envs 4 --threads 2 --seconds 1");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  for (const char* key : {"steps_per_second", "cpu_seconds", "limit_steps_per_second"}) {
+    EXPECT_GT(line.value(key, 0.0), 0) << key;
+  }
+  EXPECT_TRUE(line.contains("memory_bytes_per_env"));
+  EXPECT_NEAR(line.value("share_of_limit", 0.0),
+              line.value("steps_per_second", 0.0) / line.value("limit_steps_per_second", 1.0), 1e-9);
+}
+
+TEST(BenchEnv, SaysWhatIsWrong) {
+  EXPECT_THAT(RunSibyl("bench env nethack/Scores").text, HasSubstr("nethack/Score"));
+  EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 0").text, HasSubstr("--envs is `0`"));
+  EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 1 --threads 2").text, HasSubstr("at least --threads"));
+  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there is: env"));
+  EXPECT_EQ(RunSibyl("bench stones").status, 2);
+}
+
+}  // namespace
+}  // namespace sibyl
