@@ -23,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/files.h"
+#include "common/mutex.h"
 #include "common/status_macros.h"
 
 #ifndef SIBYL_NLE
@@ -51,6 +52,10 @@ std::string ProgramFolder() {
   return program.substr(0, program.rfind('/'));
 }
 
+// glibc loads and unloads one library at a time, under a lock of its own. This one around it costs nothing more, and tells
+// ThreadSanitizer that a copy's memory was given back before another got it.
+Mutex loading;
+
 absl::Status ErrnoError(absl::string_view doing, const std::string& library) {
   return absl::UnavailableError(absl::StrCat("nethack: cannot ", doing, " ", library, ": ", std::strerror(errno)));
 }
@@ -71,6 +76,12 @@ time_t ToldTime(time_t* out) {
   return now;
 }
 
+// The C library's own keeps what it answers in one place for all threads, so that one game would read another's.
+struct tm* OwnLocaltime(const time_t* time) {
+  thread_local struct tm answer;
+  return localtime_r(time, &answer);
+}
+
 // It sleeps for effect where a shopkeeper repairs a wall.
 unsigned NoSleep(unsigned) { return 0; }
 
@@ -81,6 +92,7 @@ struct Substitute {
 const Substitute kSubstitutes[] = {
     {"sigaction", reinterpret_cast<void*>(&NoSigaction)},
     {"time", reinterpret_cast<void*>(&ToldTime)},
+    {"localtime", reinterpret_cast<void*>(&OwnLocaltime)},
     {"sleep", reinterpret_cast<void*>(&NoSleep)},
 };
 
@@ -217,11 +229,14 @@ absl::StatusOr<LibraryCopy> LibraryCopy::Load(const std::string& library) {
     if (sendfile(copy.file_, file, &offset, info.st_size - offset) <= 0) return ErrnoError("copy", library);
   }
   int flags = RTLD_LAZY | RTLD_LOCAL;
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they refuse the flag
   // The library's names are common words (`u`, `flags`, `error`): its own come before the program's.
   flags |= RTLD_DEEPBIND;
 #endif
-  copy.handle_ = dlopen(absl::StrCat("/proc/self/fd/", copy.file_).c_str(), flags);
+  {
+    MutexLock lock(loading);
+    copy.handle_ = dlopen(absl::StrCat("/proc/self/fd/", copy.file_).c_str(), flags);
+  }
   if (copy.handle_ == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat("nethack: cannot load ", library, ": ", dlerror(), kRemedy));
   }
@@ -251,7 +266,10 @@ LibraryCopy& LibraryCopy::operator=(LibraryCopy&& other) noexcept {
 }
 
 LibraryCopy::~LibraryCopy() {
-  if (handle_ != nullptr) dlclose(handle_);
+  if (handle_ != nullptr) {
+    MutexLock lock(loading);
+    dlclose(handle_);
+  }
   if (file_ >= 0) close(file_);
 }
 
