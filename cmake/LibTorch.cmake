@@ -1,7 +1,6 @@
 # Target sibyl::torch: LibTorch's CPU libraries from the wheel (or SIBYL_TORCH). find_package(Torch) would insist on a
 # CUDA toolkit. libtorch_cpu needs cudart and cupti when it runs, which come from their own wheels. The wheel's
 # include folder goes last, because it carries an older protobuf's headers.
-set(SIBYL_TORCH "$ENV{SIBYL_TORCH}" CACHE PATH "Folder of a LibTorch (include/, lib/); empty: the wheel's")
 if(SIBYL_TORCH)
   set(torch_root ${SIBYL_TORCH})
 else()
