@@ -150,6 +150,7 @@ void FillDefaults(v1::Experiment* experiment) {
 
   auto* policy = experiment->mutable_policy();
   SIBYL_DEFAULT_ENUM(policy, kind, v1::POLICY_KIND_UNSPECIFIED, v1::POLICY_KIND_AUTO);
+  SIBYL_DEFAULT_ENUM(policy, precision, v1::PRECISION_UNSPECIFIED, v1::PRECISION_FLOAT32);
 
   auto* learner = experiment->mutable_learner();
   SIBYL_DEFAULT(learner, unroll_length, 32);
@@ -342,6 +343,7 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
     for (const char* name : names) differencer.IgnoreField(in->FindFieldByName(name));
   };
   ignore(v1::Experiment::descriptor(), {"total_steps", "name"});
+  ignore(v1::PolicyConfig::descriptor(), {"precision"});
   ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds"});
   ignore(v1::LearnerConfig::descriptor(),
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",

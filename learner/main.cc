@@ -79,6 +79,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   std::vector<std::shared_ptr<Policy>> policies;
   for (int i = 0; i < 3; ++i) {
     SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy().kind(), spec));
+    if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
     policy->to(device);
     policies.push_back(std::move(policy));
   }

@@ -1,5 +1,7 @@
 #include "policy/gru.h"
 
+#include <ATen/autocast_mode.h>
+
 namespace sibyl {
 namespace {
 
@@ -16,7 +18,8 @@ struct Trace {
   Tensor after;       // [T, B, H] state after each step
 };
 
-// Seven kernels a step, all into memory that is allocated once.
+// Seven kernels a step, all into memory that is allocated once. Where `weight` is in a lower precision than the states,
+// its products are.
 Trace Unroll(const Tensor& from_input, const Tensor& keep, const Tensor& state, const Tensor& weight,
              const Tensor& bias) {
   const int64_t T = from_input.size(0), B = from_input.size(1), H = state.size(1);
@@ -33,7 +36,11 @@ Trace Unroll(const Tensor& from_input, const Tensor& keep, const Tensor& state, 
     Tensor before = trace.before[t], from_state = trace.from_state[t], gates = trace.gates[t];
     Tensor candidate = trace.candidate[t], after = trace.after[t];
     at::mul_out(before, h, kept[t]);
-    at::addmm_out(from_state, bias, before, transposed);
+    if (weight.scalar_type() == before.scalar_type()) {
+      at::addmm_out(from_state, bias, before, transposed);
+    } else {
+      at::add_out(from_state, at::mm(before.to(weight.scalar_type()), transposed), bias);
+    }
     at::add_out(gates, input_gates[t], from_state.slice(1, 0, 2 * H)).sigmoid_();
     at::addcmul_out(candidate, input_candidate[t], gates.slice(1, 0, H), from_state.slice(1, 2 * H)).tanh_();
     at::lerp_out(after, candidate, before, gates.slice(1, H));
@@ -66,6 +73,7 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
 
     Tensor by_gates = torch::empty_like(from_state);  // with respect to from_state
     Tensor by_candidate = torch::empty_like(candidate);
+    const auto precision = weight.scalar_type();
     Tensor later;  // with respect to the state after step t, from the steps after it
     for (int64_t t = T - 1; t >= 0; --t) {
       const Tensor by_state = later.defined() ? gradients[0][t] + later : gradients[0][t];
@@ -75,11 +83,11 @@ class GruFunction : public torch::autograd::Function<GruFunction> {
       at::mul_out(argument, by_state, to_candidate[t]);
       at::mul_out(of_reset, argument, to_reset[t]);
       at::mul_out(of_candidate, argument, reset[t]);
-      later = torch::addmm(by_state * update[t], gate, weight).mul_(keep[t]);
+      later = (by_state * update[t]).add_(gate.to(precision).mm(weight)).mul_(keep[t]);
     }
     const Tensor rows = by_gates.view({T * B, 3 * H});
     return {torch::cat({by_gates.slice(2, 0, 2 * H), by_candidate}, 2), Tensor(), later,
-            rows.t().mm(before.view({T * B, H})), rows.sum(0)};
+            rows.to(precision).t().mm(before.view({T * B, H}).to(precision)), rows.sum(0)};
   }
 };
 
@@ -96,12 +104,14 @@ GruImpl::GruImpl(int64_t input_size, int64_t state_size) {
 }
 
 Tensor GruImpl::forward(const Tensor& input, const Tensor& first, const Tensor& state) {
-  const Tensor keep = first.logical_not().to(input.scalar_type()).unsqueeze(-1);
-  const Tensor from_input = input_gates_(input);
-  if (!torch::GradMode::is_enabled()) {
-    return Unroll(from_input, keep, state, state_gates_->weight, state_gates_->bias).after;
-  }
-  return GruFunction::apply(from_input, keep, state, state_gates_->weight, state_gates_->bias);
+  const Tensor keep = first.logical_not().to(state.scalar_type()).unsqueeze(-1);
+  const Tensor from_input = input_gates_(input).to(state.scalar_type());
+  const auto device = state.device().type();
+  const Tensor weight = at::autocast::is_autocast_enabled(device)
+                            ? state_gates_->weight.to(at::autocast::get_autocast_dtype(device))
+                            : state_gates_->weight;
+  if (!torch::GradMode::is_enabled()) return Unroll(from_input, keep, state, weight, state_gates_->bias).after;
+  return GruFunction::apply(from_input, keep, state, weight, state_gates_->bias);
 }
 
 }  // namespace sibyl

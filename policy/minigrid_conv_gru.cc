@@ -2,6 +2,7 @@
 
 #include "common/status_macros.h"
 #include "policy/array_index.h"
+#include "policy/autocast.h"
 #include "policy/gru.h"
 
 namespace sibyl {
@@ -46,13 +47,17 @@ class MinigridConvGru : public Policy {
     const torch::Tensor codes = observations[image_].reshape({N * 49, 3}).to(torch::kInt64).mul(weights_).sum(1);
     torch::Tensor x = table_.index_select(0, codes.clamp_max(table_.size(0) - 1));
     x = x.view({N, 7, 7, kChannels}).permute({0, 3, 1, 2});  // channels last
-    x = torch::relu(conv1_(x));
-    x = torch::relu(conv2_(x));
-    x = torch::relu(conv3_(x)).reshape({N, kFeatures});
-    const torch::Tensor facing =
-        torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
-    x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
-    const torch::Tensor states = gru_(x, first, state);
+    torch::Tensor states;
+    {
+      const Autocast autocast(x.device().type(), bfloat16_);
+      x = torch::relu(conv1_(x));
+      x = torch::relu(conv2_(x));
+      x = torch::relu(conv3_(x)).reshape({N, kFeatures});
+      const torch::Tensor facing =
+          torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
+      x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
+      states = gru_(x, first, state);
+    }
     return {actor_(states), critic_(states).squeeze(-1), states};
   }
 

@@ -4,6 +4,7 @@
 
 #include "common/status_macros.h"
 #include "policy/array_index.h"
+#include "policy/autocast.h"
 #include "policy/gru.h"
 #include "policy/tile_convolution.h"
 #include "policy/tiles.h"
@@ -67,17 +68,22 @@ class NetHackOni : public Policy {
     const torch::Tensor blstats = observations[status_].reshape({N, kStatus});
     const torch::Tensor cells = CropAroundHero(observations[chars_].reshape({N, kMapRows, kMapColumns}),
                                                observations[colours_].reshape({N, kMapRows, kMapColumns}), blstats);
-    torch::Tensor picture = torch::elu(cells.is_cpu() ? tile_convolution_.Apply(conv1_->weight, conv1_->bias, cells)
-                                                      : conv1_(DrawTiles(tiles_, cells)));
-    picture = torch::elu(conv2_(picture));
-    // Channels last already, so that this view is free; the weights' columns are in that order.
-    picture = torch::elu(conv3_(picture)).permute({0, 2, 3, 1}).reshape({N, kPictureOutputs});
-    picture = torch::elu(picture_(picture));
-    const torch::Tensor scaled = (blstats.to(torch::kFloat32) * status_scale_).clamp(-kStatusClip, kStatusClip);
-    const torch::Tensor status = torch::elu(status2_(torch::elu(status1_(scaled))));
-    torch::Tensor message = observations[message_].reshape({N, kMessage}).to(torch::kFloat32) / kMessageUnit;
-    message = torch::elu(message2_(torch::elu(message1_(message))));
-    const torch::Tensor states = gru_(torch::cat({picture, status, message, scaled}, 1).view({T, B, -1}), first, state);
+    const auto device = cells.device().type();
+    torch::Tensor states;
+    {
+      const Autocast autocast(device, bfloat16_);
+      torch::Tensor picture = torch::elu(cells.is_cpu() ? tile_convolution_.Apply(conv1_->weight, conv1_->bias, cells)
+                                                        : conv1_(DrawTiles(tiles_, cells)));
+      picture = torch::elu(conv2_(picture));
+      // Channels last already, so that this view is free; the weights' columns are in that order.
+      picture = torch::elu(conv3_(picture)).permute({0, 2, 3, 1}).reshape({N, kPictureOutputs});
+      picture = torch::elu(picture_(picture));
+      const torch::Tensor scaled = (blstats.to(torch::kFloat32) * status_scale_).clamp(-kStatusClip, kStatusClip);
+      const torch::Tensor status = torch::elu(status2_(torch::elu(status1_(scaled))));
+      torch::Tensor message = observations[message_].reshape({N, kMessage}).to(torch::kFloat32) / kMessageUnit;
+      message = torch::elu(message2_(torch::elu(message1_(message))));
+      states = gru_(torch::cat({picture, status, message, scaled}, 1).view({T, B, -1}), first, state);
+    }
     return {actor_(states), critic_(states).squeeze(-1), states};
   }
 

@@ -29,6 +29,13 @@ class Policy : public torch::nn::Module {
                                const torch::Tensor& state) = 0;
   // H; 0 for a policy without memory, whose states are [T, B, 0].
   virtual int64_t state_size() const = 0;
+
+  // Matrix products and convolutions in bfloat16, where the network has enough of them for that to pay; weights, sums,
+  // states, logits and values stay float. Before the first Forward.
+  void UseBfloat16() { bfloat16_ = true; }
+
+ protected:
+  bool bfloat16_ = false;
 };
 
 // A policy with fresh weights, drawn from LibTorch's default generator, for what the environment shows. AUTO chooses by

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "policy/autocast.h"
 #include "policy/tiles.h"
 
 namespace sibyl {
@@ -108,6 +109,7 @@ TileConvolution::TileConvolution()
 // [kPieces * kTiles, kChannels], differentiable. A tile is a glyph's ink times a colour, so that the sums over pixels
 // are made for glyphs, sixteen times fewer.
 Tensor TileConvolution::MakeTable(const Tensor& weight) const {
+  const Autocast full_precision(weight.device().type(), false);
   const Tensor by_pixel = weight.permute({2, 3, 1, 0}).reshape({kKernel * kKernel, 3 * kChannels});
   const Tensor padded = torch::cat({by_pixel, torch::zeros({1, 3 * kChannels}, weight.options().requires_grad(false))});
   const Tensor kernel = padded.index_select(0, kernel_places_).view({kPieces, kTileSize * kTileSize, 3 * kChannels});

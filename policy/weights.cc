@@ -32,8 +32,8 @@ absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
     NamedArray array;
     array.name = name;
     const torch::ScalarType scalar_type = tensor.scalar_type();
-    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
-                                    [&](const TypePair& t) { return t.torch == scalar_type; });
+    const auto* type =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypePair& t) { return t.torch == scalar_type; });
     if (type == std::end(kTypes) || !tensor.is_contiguous() || !tensor.is_cpu()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " (", Shape(tensor), ") cannot be written"));
     }

@@ -1,3 +1,4 @@
+#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
 #include "policy/nethack_oni.h"
@@ -65,6 +66,47 @@ TEST_P(NetworkTest, TrainsEveryParameter) {
     ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
     EXPECT_GT(parameter.value().grad().abs().sum().item<float>(), 0) << parameter.key();
   }
+}
+
+TEST_P(NetworkTest, IsNearlyTheSameInBfloat16AndSoAreItsGradients) {
+  const auto exact = Make(GetParam(), Spec()), policy = Make(GetParam(), Spec());
+  policy->UseBfloat16();
+  constexpr int64_t T = 6, B = 16;
+  const Observations observations = RandomObservations(Spec(), T, B);
+  const torch::Tensor first = RandomFlags(T, B, 3), state = torch::randn({B, policy->state_size()});
+  const torch::Tensor by_logits = torch::randn({T, B, Spec().actions_size()}), by_value = torch::randn({T, B});
+  const auto run = [&](Policy& network) {
+    PolicyOutput output = network.Forward(observations, first, state);
+    ((output.logits * by_logits).sum() + (output.value * by_value).sum()).backward();
+    return output;
+  };
+  const PolicyOutput expected = run(*exact), output = run(*policy);
+  for (const auto& [got, wanted] : {std::pair(output.logits, expected.logits), {output.value, expected.value}}) {
+    EXPECT_EQ(got.scalar_type(), torch::kFloat32);
+    EXPECT_LT((got - wanted).norm().item<float>(), 0.02 * wanted.norm().item<float>());
+  }
+  EXPECT_EQ(output.states.scalar_type(), torch::kFloat32);
+  const auto expected_parameters = exact->parameters(), parameters = policy->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const torch::Tensor got = parameters[i].grad(), wanted = expected_parameters[i].grad();
+    ASSERT_EQ(got.scalar_type(), torch::kFloat32);
+    EXPECT_LT((got - wanted).norm().item<float>(), 0.05 * wanted.norm().item<float>()) << i;
+  }
+  EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU)) << "nothing is left switched on";
+}
+
+TEST_P(NetworkTest, FollowsItsWeightsInBfloat16) {
+  const auto policy = Make(GetParam(), Spec());
+  policy->UseBfloat16();
+  const Observations observations = RandomObservations(Spec(), 1, 4);
+  const torch::Tensor first = RandomFlags(1, 4, 3), state = torch::randn({4, policy->state_size()});
+  const torch::Tensor before = policy->Forward(observations, first, state).logits.detach();
+  {
+    torch::NoGradGuard no_grad;
+    for (torch::Tensor& parameter : policy->parameters()) parameter.mul_(0);
+  }
+  EXPECT_EQ(policy->Forward(observations, first, state).logits.abs().max().item<float>(), 0);
+  EXPECT_GT(before.abs().max().item<float>(), 0);
 }
 
 TEST_P(NetworkTest, StartsNearlyUniform) {

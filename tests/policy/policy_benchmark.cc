@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <cstdlib>
+#include <cstring>
 
 #include "learner/trainer.h"
 #include "policy/memory.h"
@@ -15,7 +16,7 @@ namespace {
 
 enum Network { kMlp, kMinigrid, kNetHack };
 
-std::shared_ptr<Policy> MakeNetwork(int64_t network) {
+std::shared_ptr<Policy> MakeFloatNetwork(int64_t network) {
   torch::manual_seed(1);
   switch (network) {
     case kMlp:
@@ -25,6 +26,14 @@ std::shared_ptr<Policy> MakeNetwork(int64_t network) {
     default:
       return *MakePolicy(v1::POLICY_KIND_NETHACK_ONI, NetHackSpec());
   }
+}
+
+// SIBYL_BENCHMARK_PRECISION=bfloat16 asks for that.
+std::shared_ptr<Policy> MakeNetwork(int64_t network) {
+  const auto policy = MakeFloatNetwork(network);
+  const char* precision = std::getenv("SIBYL_BENCHMARK_PRECISION");
+  if (precision != nullptr && std::strcmp(precision, "bfloat16") == 0) policy->UseBfloat16();
+  return policy;
 }
 
 v1::EnvironmentSpec SpecOf(int64_t network) { return network == kNetHack ? NetHackSpec() : MinigridSpec(); }

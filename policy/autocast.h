@@ -1,0 +1,33 @@
+#pragma once
+
+#include <ATen/autocast_mode.h>
+
+namespace sibyl {
+
+// While it lives, matrix products and convolutions of the calling thread on such a device are made in bfloat16, their
+// weights and results converted as need be (`on`), or in the precision of what they are given (not `on`).
+class Autocast {
+ public:
+  Autocast(at::DeviceType device, bool on)
+      : device_(device),
+        was_on_(at::autocast::is_autocast_enabled(device)),
+        was_(at::autocast::get_autocast_dtype(device)) {
+    at::autocast::set_autocast_enabled(device, on);
+    if (on) at::autocast::set_autocast_dtype(device, at::kBFloat16);
+  }
+  ~Autocast() {
+    at::autocast::set_autocast_dtype(device_, was_);
+    at::autocast::set_autocast_enabled(device_, was_on_);
+    // Converted weights are kept by LibTorch until told otherwise, and these weights are about to change.
+    if (!was_on_) at::autocast::clear_cache();
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  const at::DeviceType device_;
+  const bool was_on_;
+  const at::ScalarType was_;
+};
+
+}  // namespace sibyl
