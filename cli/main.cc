@@ -25,8 +25,8 @@ constexpr char kHelp[] =
     R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
 
   sibyl train CONFIG [--run_dir DIR] [--set field=value]... [--resume]
-      Trains on this machine. The run's folder is runs/<name> where --run_dir does not say otherwise.
-      --resume goes on with the run in that folder; CONFIG may then be left out.
+      Trains on this machine. The run's folder is runs/<name>-<time> where --run_dir does not say otherwise.
+      --resume goes on with the run in --run_dir; CONFIG may then be left out.
       Ctrl-C stops with a checkpoint; a second one stops at once.
   sibyl eval RUN [flags of sibyl-eval]
       Plays episodes with a run's policy.

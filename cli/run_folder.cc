@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/config.h"
 #include "common/files.h"
 #include "common/status_macros.h"
@@ -97,10 +99,12 @@ absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& 
 }
 
 absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
-  if (request.config.empty() && !(request.resume && !request.run_dir.empty())) {
+  if (request.resume && request.run_dir.empty()) {
+    return absl::InvalidArgumentError("--resume needs the run's folder: sibyl train --resume --run_dir DIR");
+  }
+  if (request.config.empty() && !request.resume) {
     return absl::InvalidArgumentError(
-        request.resume ? "--resume needs the run's folder: sibyl train --resume --run_dir DIR"
-                       : "no configuration is named: sibyl train CONFIG, e.g. configs/minigrid_keycorridor.textproto");
+        "no configuration is named: sibyl train CONFIG, e.g. configs/minigrid_keycorridor.textproto");
   }
   const std::string config = request.config.empty() ? absl::StrCat(request.run_dir, "/", kConfig) : request.config;
   if (request.config.empty() && !fs::exists(config)) {
@@ -110,7 +114,11 @@ absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
   SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(config, request.overrides));
   SIBYL_RETURN_IF_ERROR(CheckRunnable(experiment, request.binaries));
 
-  const fs::path asked = request.run_dir.empty() ? fs::path("runs") / experiment.name() : fs::path(request.run_dir);
+  const fs::path asked =
+      request.run_dir.empty()
+          ? fs::path("runs") /
+                absl::StrCat(experiment.name(), absl::FormatTime("-%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()))
+          : fs::path(request.run_dir);
   std::string path = fs::absolute(asked).lexically_normal().string();
   if (path.size() > 1 && path.back() == '/') path.pop_back();
   if (!request.resume && HoldsSomething(path)) {

@@ -13,7 +13,7 @@ namespace sibyl::cli {
 // What `sibyl train` was asked for.
 struct RunRequest {
   std::string config;   // empty: the configuration in run_dir
-  std::string run_dir;  // empty: runs/<name of the experiment>
+  std::string run_dir;  // empty: runs/<name of the experiment>-<local time>
   std::vector<std::string> overrides;
   bool resume = false;
   std::string binaries;  // folder of the programs that are going to be started

@@ -13,6 +13,7 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/files.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"
@@ -56,6 +57,12 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   std::error_code error;
   std::filesystem::create_directories(run_dir + "/checkpoints", error);
   if (error) return absl::UnavailableError(absl::StrCat("cannot make ", run_dir, ": ", error.message()));
+
+  // `sibyl train` has written it; where the learner is started by itself, `sibyl eval` needs it all the same.
+  const std::string effective = run_dir + "/experiment.textproto";
+  if (!std::filesystem::exists(effective)) {
+    SIBYL_RETURN_IF_ERROR(WriteFileDurably(effective, ExperimentText(experiment)));
+  }
 
   // What is resumed.
   v1::LearnerState state;

@@ -329,6 +329,18 @@ TEST_F(TrainTest, WritesTheEffectiveConfigurationAndACopyOfTheRules) {
   EXPECT_EQ(*ReadFile(Path("run/judge/some.rules")), *ReadFile(Path("some.rules")));
 }
 
+TEST_F(TrainTest, NamesTheFolderByTheTimeWhereNoneIsGiven) {
+  Fake("learner", "finish 1000");
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  Sibyl run = Start({"train", "trial.textproto"});
+  fs::current_path(before);
+  EXPECT_EQ(run.Wait(), 0) << run.Output();
+  const fs::directory_iterator runs(Path("runs"));
+  EXPECT_THAT(runs->path().filename().string(), testing::MatchesRegex("trial-[0-9]{8}-[0-9]{6}"));
+  EXPECT_TRUE(fs::exists(runs->path() / "summary.json"));
+}
+
 TEST_F(TrainTest, RefusesAFolderThatHoldsARunAndResumesItWhenAsked) {
   Fake("learner", "finish 1000");
   ASSERT_EQ(Train().Wait(), 0);
@@ -402,7 +414,7 @@ TEST_F(TrainTest, OtherCommandsSayWhatTheyDoNotUnderstand) {
     EXPECT_EQ(sibyl.Wait(), status) << absl::StrJoin(arguments, " ");
     return sibyl.Output();
   };
-  EXPECT_THAT(run({"tarin"}, 2), AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, config, envs")));
+  EXPECT_THAT(run({"tarin"}, 2), AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, bench, config, envs")));
   EXPECT_THAT(run({}, 2), HasSubstr("train"));
   EXPECT_THAT(run({"envs"}, 0), HasSubstr("debug/Alignment\n"));
   EXPECT_THAT(run({"envs", "more"}, 2), HasSubstr("`more`"));
