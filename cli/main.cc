@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/arguments.h"
 #include "cli/bench/bench_env.h"
+#include "cli/bench/bench_train.h"
 #include "cli/process.h"
 #include "cli/rollout/rollout.h"
 #include "cli/train.h"
@@ -33,7 +34,8 @@ constexpr char kHelp[] =
   sibyl rollout [flags]
       Plays episodes with given actions and prints what happens.
   sibyl bench env ENV [--envs N] [--threads T] [--seconds S]
-      Measures how fast environments are stepped, and prints a line of JSON.
+  sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W]
+      Measure how fast environments are stepped, and how fast a configuration trains. They print a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -87,7 +89,8 @@ int EvalMain(const std::vector<std::string>& arguments) {
 
 int BenchMain(const std::vector<std::string>& arguments) {
   if (!arguments.empty() && arguments[0] == "env") return BenchEnvMain(absl::MakeConstSpan(arguments).subspan(1));
-  std::fprintf(stderr, "sibyl bench: %s; there is: env\n",
+  if (!arguments.empty() && arguments[0] == "train") return BenchTrainMain(absl::MakeConstSpan(arguments).subspan(1));
+  std::fprintf(stderr, "sibyl bench: %s; there are: env, train\n",
                arguments.empty() ? "nothing is named" : absl::StrCat("cannot measure `", arguments[0], "`").c_str());
   return 2;
 }

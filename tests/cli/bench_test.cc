@@ -1,11 +1,11 @@
-#include "cli/bench/bench_env.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
+
+#include "cli/bench/bench_env.h"
 
 namespace sibyl {
 namespace {
@@ -53,11 +53,19 @@ TEST(BenchEnv, PrintsOneLineOfJson) {
               line.value("steps_per_second", 0.0) / line.value("limit_steps_per_second", 1.0), 1e-9);
 }
 
+TEST(BenchTrain, SaysWhatIsWrong) {
+  EXPECT_THAT(RunSibyl("bench train").text, HasSubstr("name one configuration"));
+  EXPECT_THAT(RunSibyl("bench train x.textproto --seconds 0").text, HasSubstr("--seconds is `0`"));
+  const Said missing = RunSibyl("bench train /nowhere/x.textproto");
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_THAT(missing.text, HasSubstr("/nowhere/x.textproto"));
+}
+
 TEST(BenchEnv, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench env nethack/Scores").text, HasSubstr("nethack/Score"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 0").text, HasSubstr("--envs is `0`"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 1 --threads 2").text, HasSubstr("at least --threads"));
-  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there is: env"));
+  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train"));
   EXPECT_EQ(RunSibyl("bench stones").status, 2);
 }
 

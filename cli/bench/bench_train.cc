@@ -1,0 +1,175 @@
+#include "cli/bench/bench_train.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "cli/arguments.h"
+#include "cli/process.h"
+#include "cli/scrape.h"
+#include "common/files.h"
+#include "common/status_macros.h"
+
+namespace sibyl {
+namespace {
+
+constexpr absl::Duration kStartLimit = absl::Minutes(1);
+
+// User and system time of a process so far.
+double CpuSeconds(pid_t pid) {
+  const std::string stat = ReadFile(absl::StrCat("/proc/", pid, "/stat")).value_or("");
+  const size_t name_end = stat.rfind(')');
+  unsigned long user = 0, system = 0;
+  if (name_end == std::string::npos ||
+      std::sscanf(stat.c_str() + name_end, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) !=
+          2) {
+    return 0;
+  }
+  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+// A run at one moment.
+struct Moment {
+  absl::Time time;
+  cli::Samples samples;                       // of all processes; what actors count is added up
+  std::map<std::string, double> cpu_seconds;  // by program
+};
+
+absl::StatusOr<Moment> Look(const std::string& run, pid_t supervisor) {
+  SIBYL_ASSIGN_OR_RETURN(const std::string targets, ReadFile(run + "/metrics_targets.json"));
+  std::vector<std::string> addresses;
+  for (const auto& target : nlohmann::json::parse(targets)) addresses.push_back(target["targets"][0]);
+  Moment moment;
+  const auto answers = cli::Scrape(addresses, absl::Seconds(2));
+  moment.time = absl::Now();
+  for (const auto& answer : answers) {
+    if (!answer.has_value()) return absl::UnavailableError("a process does not answer");
+    for (const auto& [series, value] : *answer) moment.samples[series] += value;
+  }
+  std::ifstream children(absl::StrCat("/proc/", supervisor, "/task/", supervisor, "/children"));
+  for (pid_t pid; children >> pid;) {
+    const std::string command = ReadFile(absl::StrCat("/proc/", pid, "/cmdline")).value_or("");
+    moment.cpu_seconds[std::filesystem::path(command.c_str()).filename().string()] += CpuSeconds(pid);
+  }
+  return moment;
+}
+
+nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
+  const auto grown = [&](const std::string& series) {
+    const auto from = before.samples.find(series), to = after.samples.find(series);
+    return to == after.samples.end() ? 0 : to->second - (from == before.samples.end() ? 0 : from->second);
+  };
+  const auto now = [&](const std::string& series) {
+    const auto found = after.samples.find(series);
+    return found == after.samples.end() ? 0 : found->second;
+  };
+  const double seconds = absl::ToDoubleSeconds(after.time - before.time);
+  const double steps = grown("sibyl_learner_steps_total");
+  double cpu = 0;
+  nlohmann::ordered_json by_program;
+  for (const auto& [program, used] : after.cpu_seconds) {
+    const auto earlier = before.cpu_seconds.find(program);
+    by_program[program] = used - (earlier == before.cpu_seconds.end() ? 0 : earlier->second);
+    cpu += by_program[program].get<double>();
+  }
+  const double batches = grown("sibyl_learner_inference_batches_total");
+  return {
+      {"steps_per_second", steps / seconds},
+      {"wall_seconds", seconds},
+      {"cpu_seconds", cpu},
+      {"cpu_seconds_per_million_steps", steps > 0 ? cpu / steps * 1e6 : 0},
+      {"cpu_seconds_by_program", by_program},
+      {"bytes_per_step", steps > 0 ? grown("sibyl_learner_received_bytes_total") / steps : 0},
+      {"training_busy_share", grown("sibyl_learner_update_seconds_total") / seconds},
+      {"inference_busy_share", grown("sibyl_learner_inference_seconds_total") / seconds},
+      {"inference_batch_rows", batches > 0 ? grown("sibyl_learner_received_steps_total") / batches : 0},
+      {"policy_lag_steps", now("sibyl_learner_policy_lag_steps")},
+  };
+}
+
+absl::Status Refused(const std::string& what, const std::string& run) {
+  return absl::UnavailableError(
+      absl::StrCat(what, "; it said:\n", absl::StrJoin(cli::LastLines(run + ".log", 10), "\n")));
+}
+
+absl::StatusOr<nlohmann::ordered_json> Measure(const std::vector<std::string>& train, const std::string& run,
+                                               absl::Duration warm_up, absl::Duration time) {
+  SIBYL_ASSIGN_OR_RETURN(const pid_t pid, cli::StartProcess(train, run + ".log"));
+  const absl::Cleanup stop = [pid] {
+    kill(pid, SIGTERM);
+    waitpid(pid, nullptr, 0);
+  };
+  const auto steps = [&]() -> double {
+    const auto moment = Look(run, pid);
+    return moment.ok() ? moment->samples.at("sibyl_learner_steps_total") : 0;
+  };
+  for (const absl::Time limit = absl::Now() + kStartLimit; steps() == 0;) {
+    siginfo_t end = {};
+    if (waitid(P_PID, pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == pid) {
+      return Refused("training ended at once", run);
+    }
+    if (absl::Now() > limit) return Refused("training did not begin within a minute", run);
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  absl::SleepFor(warm_up);
+  SIBYL_ASSIGN_OR_RETURN(const Moment before, Look(run, pid));
+  absl::SleepFor(time);
+  SIBYL_ASSIGN_OR_RETURN(const Moment after, Look(run, pid));
+  return Compare(before, after);
+}
+
+}  // namespace
+
+int BenchTrainMain(absl::Span<const std::string> arguments) {
+  const auto refuse = [](const absl::Status& status) {
+    std::fprintf(stderr, "sibyl bench train: %s\n", std::string(status.message()).c_str());
+    return absl::IsInvalidArgument(status) ? 2 : 1;
+  };
+  const std::vector<cli::Flag> flags = {{"set", "field=value"}, {"seconds", "S"}, {"warmup", "W"}};
+  const auto parsed = cli::ParseArguments("sibyl bench train", flags, arguments);
+  if (!parsed.ok()) return refuse(parsed.status());
+  if (parsed->positional.size() != 1) {
+    return refuse(absl::InvalidArgumentError("name one configuration, e.g. configs/minigrid_keycorridor.textproto"));
+  }
+  int seconds = 0, warm_up = 0;
+  for (const auto& [name, otherwise, value] : {std::tuple("seconds", "20", &seconds), {"warmup", "5", &warm_up}}) {
+    const std::string text = parsed->Value(name, otherwise);
+    if (absl::SimpleAtoi(text, value) && *value >= 1 && *value <= 100'000) continue;
+    return refuse(
+        absl::InvalidArgumentError(absl::StrCat("--", name, " is `", text, "`, must be a number from 1 to 100000")));
+  }
+
+  std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) return refuse(absl::UnavailableError("cannot make " + folder));
+  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
+  const std::string run = folder + "/run";
+  std::vector<std::string> train = {std::filesystem::read_symlink("/proc/self/exe").string(), "train",
+                                    parsed->positional[0], "--run_dir", run,
+                                    // Ended by time, not by steps.
+                                    "--set", "total_steps=1000000000000"};
+  for (const std::string& override : parsed->Values("set")) {
+    train.push_back("--set");
+    train.push_back(override);
+  }
+  const auto measured = Measure(train, run, absl::Seconds(warm_up), absl::Seconds(seconds));
+  if (!measured.ok()) return refuse(measured.status());
+  nlohmann::ordered_json line = {{"bench", "train"}, {"config", parsed->positional[0]}};
+  line.update(*measured);
+  std::printf("%s\n", line.dump().c_str());
+  return 0;
+}
+
+}  // namespace sibyl
