@@ -54,7 +54,7 @@ absl::StatusOr<TensorFile> ReadTensors(const std::string& path) {
     const auto* type =
         std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypePair& t) { return t.file == array.type; });
     torch::Tensor tensor = torch::empty(array.shape, type->torch);
-    std::memcpy(tensor.data_ptr(), array.bytes.data(), array.bytes.size());
+    std::copy(array.bytes.begin(), array.bytes.end(), static_cast<char*>(tensor.data_ptr()));
     tensors.tensors.emplace_back(array.name, std::move(tensor));
   }
   return tensors;
