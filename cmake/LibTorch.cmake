@@ -26,6 +26,7 @@ target_link_options(sibyl_torch INTERFACE
 # The torch headers are compiled once; every library that uses LibTorch shares the result.
 file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")
 add_library(sibyl_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cc)
+set_target_properties(sibyl_torch_pch PROPERTIES EXCLUDE_FROM_ALL TRUE)
 target_link_libraries(sibyl_torch_pch PUBLIC sibyl_torch_headers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(sibyl_torch_pch PRIVATE -fpch-preprocess)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -19,13 +20,25 @@
 
 namespace sibyl {
 
+// By this factor tests wait longer before they give up: sanitizers make programs several times slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kPatience = 5;
+#else
+inline constexpr int kPatience = 1;
+#endif
+
 // Polls until it holds; false after a minute.
 inline bool Eventually(const std::function<bool()>& holds) {
-  for (const absl::Time until = absl::Now() + absl::Minutes(1); absl::Now() < until;) {
+  for (const absl::Time until = absl::Now() + kPatience * absl::Minutes(1); absl::Now() < until;) {
     if (holds()) return true;
     std::this_thread::yield();
   }
   return false;
+}
+
+// What a sanitizer finds is a failure, also in a program that is started again or killed.
+inline void ExpectNoReport(const std::string& log) {
+  for (const char* words : {"Sanitizer: ", ": runtime error: "}) EXPECT_EQ(log.find(words), std::string::npos) << log;
 }
 
 // A program that a test runs. Ends with the test, whatever happens.
@@ -62,6 +75,7 @@ class Process {
     Signal(SIGKILL);
     Wait();
     reader_.join();
+    ExpectNoReport(log());
   }
 
   pid_t pid() const { return pid_; }

@@ -59,6 +59,7 @@ class Process {
     Wait();
     reader_.join();
     close(log_fd_);
+    ExpectNoReport(log());
   }
 
   std::string log() {
@@ -135,14 +136,14 @@ class ProcessTest : public ::testing::Test {
   static grpc::Status Ask(v1::AnnotatorService::Stub& stub, const v1::AskRequest& request, v1::AskResponse* response) {
     grpc::ClientContext context;
     context.set_wait_for_ready(true);
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context.set_deadline(std::chrono::system_clock::now() + kPatience * std::chrono::seconds(20));
     return stub.Ask(&context, request, response);
   }
   // The log from `from` until it holds `count` labels more.
   static std::vector<v1::Label> Labels(v1::AnnotatorService::Stub& stub, uint64_t from, size_t count) {
     grpc::ClientContext context;
     context.set_wait_for_ready(true);
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    context.set_deadline(std::chrono::system_clock::now() + kPatience * std::chrono::seconds(30));
     v1::LabelsRequest request;
     request.set_protocol_version(kProtocolVersion);
     request.set_from_sequence(from);
@@ -218,7 +219,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
       const std::string caption = absl::StrCat("caption ", round, " ", i);
       v1::AskResponse response;
       grpc::ClientContext context;
-      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+      context.set_deadline(std::chrono::system_clock::now() + kPatience * std::chrono::seconds(20));
       if (!stub->Ask(&context, Request({Classify(caption)}), &response).ok()) break;
       ASSERT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
       acknowledged.insert(caption);

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "common/protocol.h"
 #include "sibyl/v1/annotator.pb.h"
+#include "tests/process.h"
 
 namespace sibyl::annotator {
 
@@ -63,7 +64,7 @@ inline v1::AskRequest Request(std::initializer_list<v1::Query> queries) {
 
 // Looks again and again until it is true; false when that took longer than any machine should need.
 inline bool Eventually(const std::function<bool()>& condition, absl::Duration limit = absl::Seconds(20)) {
-  const absl::Time until = absl::Now() + limit;
+  const absl::Time until = absl::Now() + kPatience * limit;
   while (!condition()) {
     if (absl::Now() > until) return false;
     std::this_thread::yield();

@@ -20,6 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/files.h"
+#include "tests/process.h"
 
 namespace sibyl::cli {
 namespace {
@@ -30,11 +31,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr std::chrono::seconds kPatience(60);
-
 // Polls until it is so; false when that takes too long.
 bool Eventually(const std::function<bool()>& so) {
-  const auto until = std::chrono::steady_clock::now() + kPatience;
+  const auto until = std::chrono::steady_clock::now() + kPatience * std::chrono::minutes(1);
   while (!so()) {
     if (std::chrono::steady_clock::now() > until) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));

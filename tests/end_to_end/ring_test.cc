@@ -35,6 +35,10 @@ class RingTest : public testing::Test {
   }
   ~RingTest() override {
     sibyl_.reset();
+    std::error_code no_logs;
+    for (const auto& log : fs::directory_iterator(run_ + "/logs", no_logs)) {
+      ExpectNoReport(ReadFile(log.path()).value_or(""));
+    }
     fs::remove_all(folder_);
   }
 
