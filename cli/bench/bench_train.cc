@@ -114,7 +114,9 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const std::vector<std::string>& t
   };
   const auto steps = [&]() -> double {
     const auto moment = Look(run, pid);
-    return moment.ok() ? moment->samples.at("sibyl_learner_steps_total") : 0;
+    if (!moment.ok()) return 0;
+    const auto steps = moment->samples.find("sibyl_learner_steps_total");
+    return steps == moment->samples.end() ? 0 : steps->second;  // it comes with the learner's last part
   };
   for (const absl::Time limit = absl::Now() + kStartLimit; steps() == 0;) {
     siginfo_t end = {};
