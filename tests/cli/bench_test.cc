@@ -53,6 +53,20 @@ TEST(BenchEnv, PrintsOneLineOfJson) {
               line.value("steps_per_second", 0.0) / line.value("limit_steps_per_second", 1.0), 1e-9);
 }
 
+TEST(BenchTrain, MeasuresARealRun) {
+  const Said said =
+      RunSibyl("bench train " SIBYL_SOURCE_DIR "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  for (const char* key : {"steps_per_second", "cpu_seconds", "cpu_seconds_per_million_steps", "bytes_per_step",
+                          "training_busy_share", "inference_busy_share", "inference_batch_rows"}) {
+    EXPECT_GT(line.value(key, 0.0), 0) << key;
+  }
+  for (const char* program : {"sibyl-learner", "sibyl-actor", "sibyl-reward-model", "sibyl-annotator"}) {
+    EXPECT_TRUE(line["cpu_seconds_by_program"].contains(program)) << program;
+  }
+}
+
 TEST(BenchTrain, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench train").text, HasSubstr("name one configuration"));
   EXPECT_THAT(RunSibyl("bench train x.textproto --seconds 0").text, HasSubstr("--seconds is `0`"));
