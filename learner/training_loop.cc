@@ -141,6 +141,7 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls) {
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(batch.sums.steps(), std::memory_order_relaxed);
+  RaiseTo(metrics_->steps, static_cast<double>(steps()));
   policy_lag_ = batch.mean_policy_lag;
   reward_age_ = batch.mean_reward_age;
   metrics_->dropped.Increment(static_cast<double>(batch.dropped_steps));
@@ -152,7 +153,6 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls) {
 void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   const EpisodeStats::Means means = parts_.episodes->Get();
   LoopMetrics& m = *metrics_;
-  RaiseTo(m.steps, static_cast<double>(steps()));
   RaiseTo(m.episodes, static_cast<double>(means.episodes));
   RaiseTo(m.abandoned, static_cast<double>(means.abandoned));
   RaiseTo(m.train_seconds, TrainSeconds(now));

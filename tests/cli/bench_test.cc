@@ -55,7 +55,7 @@ TEST(BenchEnv, PrintsOneLineOfJson) {
 
 TEST(BenchTrain, MeasuresARealRun) {
   const Said said =
-      RunSibyl("bench train " SIBYL_SOURCE_DIR "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1");
+      RunSibyl("bench train " SIBYL_SOURCE_DIR "/configs/minigrid_keycorridor.textproto --seconds 3 --warmup 1");
   ASSERT_EQ(said.status, 0) << said.text;
   const auto line = nlohmann::json::parse(said.text);
   for (const char* key : {"steps_per_second", "cpu_seconds", "cpu_seconds_per_million_steps", "bytes_per_step",
