@@ -239,11 +239,12 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(learner, entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, max_gradient_norm, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, max_policy_lag, value >= 1, "at least 1");
-  const int needed = UnrollSlotsNeeded(e.learner(), TotalEnvironments(e));
+  const int needed = UnrollSlotsNeeded(e);
   SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
                 absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e),
-                             " environments and two batches of ", UnrollsPerBatch(e.learner()),
-                             " unrolls; 0 takes what is needed"));
+                             " environments, a batch of ", UnrollsPerBatch(e.learner()),
+                             " unrolls, and the larger of another batch and a group of environments; 0 takes what is "
+                             "needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
   SIBYL_REQUIRE(learner, training_threads, value >= 1 && value <= 1024, "between 1 and 1024");

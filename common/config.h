@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -39,9 +40,12 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
-// Unroll slots without which training could stop for ever: one being filled by each environment, and two batches.
-inline int UnrollSlotsNeeded(const v1::LearnerConfig& learner, int environments) {
-  return environments + 2 * UnrollsPerBatch(learner);
+// Unroll slots without which training could stop for ever: one being filled by each environment, a batch that waits to
+// be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
+inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {
+  const int batch = UnrollsPerBatch(experiment.learner());
+  const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());
+  return TotalEnvironments(experiment) + batch + std::max(batch, group);
 }
 
 }  // namespace sibyl

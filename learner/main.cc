@@ -105,7 +105,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
   episodes.Load(state);
-  const int slots_needed = UnrollSlotsNeeded(experiment.learner(), TotalEnvironments(experiment));
+  const int slots_needed = UnrollSlotsNeeded(experiment);
   const int unroll_slots = std::max<int>(static_cast<int>(experiment.learner().unroll_slots()), slots_needed);
   UnrollPool unrolls(unroll_slots, static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec),
                      policies[0]->state_size());

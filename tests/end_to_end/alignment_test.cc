@@ -154,6 +154,15 @@ TEST_F(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreK
   EXPECT_GT(seeds_of_truncated.size(), 20u);
 }
 
+// Every environment starts its first unroll at the same step, so that a group needs all its next ones at once.
+TEST_F(AlignmentTest, AGroupThatIsLargerThanTwoBatchesNeverWaitsForEver) {
+  Train(R"(environment { name: 'debug/Alignment' } seed: 5 total_steps: 960
+           actor { processes: 1 environments: 32 groups: 2 }
+           learner { unroll_length: 8 batch_size: 16 checkpoint_seconds: 3600 }
+           reward { intrinsic_coefficient: 0 })",
+        /*actors=*/1, /*kills=*/0, /*batches=*/60);
+}
+
 TEST_F(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogProbability) {
   constexpr int kBatches = 40;
   Train(R"(environment { name: 'minigrid/DoorKey-5x5' max_episode_steps: 21 } seed: 3 total_steps: 20480
