@@ -13,6 +13,7 @@
 #include "cli/arguments.h"
 #include "cli/bench/bench_env.h"
 #include "cli/bench/bench_train.h"
+#include "cli/bench/bench_transport.h"
 #include "cli/process.h"
 #include "cli/rollout/rollout.h"
 #include "cli/train.h"
@@ -35,7 +36,9 @@ constexpr char kHelp[] =
       Plays episodes with given actions and prints what happens.
   sibyl bench env ENV [--envs N] [--threads T] [--seconds S]
   sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W]
-      Measure how fast environments are stepped, and how fast a configuration trains. They print a line of JSON.
+  sibyl bench transport [--actors N] [--environments E] [--groups G] [--set field=value]... [--seconds S] [--warmup W]
+      Measure how fast environments are stepped, how fast a configuration trains, and how fast steps get from actors to
+      the learner. They print a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -90,7 +93,10 @@ int EvalMain(const std::vector<std::string>& arguments) {
 int BenchMain(const std::vector<std::string>& arguments) {
   if (!arguments.empty() && arguments[0] == "env") return BenchEnvMain(absl::MakeConstSpan(arguments).subspan(1));
   if (!arguments.empty() && arguments[0] == "train") return BenchTrainMain(absl::MakeConstSpan(arguments).subspan(1));
-  std::fprintf(stderr, "sibyl bench: %s; there are: env, train\n",
+  if (!arguments.empty() && arguments[0] == "transport") {
+    return BenchTransportMain(absl::MakeConstSpan(arguments).subspan(1));
+  }
+  std::fprintf(stderr, "sibyl bench: %s; there are: env, train, transport\n",
                arguments.empty() ? "nothing is named" : absl::StrCat("cannot measure `", arguments[0], "`").c_str());
   return 2;
 }
