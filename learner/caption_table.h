@@ -39,8 +39,8 @@ class CaptionTable {
   // Takes texts that actors sent. A text whose hash is not its id, or that differs from the one known (a collision), is
   // counted and ignored.
   void AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts);
-  // Those of `ids` whose text is not known.
-  std::vector<uint64_t> WithoutText(absl::Span<const uint64_t> ids) const;
+  // Ids of those of the rows whose text is not known.
+  std::vector<uint64_t> WithoutText(absl::Span<const int32_t> rows) const;
   // Texts, with their context, of those of `ids` that are known.
   v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
 
@@ -75,8 +75,8 @@ class CaptionTable {
   struct Row {
     uint64_t id = 0;
     std::string text, context;  // both are kept when the text first comes
-    uint64_t count = 0;  // over the run
-    uint64_t since = 0;  // count at the start of this incarnation
+    uint64_t count = 0;         // over the run
+    uint64_t since = 0;         // count at the start of this incarnation
     uint64_t last_step = 0;
     int32_t older = 0, newer = 0;  // neighbours in order of last occurrence; 0: none
     uint32_t pins = 0;
