@@ -51,23 +51,26 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
   states_ = torch::zeros({rows, policies->Get().policy->state_size()}, torch::TensorOptions().device(device));
 }
 
+void Inference::Push(Event event) {
+  bool enough;
+  {
+    MutexLock lock(mutex_);
+    if (incoming_.empty()) first_arrival_ = std::chrono::steady_clock::now();
+    incoming_.push_back(std::move(event));
+    enough = incoming_.size() >= wake_at_;
+  }
+  if (enough) arrived_.NotifyOne();
+}
+
 void Inference::Attach(const v1::SlotLease& lease, std::shared_ptr<ActionSink> sink) {
-  MutexLock lock(mutex_);
-  incoming_.push_back({Event::kAttach, lease, std::move(sink), {}});
-  arrived_.NotifyOne();
+  Push({Event::kAttach, lease, std::move(sink), {}});
 }
 
 void Inference::Submit(const v1::SlotLease& lease, v1::StepBatch batch) {
-  MutexLock lock(mutex_);
-  incoming_.push_back({Event::kStep, lease, nullptr, std::move(batch)});
-  arrived_.NotifyOne();
+  Push({Event::kStep, lease, nullptr, std::move(batch)});
 }
 
-void Inference::Detach(const v1::SlotLease& lease) {
-  MutexLock lock(mutex_);
-  incoming_.push_back({Event::kDetach, lease, nullptr, {}});
-  arrived_.NotifyOne();
-}
+void Inference::Detach(const v1::SlotLease& lease) { Push({Event::kDetach, lease, nullptr, {}}); }
 
 void Inference::Close() {
   MutexLock lock(mutex_);
@@ -104,17 +107,26 @@ bool Inference::Gather() {
   std::deque<Event> events;
   {
     MutexLock lock(mutex_);
-    while (!closed_ && incoming_.empty() && pending_.empty()) arrived_.Wait(mutex_);
     // While one group of each actor is stepped, the others wait: no more rows than those can come.
     const int can_come = static_cast<int>(actors_.size()) * (environments_ - (groups_ > 1 ? group_rows_ : 0));
-    const int wanted = std::min(max_rows_, can_come);
-    const auto until = std::chrono::steady_clock::now() + wait_;
-    const auto rows = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      return pending_rows_ + static_cast<int>(incoming_.size()) * group_rows_;
-    };
-    while (!closed_ && rows() < wanted) {
+    const int missing = std::min(max_rows_, can_come) - pending_rows_;
+    const size_t wanted = missing > 0 ? (missing + group_rows_ - 1) / group_rows_ : 0;
+    const auto begin = std::chrono::steady_clock::now();
+    // Waking up costs more than a step. So this thread is woken once, by whatever makes the batch whole; where nothing
+    // comes for long it asks to be woken by the first that does, to know when that has waited long enough.
+    while (!closed_) {
+      const bool idle = incoming_.empty() && pending_.empty();
+      if (!idle && incoming_.size() >= wanted) break;
+      const auto until = (idle || !pending_.empty() ? begin : first_arrival_) + wait_;
       const auto left = until - std::chrono::steady_clock::now();
-      if (left <= left.zero() || !arrived_.WaitFor(mutex_, left)) break;
+      const bool late = left <= left.zero();
+      if (late && !idle) break;
+      wake_at_ = late ? 1 : std::max<size_t>(wanted, 1);
+      if (late) {
+        arrived_.Wait(mutex_);
+      } else {
+        arrived_.WaitFor(mutex_, left);
+      }
     }
     if (closed_) return false;
     events.swap(incoming_);

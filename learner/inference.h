@@ -89,6 +89,7 @@ class Inference {
     size_t offset, bytes;
   };
 
+  void Push(Event event);
   // Waits for work; moves steps into pending_, handles the rest. False once closed.
   bool Gather();
   void HandleDetach(const v1::SlotLease& lease);
@@ -115,6 +116,8 @@ class Inference {
   Mutex mutex_;
   CondVar arrived_;
   std::deque<Event> incoming_ ABSL_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point first_arrival_ ABSL_GUARDED_BY(mutex_);  // of incoming_'s
+  size_t wake_at_ ABSL_GUARDED_BY(mutex_) = 1;  // how many of incoming_ the inference thread waits for
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 
   // The inference thread's own.
