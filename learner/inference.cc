@@ -312,14 +312,13 @@ int64_t Inference::StateRow(const Row& row) const {
 }
 
 absl::Status Inference::Act() {
-  torch::NoGradGuard no_grad;
+  const c10::InferenceMode no_gradients;
   const int64_t rows = static_cast<int64_t>(rows_.size());
   Observations observations;
   for (int i = 0; i < spec_.observation_size(); ++i) {
     observations.push_back(ViewAsTensor(spec_.observation(i), staged_[i].data(), {1, rows}).to(device_));
   }
-  const torch::Tensor first =
-      torch::from_blob(staged_first_.data(), {1, rows}, torch::kUInt8).to(device_, torch::kBool);
+  const torch::Tensor first = torch::from_blob(staged_first_.data(), {1, rows}, torch::kBool).to(device_);
   torch::Tensor index = torch::empty({rows}, torch::kInt64);
   for (int64_t i = 0; i < rows; ++i) index.data_ptr<int64_t>()[i] = StateRow(rows_[i]);
   index = index.to(device_);

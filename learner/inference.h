@@ -129,7 +129,7 @@ class Inference {
   std::vector<Answer> answers_;
   // The rows that the policy reads, with room for the largest batch so far.
   std::vector<std::string> staged_;  // by observation array: [rows, bytes of it]
-  std::string staged_first_;         // uint8 [rows]
+  std::string staged_first_;         // bool [rows]
   std::vector<int> finished_;
   Random random_;
 
