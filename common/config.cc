@@ -4,8 +4,10 @@
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/message_differencer.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -170,7 +172,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, unroll_slots, 0);
   SIBYL_DEFAULT(learner, inference_batch, 1024);
   SIBYL_DEFAULT(learner, inference_wait_ms, 2);
-  SIBYL_DEFAULT(learner, training_threads, 1);
+  SIBYL_DEFAULT(learner, training_threads, 0);
   SIBYL_DEFAULT(learner, inference_threads, 1);
   if (learner->device().empty()) learner->set_device("cpu");
   SIBYL_DEFAULT(learner, checkpoint_seconds, 60);
@@ -247,7 +249,7 @@ absl::Status Validate(const v1::Experiment& e) {
                              "needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
-  SIBYL_REQUIRE(learner, training_threads, value >= 1 && value <= 1024, "between 1 and 1024");
+  SIBYL_REQUIRE(learner, training_threads, value <= 1024, "at most 1024; 0 takes a thread a core");
   SIBYL_REQUIRE(learner, inference_threads, value >= 1 && value <= 1024, "between 1 and 1024");
   SIBYL_REQUIRE(learner, device, value == "cpu" || value == "cuda" || absl::StartsWith(value, "cuda:"),
                 "\"cpu\", \"cuda\" or \"cuda:<index>\"");
@@ -358,6 +360,12 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   if (differencer.Compare(was, is)) return "";
   // Lines read "modified: learner.gamma: 0.99 -> 0.9".
   return std::string(*absl::StrSplit(report, '\n').begin());
+}
+
+int TrainingThreads(const v1::LearnerConfig& learner) {
+  if (learner.training_threads() > 0) return static_cast<int>(learner.training_threads());
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(std::min(cores, UnrollsPerBatch(learner) / 4), 1, 8);
 }
 
 }  // namespace sibyl

@@ -40,6 +40,10 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
+// Threads that train on a CPU: learner.training_threads, or where that is 0 one a core, at most eight, each with four
+// unrolls at least.
+int TrainingThreads(const v1::LearnerConfig& learner);
+
 // Unroll slots without which training could stop for ever: one being filled by each environment, a batch that waits to
 // be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {

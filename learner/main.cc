@@ -1,8 +1,9 @@
 // sibyl-learner: gives actors their actions, and trains the policy on what they lead to.
 //
-// Threads: gRPC's own; "inference" (Inference::Run); "training" (TrainingLoop::Run); "reward-client"; "checkpoint";
-// main, which waits. They stop in this order: no new streams and the old ones ended; inference; the unroll pool, which
-// ends training; the reward client; the checkpoint thread, when the last checkpoint is written.
+// Threads: gRPC's own; "inference" (Inference::Run); "training" (TrainingLoop::Run) with the trainer's
+// "training-share"; "reward-client"; "checkpoint"; main, which waits. They stop in this order: no new streams and the
+// old ones ended; inference; the unroll pool, which ends training; the reward client; the checkpoint thread, when the
+// last checkpoint is written; the trainer's.
 
 #include <torch/torch.h>
 
@@ -90,7 +91,9 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     policy->to(device);
     policies.push_back(std::move(policy));
   }
-  Trainer trainer(experiment.learner(), policies[0]);
+  v1::LearnerConfig training = experiment.learner();
+  training.set_training_threads(static_cast<uint32_t>(TrainingThreads(training)));
+  Trainer trainer(training, policies[0]);
   if (checkpoint.ok()) {
     SIBYL_RETURN_IF_ERROR(trainer.Load(*checkpoint + "/weights.safetensors"));
     spdlog::info("going on from {}: {} steps", *checkpoint, state.steps());
@@ -158,7 +161,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     guarded("inference", [&] { return inference.Run(); });
   });
   std::thread training_thread([&] {
-    at::set_num_threads(static_cast<int>(experiment.learner().training_threads()));
+    at::set_num_threads(1);  // the trainer has threads of its own
     guarded("training", [&] {
       SIBYL_RETURN_IF_ERROR(loop.Run());
       shutdown.Done();

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "learner/thread_team.h"
 #include "learner/training_batch.h"
 #include "policy/policy.h"
 #include "sibyl/v1/experiment.pb.h"
@@ -26,8 +27,9 @@ struct TrainingStats {
   double explained_variance = 0;  // of the value targets by V, at most 1
 };
 
-// Trains a policy: V-trace with clipped PPO, Adam. No threads, no clock, no randomness: on a CPU, the same batches give
-// the same weights bit for bit, also across Save and Load. One thread at a time.
+// Trains a policy: V-trace with clipped PPO, Adam. On a CPU, config.training_threads() threads take a share of the
+// unrolls each; the losses are the whole batch's. No clock, no randomness: on a CPU, the same batches give the same
+// weights bit for bit with the same number of threads, also across Snapshot and Load. One caller at a time.
 class Trainer {
  public:
   Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy);
@@ -46,15 +48,30 @@ class Trainer {
   absl::Status Load(const std::string& path);
 
  private:
+  // b unrolls of a batch, from `begin` on: what the network sees of them and what it says.
+  struct Share {
+    int64_t begin = 0;
+    Observations observation, final_observation;
+    torch::Tensor first, state, action, final_step, final_unroll;
+    torch::Tensor log_prob, entropy;       // [T, b] of the actions; gradient flows
+    torch::Tensor value;                   // [T+1, b]; gradient flows
+    torch::Tensor final_value;             // [T, b] of truncated steps' final observations, 0 elsewhere
+    std::vector<torch::Tensor> gradients;  // of the loss, as parameters_
+  };
+
   absl::StatusOr<TrainingStats> Pass(const TrainingBatch& batch);
-  // Value of each truncated step's final observation, in its place: [T, B], 0 elsewhere.
-  torch::Tensor FinalValues(const TrainingBatch& batch, const torch::Tensor& states);
+  static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
+  void Forward(Share& share);
+  // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B].
+  void Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
+                const torch::Tensor& by_value);
 
   const v1::LearnerConfig config_;
   const std::shared_ptr<Policy> policy_;
   // In the order of policy_->parameters().
   std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
   uint64_t version_ = 0;
+  ThreadTeam team_;
 };
 
 }  // namespace sibyl::learner

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -18,8 +19,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "cli/arguments.h"
+#include "cli/bench/bench_env.h"
 #include "cli/process.h"
 #include "cli/scrape.h"
+#include "common/config.h"
 #include "common/files.h"
 #include "common/status_macros.h"
 
@@ -27,6 +30,7 @@ namespace sibyl {
 namespace {
 
 constexpr absl::Duration kStartLimit = absl::Minutes(1);
+constexpr double kLimitShare = 0.15;  // of the time that training is measured for: each of the limit's three parts
 
 // User and system time of a process so far.
 double CpuSeconds(pid_t pid) {
@@ -100,6 +104,42 @@ nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
   };
 }
 
+// What the network's arithmetic and the games alone would allow on this machine, with the run's own batch sizes: the
+// cores do one after another, each as fast as they can.
+absl::Status AddLimit(const std::string& config, const std::vector<std::string>& overrides, absl::Duration time,
+                      const std::string& log, nlohmann::ordered_json* line) {
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(config, overrides));
+  const double rows = line->value("inference_batch_rows", 1.0);
+  std::vector<std::string> command = {cli::BinaryFolder() + "/sibyl-bench-limit", "--config=" + config,
+                                      absl::StrCat("--rows=", std::max(1, static_cast<int>(std::lround(rows)))),
+                                      absl::StrCat("--seconds=", absl::ToDoubleSeconds(time))};
+  for (const std::string& override : overrides) command.push_back("--set=" + override);
+  SIBYL_ASSIGN_OR_RETURN(const pid_t pid, cli::StartProcess(command, log));
+  int status = 0;
+  waitpid(pid, &status, 0);
+  const std::vector<std::string> said = cli::LastLines(log, 10);
+  if (status != 0 || said.empty()) {
+    return absl::UnavailableError(
+        absl::StrCat("sibyl-bench-limit ", cli::EndText(status), "; it said:\n", absl::StrJoin(said, "\n")));
+  }
+  const auto arithmetic = nlohmann::json::parse(said.back());
+  EnvironmentBenchmark games;
+  games.environment = experiment.environment().name();
+  games.threads = arithmetic["cores"];
+  games.environments = std::max(games.threads, TotalEnvironments(experiment));
+  games.time = time;
+  SIBYL_ASSIGN_OR_RETURN(const EnvironmentSpeed speed, MeasureEnvironments(games));
+  const double inference = arithmetic["inference_rows_per_second"], training = arithmetic["training_steps_per_second"],
+               environment = static_cast<double>(speed.steps) / speed.wall_seconds;
+  const double limit = 1 / (1 / inference + 1 / training + 1 / environment);
+  line->update({{"limit_inference_rows_per_second", inference},
+                {"limit_training_steps_per_second", training},
+                {"limit_environment_steps_per_second", environment},
+                {"limit_steps_per_second", limit},
+                {"share_of_limit", line->value("steps_per_second", 0.0) / limit}});
+  return absl::OkStatus();
+}
+
 absl::Status Refused(const std::string& what, const std::string& run) {
   return absl::UnavailableError(
       absl::StrCat(what, "; it said:\n", absl::StrJoin(cli::LastLines(run + ".log", 10), "\n")));
@@ -170,6 +210,9 @@ int BenchTrainMain(absl::Span<const std::string> arguments) {
   if (!measured.ok()) return refuse(measured.status());
   nlohmann::ordered_json line = {{"bench", "train"}, {"config", parsed->positional[0]}};
   line.update(*measured);
+  const absl::Status limit = AddLimit(parsed->positional[0], parsed->Values("set"),
+                                      kLimitShare * absl::Seconds(seconds), folder + "/limit.log", &line);
+  if (!limit.ok()) return refuse(limit);
   std::printf("%s\n", line.dump().c_str());
   return 0;
 }

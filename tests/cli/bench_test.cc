@@ -59,7 +59,9 @@ TEST(BenchTrain, MeasuresARealRun) {
   ASSERT_EQ(said.status, 0) << said.text;
   const auto line = nlohmann::json::parse(said.text);
   for (const char* key : {"steps_per_second", "cpu_seconds", "cpu_seconds_per_million_steps", "bytes_per_step",
-                          "training_busy_share", "inference_busy_share", "inference_batch_rows"}) {
+                          "training_busy_share", "inference_busy_share", "inference_batch_rows",
+                          "limit_inference_rows_per_second", "limit_training_steps_per_second",
+                          "limit_environment_steps_per_second", "limit_steps_per_second", "share_of_limit"}) {
     EXPECT_GT(line.value(key, 0.0), 0) << key;
   }
   for (const char* program : {"sibyl-learner", "sibyl-actor", "sibyl-reward-model", "sibyl-annotator"}) {

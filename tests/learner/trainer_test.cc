@@ -93,6 +93,28 @@ TEST(Trainer, SameBatchesGiveTheSameWeightsBitForBit) {
   ExpectEqual(Weights(a), Weights(b));
 }
 
+TEST(Trainer, SharedOutOverThreadsAnUpdateIsTheSame) {
+  v1::LearnerConfig shared = Config();
+  for (const uint32_t threads : {2u, 4u, 9u}) {  // the last: more than there are unrolls
+    shared.set_training_threads(threads);
+    Trainer alone(Config(), GruPolicy(1)), team(shared, GruPolicy(1)), again(shared, GruPolicy(1));
+    for (uint64_t i = 0; i < 4; ++i) {
+      const auto expected = alone.Update(RandomBatch(i)), stats = team.Update(RandomBatch(i));
+      ASSERT_TRUE(expected.ok() && stats.ok());
+      EXPECT_NEAR(stats->policy_loss, expected->policy_loss, 1e-5);
+      EXPECT_NEAR(stats->value_loss, expected->value_loss, 1e-5);
+      EXPECT_NEAR(stats->gradient_norm, expected->gradient_norm, 1e-4 * expected->gradient_norm);
+      ASSERT_TRUE(again.Update(RandomBatch(i)).ok());
+    }
+    const auto weights = Weights(team), expected = Weights(alone);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      // A step of Adam is as large for a gradient that is nearly nothing, whose sign may depend on the order of sums.
+      EXPECT_LT((weights[i] - expected[i]).abs().mean().item<double>(), 1e-5) << "tensor " << i;
+    }
+    ExpectEqual(Weights(again), weights);
+  }
+}
+
 TEST(Trainer, GoesOnFromASnapshotBitForBit) {
   Trainer straight(Config(), GruPolicy(1)), before(Config(), GruPolicy(1)), after(Config(), GruPolicy(2));
   for (uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(straight.Update(RandomBatch(i)).ok());
