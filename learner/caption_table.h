@@ -26,7 +26,10 @@ struct CaptionReward {
 // back as new. Scores are kept by id for captions that have no row yet. Any thread.
 class CaptionTable {
  public:
-  explicit CaptionTable(size_t capacity) : capacity_(capacity) { rows_.resize(1); }
+  explicit CaptionTable(size_t capacity) : capacity_(capacity) {
+    rows_.resize(1);
+    row_scores_.resize(1);
+  }
 
   // Rows of captions seen at environment step `step`; each mention counts one occurrence and pins the row once.
   // A caption's text may come later. Id 0 gives row 0.
@@ -48,7 +51,9 @@ class CaptionTable {
   // reported as changed from now on.
   v1::CaptionCounts TakeChanged(bool all, size_t limit);
 
-  // Applies one update of the reward model. Updates with `more` are held back until the last part has come.
+  // Applies one update of the reward model. Updates with `more` are held back until the last part has come, and then
+  // take effect at one moment, though the table is never locked for longer than some thousand rows take. One caller at
+  // a time.
   void Apply(const v1::ScoreUpdate& update, uint64_t step);
 
   // Rewards of rows under the newest scores, all from one moment.
@@ -70,23 +75,26 @@ class CaptionTable {
  private:
   struct Score {
     float value = 0;
+    bool known = false;
     uint64_t step = 0;  // when it came
   };
   struct Row {
     uint64_t id = 0;
     std::string text, context;  // both are kept when the text first comes
-    uint64_t count = 0;  // over the run
-    uint64_t since = 0;  // count at the start of this incarnation
+    uint64_t count = 0;         // over the run
+    uint64_t since = 0;         // count at the start of this incarnation
     uint64_t last_step = 0;
     int32_t older = 0, newer = 0;  // neighbours in order of last occurrence; 0: none
     uint32_t pins = 0;
     bool changed = false;
-    bool scored = false;
-    Score score;
   };
 
   void SetText(Row& row, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetRowScore(int32_t row, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sets the scores of entries [begin, end) of an update, its removals first, in the map and in `row_scores`.
+  void ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step, std::vector<Score>* row_scores)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unlink(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LinkNewest(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkChanged(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -98,9 +106,12 @@ class CaptionTable {
   absl::flat_hash_map<uint64_t, int32_t> row_of_ ABSL_GUARDED_BY(mutex_);
   int32_t oldest_ ABSL_GUARDED_BY(mutex_) = 0, newest_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<int32_t> changed_ ABSL_GUARDED_BY(mutex_);
-  // All scores, those of captions without a row included; rows hold a copy, which is what rewards are read from.
+  // All scores, those of captions without a row included.
   absl::flat_hash_map<uint64_t, Score> scores_ ABSL_GUARDED_BY(mutex_);
-  std::vector<v1::ScoreUpdate> held_back_ ABSL_GUARDED_BY(mutex_);
+  // A copy by row, which is what rewards are read from; the other one is written while a large update is applied.
+  std::vector<Score> row_scores_ ABSL_GUARDED_BY(mutex_), next_row_scores_ ABSL_GUARDED_BY(mutex_);
+  bool applying_ ABSL_GUARDED_BY(mutex_) = false;  // both are kept up to date for rows that come and go
+  std::vector<v1::ScoreUpdate> held_back_;         // Apply's
   v1::RewardTransform transform_ ABSL_GUARDED_BY(mutex_);
   uint64_t score_version_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t collisions_ ABSL_GUARDED_BY(mutex_) = 0, evicted_ ABSL_GUARDED_BY(mutex_) = 0;

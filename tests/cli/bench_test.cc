@@ -77,11 +77,24 @@ TEST(BenchTrain, SaysWhatIsWrong) {
   EXPECT_THAT(missing.text, HasSubstr("/nowhere/x.textproto"));
 }
 
+TEST(BenchRewards, MeasuresStepsWhileCaptionsGetNewScores) {
+  const Said said = RunSibyl("bench rewards --captions 20000 --seconds 0.4 --budget 0.2");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  for (const char* key : {"steps_per_second", "limit_steps_per_second", "cpu_seconds_per_million_steps", "cpu_seconds",
+                          "rescored_captions_per_second", "new_caption_nanoseconds", "memory_bytes_per_caption"}) {
+    EXPECT_GT(line.value(key, 0.0), 0) << key;
+  }
+  const Said wrong = RunSibyl("bench rewards --captions 0");
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_THAT(wrong.text, HasSubstr("--captions must be from 1"));
+}
+
 TEST(BenchEnv, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench env nethack/Scores").text, HasSubstr("nethack/Score"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 0").text, HasSubstr("--envs is `0`"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 1 --threads 2").text, HasSubstr("at least --threads"));
-  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train"));
+  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train, rewards"));
   EXPECT_EQ(RunSibyl("bench stones").status, 2);
 }
 

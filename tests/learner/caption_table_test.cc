@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/caption.h"
@@ -145,6 +146,50 @@ TEST(CaptionTable, ShowsNothingOfASnapshotBeforeItsLastPart) {
   table.Apply(Scores({}, false, false), 0);
   EXPECT_FALSE(RewardOf(table, rows[0]).scored);
   EXPECT_TRUE(RewardOf(table, rows[1]).scored);
+}
+
+// Score k of every caption comes in many parts, each larger than what is applied at once.
+TEST(CaptionTable, ALargeUpdateTakesEffectAtOneMomentWhileCaptionsComeAndGo) {
+  constexpr uint64_t kCaptions = 20'000, kPart = 7000;
+  constexpr int kUpdates = 20;
+  CaptionTable table(kCaptions + 50);
+  std::vector<uint64_t> ids(kCaptions);
+  for (uint64_t i = 0; i < kCaptions; ++i) ids[i] = i + 1;
+  std::vector<int32_t> rows = See(table, ids);
+  const auto apply = [&](int k) {
+    for (uint64_t begin = 0; begin < kCaptions; begin += kPart) {
+      const uint64_t end = std::min(begin + kPart, kCaptions);
+      v1::ScoreUpdate part;
+      part.set_reset(begin == 0 && k % 2 == 1);
+      part.set_more(end < kCaptions);
+      part.set_version(k);
+      part.mutable_transform()->set_deviation(1);
+      part.mutable_transform()->set_threshold(0);
+      for (uint64_t i = begin; i < end; ++i) {
+        part.add_id(ids[i]);
+        part.add_score(static_cast<float>(k));
+      }
+      table.Apply(part, k);
+    }
+  };
+  apply(1);
+  std::thread applier([&] {
+    for (int k = 2; k <= kUpdates; ++k) apply(k);
+  });
+  std::vector<CaptionReward> rewards(kCaptions);
+  float last = 0;
+  for (uint64_t other = kCaptions + 1; table.score_version() < kUpdates; ++other) {
+    table.Rewards(rows, 100, rewards.data());
+    for (const CaptionReward& reward : rewards) ASSERT_EQ(reward.reward, rewards[0].reward);
+    EXPECT_GE(rewards[0].reward, last);
+    last = rewards[0].reward;
+    // One that has no score comes, and makes room for the next soon.
+    const auto row = See(table, {other});
+    EXPECT_FALSE(RewardOf(table, row[0]).scored);
+    table.Unpin(row);
+  }
+  applier.join();
+  EXPECT_EQ(RewardOf(table, rows[kCaptions - 1]).reward, kUpdates);
 }
 
 TEST(CaptionTable, CountsTextsThatAreNotTheirIds) {
