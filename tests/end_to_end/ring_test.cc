@@ -150,6 +150,7 @@ TEST_F(RingTest, TheJudgesLabelsBecomeReward) {
 TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
   Start(100'000'000);
   ExpectProgress();
+  ASSERT_TRUE(Eventually([&] { return Metric("actor-0", "sibyl_actor_steps_total") > 0; })) << sibyl_->log();
   Kill("sibyl-actor", "actor-0.log");
   ExpectProgress();  // the other actor goes on
   ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
