@@ -33,7 +33,7 @@ constexpr char kHelp[] =
       Plays episodes with a run's policy.
   sibyl rollout [flags]
       Plays episodes with given actions and prints what happens.
-  sibyl bench env ENV [--envs N] [--threads T] [--seconds S]
+  sibyl bench env ENV [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]
   sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W]
   sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
       Measure how fast environments are stepped, how fast a configuration trains, and what captions cost. They print a
