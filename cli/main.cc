@@ -34,10 +34,10 @@ constexpr char kHelp[] =
   sibyl rollout [flags]
       Plays episodes with given actions and prints what happens.
   sibyl bench env ENV [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]
-  sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W]
+  sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W] [--against field=value]... [--pairs N]
   sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
-      Measure how fast environments are stepped, how fast a configuration trains, and what captions cost. They print a
-      line of JSON.
+      Measure how fast environments are stepped, how fast a configuration trains (--against: how much faster than with
+      those overrides), and what captions cost. They print a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs

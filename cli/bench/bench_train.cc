@@ -173,6 +173,70 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const std::vector<std::string>& t
   return Compare(before, after);
 }
 
+// Trains under the overrides in a folder of its own, and removes it.
+absl::StatusOr<nlohmann::ordered_json> MeasureOnce(const std::string& config, const std::vector<std::string>& overrides,
+                                                   absl::Duration warm_up, absl::Duration time, bool limit) {
+  std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) return absl::UnavailableError("cannot make " + folder);
+  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
+  const std::string run = folder + "/run";
+  std::vector<std::string> train = {std::filesystem::read_symlink("/proc/self/exe").string(), "train", config,
+                                    "--run_dir", run,
+                                    // Ended by time, not by steps.
+                                    "--set", "total_steps=1000000000000"};
+  for (const std::string& override : overrides) {
+    train.push_back("--set");
+    train.push_back(override);
+  }
+  SIBYL_ASSIGN_OR_RETURN(nlohmann::ordered_json line, Measure(train, run, warm_up, time));
+  if (limit) SIBYL_RETURN_IF_ERROR(AddLimit(config, overrides, kLimitShare * time, folder + "/limit.log", &line));
+  return line;
+}
+
+// The mean of ratios and where it lies with a probability of 95 %: Student's t, its quantile by the expansion of
+// Cornish and Fisher to second order; of the ratios' logarithms.
+nlohmann::ordered_json MeanRatio(const std::vector<double>& ratios) {
+  const double n = static_cast<double>(ratios.size());
+  double mean = 0, squares = 0;
+  for (const double ratio : ratios) mean += std::log(ratio) / n;
+  for (const double ratio : ratios) squares += std::pow(std::log(ratio) - mean, 2);
+  nlohmann::ordered_json line = {{"ratios", ratios}, {"ratio", std::exp(mean)}};
+  if (ratios.size() < 2) return line;
+  const double freedom = n - 1;
+  const double quantile = 1.96 + 2.372 / freedom + 2.823 / (freedom * freedom);
+  const double reach = quantile * std::sqrt(squares / freedom / n);
+  line.update({{"ratio_low", std::exp(mean - reach)}, {"ratio_high", std::exp(mean + reach)}});
+  return line;
+}
+
+// Both sides in turn, every second pair in the opposite order: what drifts meets both alike.
+absl::StatusOr<nlohmann::ordered_json> MeasurePairs(const std::string& config,
+                                                    const std::vector<std::string>& overrides,
+                                                    const std::vector<std::string>& against, int pairs,
+                                                    absl::Duration warm_up, absl::Duration time) {
+  std::vector<std::string> both = overrides;
+  both.insert(both.end(), against.begin(), against.end());
+  nlohmann::ordered_json sides[2];
+  std::vector<double> ratios;
+  for (int pair = 0; pair < pairs; ++pair) {
+    double speed[2];
+    for (const int side : {pair % 2, 1 - pair % 2}) {
+      SIBYL_ASSIGN_OR_RETURN(const auto line,
+                             MeasureOnce(config, side == 0 ? overrides : both, warm_up, time, /*limit=*/false));
+      speed[side] = line["steps_per_second"];
+      for (const char* key : {"steps_per_second", "cpu_seconds_per_million_steps", "cpu_seconds_by_program"}) {
+        sides[side][key].push_back(line[key]);
+      }
+    }
+    ratios.push_back(speed[0] / speed[1]);
+  }
+  nlohmann::ordered_json line = {{"against", against}};
+  line.update(MeanRatio(ratios));
+  line["this"] = sides[0];
+  line["other"] = sides[1];
+  return line;
+}
+
 }  // namespace
 
 int BenchTrainMain(absl::Span<const std::string> arguments) {
@@ -180,39 +244,30 @@ int BenchTrainMain(absl::Span<const std::string> arguments) {
     std::fprintf(stderr, "sibyl bench train: %s\n", std::string(status.message()).c_str());
     return absl::IsInvalidArgument(status) ? 2 : 1;
   };
-  const std::vector<cli::Flag> flags = {{"set", "field=value"}, {"seconds", "S"}, {"warmup", "W"}};
+  const std::vector<cli::Flag> flags = {
+      {"set", "field=value"}, {"seconds", "S"}, {"warmup", "W"}, {"against", "field=value"}, {"pairs", "N"}};
   const auto parsed = cli::ParseArguments("sibyl bench train", flags, arguments);
   if (!parsed.ok()) return refuse(parsed.status());
   if (parsed->positional.size() != 1) {
     return refuse(absl::InvalidArgumentError("name one configuration, e.g. configs/minigrid_keycorridor.textproto"));
   }
-  int seconds = 0, warm_up = 0;
-  for (const auto& [name, otherwise, value] : {std::tuple("seconds", "20", &seconds), {"warmup", "5", &warm_up}}) {
+  int seconds = 0, warm_up = 0, pairs = 0;
+  for (const auto& [name, otherwise, value] :
+       {std::tuple("seconds", "20", &seconds), {"warmup", "5", &warm_up}, {"pairs", "5", &pairs}}) {
     const std::string text = parsed->Value(name, otherwise);
     if (absl::SimpleAtoi(text, value) && *value >= 1 && *value <= 100'000) continue;
     return refuse(
         absl::InvalidArgumentError(absl::StrCat("--", name, " is `", text, "`, must be a number from 1 to 100000")));
   }
 
-  std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
-  if (mkdtemp(folder.data()) == nullptr) return refuse(absl::UnavailableError("cannot make " + folder));
-  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
-  const std::string run = folder + "/run";
-  std::vector<std::string> train = {std::filesystem::read_symlink("/proc/self/exe").string(), "train",
-                                    parsed->positional[0], "--run_dir", run,
-                                    // Ended by time, not by steps.
-                                    "--set", "total_steps=1000000000000"};
-  for (const std::string& override : parsed->Values("set")) {
-    train.push_back("--set");
-    train.push_back(override);
-  }
-  const auto measured = Measure(train, run, absl::Seconds(warm_up), absl::Seconds(seconds));
+  const std::string& config = parsed->positional[0];
+  const auto measured = parsed->Has("against") ? MeasurePairs(config, parsed->Values("set"), parsed->Values("against"),
+                                                              pairs, absl::Seconds(warm_up), absl::Seconds(seconds))
+                                               : MeasureOnce(config, parsed->Values("set"), absl::Seconds(warm_up),
+                                                             absl::Seconds(seconds), /*limit=*/true);
   if (!measured.ok()) return refuse(measured.status());
-  nlohmann::ordered_json line = {{"bench", "train"}, {"config", parsed->positional[0]}};
+  nlohmann::ordered_json line = {{"bench", "train"}, {"config", config}};
   line.update(*measured);
-  const absl::Status limit = AddLimit(parsed->positional[0], parsed->Values("set"),
-                                      kLimitShare * absl::Seconds(seconds), folder + "/limit.log", &line);
-  if (!limit.ok()) return refuse(limit);
   std::printf("%s\n", line.dump().c_str());
   return 0;
 }

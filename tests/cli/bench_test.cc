@@ -69,6 +69,24 @@ TEST(BenchTrain, MeasuresARealRun) {
   }
 }
 
+TEST(BenchTrain, ComparesTwoConfigurationsInPairs) {
+  const Said said = RunSibyl("bench train " SIBYL_SOURCE_DIR
+                             "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1 --pairs 2 "
+                             "--set learner.epochs=1 --against learner.epochs=8");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  EXPECT_EQ(line["ratios"].size(), 2u);
+  for (const char* side : {"this", "other"}) {
+    EXPECT_EQ(line[side]["steps_per_second"].size(), 2u);
+    EXPECT_GT(line[side]["cpu_seconds_by_program"][1].value("sibyl-learner", 0.0), 0) << side;
+  }
+  EXPECT_NEAR(line["ratios"][1],
+              line["this"]["steps_per_second"][1].get<double>() / line["other"]["steps_per_second"][1].get<double>(),
+              1e-9);
+  EXPECT_LE(line["ratio_low"], line["ratio"]);
+  EXPECT_GE(line["ratio_high"], line["ratio"]);
+}
+
 TEST(BenchTrain, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench train").text, HasSubstr("name one configuration"));
   EXPECT_THAT(RunSibyl("bench train x.textproto --seconds 0").text, HasSubstr("--seconds is `0`"));
