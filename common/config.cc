@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/files.h"
+#include "common/random.h"
 #include "common/status_macros.h"
 
 namespace sibyl {
@@ -179,6 +180,8 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, checkpoints_kept, 3);
   SIBYL_DEFAULT(learner, max_captions, 1'000'000);
   SIBYL_DEFAULT(learner, episode_window, 200);
+  SIBYL_DEFAULT(learner, ranks, 1);
+  SIBYL_DEFAULT(learner, rank_limit_seconds, 60);
 
   auto* reward = experiment->mutable_reward();
   SIBYL_DEFAULT(reward, extrinsic_coefficient, 1);
@@ -241,6 +244,11 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(learner, entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, max_gradient_norm, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, max_policy_lag, value >= 1, "at least 1");
+  SIBYL_REQUIRE(learner, ranks,
+                value >= 1 && e.actor().processes() % value == 0 && UnrollsPerBatch(e.learner()) % value == 0,
+                absl::StrCat("a divisor of actor.processes (", e.actor().processes(),
+                             ") and of the unrolls of a batch (", UnrollsPerBatch(e.learner()), ")"));
+  SIBYL_REQUIRE(learner, rank_limit_seconds, value > 0 && finite(value), "above 0");
   const int needed = UnrollSlotsNeeded(e);
   SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
                 absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e),
@@ -350,7 +358,7 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds"});
   ignore(v1::LearnerConfig::descriptor(),
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",
-          "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window"});
+          "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window", "ranks", "rank_limit_seconds"});
   ignore(v1::RewardModelConfig::descriptor(), {"max_candidates", "queue_target", "checkpoint_seconds"});
   ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity"});
   ignore(v1::OpenAiConfig::descriptor(), {"url", "api_key_env", "max_in_flight", "timeout_seconds"});
@@ -360,6 +368,14 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   if (differencer.Compare(was, is)) return "";
   // Lines read "modified: learner.gamma: 0.99 -> 0.9".
   return std::string(*absl::StrSplit(report, '\n').begin());
+}
+
+v1::Experiment RankShare(v1::Experiment experiment, int rank) {
+  v1::LearnerConfig& learner = *experiment.mutable_learner();
+  experiment.mutable_actor()->set_processes(experiment.actor().processes() / learner.ranks());
+  learner.set_batch_size(learner.batch_size() / learner.ranks());
+  if (rank > 0) experiment.set_seed(Mix64(experiment.seed() ^ Mix64(static_cast<uint64_t>(rank))));
+  return experiment;
 }
 
 int TrainingThreads(const v1::LearnerConfig& learner) {

@@ -44,6 +44,9 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
 // unrolls at least.
 int TrainingThreads(const v1::LearnerConfig& learner);
 
+// What one of learner.ranks learners does: its share of the actors and of the batch, seeds that no other one has.
+v1::Experiment RankShare(v1::Experiment experiment, int rank);
+
 // Unroll slots without which training could stop for ever: one being filled by each environment, a batch that waits to
 // be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {

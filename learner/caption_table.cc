@@ -168,6 +168,49 @@ v1::CaptionCounts CaptionTable::TakeChanged(bool all, size_t limit) {
   return counts;
 }
 
+void CaptionTable::TakeNews(v1::RankNews* news) {
+  MutexLock lock(mutex_);
+  std::vector<int32_t> waiting;
+  for (int32_t row : changed_) {
+    Row& r = rows_[row];
+    if (r.id != 0 && r.text.empty()) {
+      waiting.push_back(row);
+      continue;
+    }
+    r.changed = false;
+    if (r.id == 0) continue;
+    if (r.since == 0) {
+      v1::CaptionText* text = news->mutable_texts()->add_texts();
+      text->set_id(r.id);
+      text->set_text(r.text);
+      text->set_context(r.context);
+    }
+    news->mutable_captions()->add_id(r.id);
+    news->mutable_captions()->add_count(r.count - r.since);
+    news->mutable_captions()->add_last_step(r.last_step);
+    r.since = r.count;
+  }
+  changed_ = std::move(waiting);
+}
+
+void CaptionTable::AddNews(const v1::RankNews& news) {
+  {
+    MutexLock lock(mutex_);
+    const v1::CaptionCounts& captions = news.captions();
+    for (int i = 0; i < captions.id_size() && i < captions.count_size() && i < captions.last_step_size(); ++i) {
+      const int32_t row = RowFor(captions.id(i));
+      rows_[row].count += captions.count(i);
+      rows_[row].last_step = std::max(rows_[row].last_step, captions.last_step(i));
+      if (newest_ != row) {
+        Unlink(row);
+        LinkNewest(row);
+      }
+      MarkChanged(row);
+    }
+  }
+  AddTexts(news.texts().texts());
+}
+
 void CaptionTable::SetRowScore(int32_t row, const Score& score) {
   if (row_scores_.size() < rows_.size()) row_scores_.resize(rows_.size());
   row_scores_[row] = score;

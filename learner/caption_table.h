@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/mutex.h"
+#include "sibyl/v1/rank.pb.h"
 #include "sibyl/v1/reward.pb.h"
 #include "sibyl/v1/state.pb.h"
 
@@ -50,6 +51,12 @@ class CaptionTable {
   // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, every row is
   // reported as changed from now on.
   v1::CaptionCounts TakeChanged(bool all, size_t limit);
+
+  // For a rank that has no reward model of its own: what was seen since the last call, and the texts of what is new. A
+  // caption whose text has not come yet waits.
+  void TakeNews(v1::RankNews* news);
+  // For the rank that follows the reward model: what another one has seen, as if it had been seen here.
+  void AddNews(const v1::RankNews& news);
 
   // Applies one update of the reward model. Updates with `more` are held back until the last part has come, and then
   // take effect at one moment, though the table is never locked for longer than some thousand rows take. One caller at

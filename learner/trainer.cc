@@ -14,12 +14,15 @@ namespace {
 
 // Adam's decay rates (Kingma & Ba 2015, algorithm 1).
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
+// What a pass takes means of, the gradient apart.
+constexpr int64_t kMeans = 9;
 
 }  // namespace
 
-Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy)
+Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective)
     : config_(config),
       policy_(std::move(policy)),
+      collective_(collective),
       parameters_(policy_->parameters()),
       team_(parameters_[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-share",
             [] { at::set_num_threads(1); }) {
@@ -92,62 +95,85 @@ void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const tor
   }
 }
 
-absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
-  const int64_t T = batch.reward.size(0), B = batch.reward.size(1);
+absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
+  const int64_t B = batch != nullptr ? batch->reward.size(1) : 0;
   const int64_t members = std::min<int64_t>(team_.size(), B);
   std::vector<Share> shares(members);
-  team_.Run([&](int member) {
-    if (member >= members) return;
-    shares[member] = ShareOf(batch, B * member / members, B * (member + 1) / members);
-    Forward(shares[member]);
-  });
   const auto gather = [&](torch::Tensor Share::*part) {
     std::vector<torch::Tensor> parts;
     for (const Share& share : shares) parts.push_back((share.*part).detach());
     return parts.size() == 1 ? parts[0] : torch::cat(parts, 1);
   };
-  const torch::Tensor value = gather(&Share::value);
-
   // The loss as a function of what the network said, so that only the network's own part is shared out.
   LossInputs inputs;
-  inputs.log_prob = gather(&Share::log_prob).requires_grad_();
-  inputs.entropy = gather(&Share::entropy).requires_grad_();
-  inputs.value = value.slice(0, 0, T).detach().requires_grad_();
-  VtraceInputs vtrace;
-  vtrace.ratio = ImportanceRatio(inputs.log_prob.detach(), batch.behaviour_log_prob);
-  vtrace.reward = batch.reward;
-  vtrace.terminated = batch.terminated;
-  vtrace.truncated = batch.truncated;
-  vtrace.value = value;
-  vtrace.final_value = gather(&Share::final_value);
-  vtrace.gamma = config_.gamma();
-  vtrace.rho_bar = config_.vtrace_rho();
-  vtrace.c_bar = config_.vtrace_c();
-  const VtraceOutputs targets = Vtrace(vtrace);
-  inputs.behaviour_log_prob = batch.behaviour_log_prob;
-  inputs.behaviour_value = batch.behaviour_value;
-  inputs.target = targets.target;
-  inputs.advantage = targets.advantage;
-  inputs.valid = batch.valid;
-  const Losses losses = ComputeLosses(inputs, config_);
-  const std::vector<torch::Tensor> by_output =
-      torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.value});
-  team_.Run([&](int member) {
-    if (member < members) Backward(shares[member], by_output[0], by_output[1], by_output[2]);
-  });
+  torch::Tensor sums = torch::zeros({3}, torch::kFloat64);
+  if (batch != nullptr) {
+    const int64_t T = batch->reward.size(0);
+    team_.Run([&](int member) {
+      if (member >= members) return;
+      shares[member] = ShareOf(*batch, B * member / members, B * (member + 1) / members);
+      Forward(shares[member]);
+    });
+    const torch::Tensor value = gather(&Share::value);
+    inputs.log_prob = gather(&Share::log_prob).requires_grad_();
+    inputs.entropy = gather(&Share::entropy).requires_grad_();
+    inputs.value = value.slice(0, 0, T).detach().requires_grad_();
+    VtraceInputs vtrace;
+    vtrace.ratio = ImportanceRatio(inputs.log_prob.detach(), batch->behaviour_log_prob);
+    vtrace.reward = batch->reward;
+    vtrace.terminated = batch->terminated;
+    vtrace.truncated = batch->truncated;
+    vtrace.value = value;
+    vtrace.final_value = gather(&Share::final_value);
+    vtrace.gamma = config_.gamma();
+    vtrace.rho_bar = config_.vtrace_rho();
+    vtrace.c_bar = config_.vtrace_c();
+    const VtraceOutputs targets = Vtrace(vtrace);
+    inputs.behaviour_log_prob = batch->behaviour_log_prob;
+    inputs.behaviour_value = batch->behaviour_value;
+    inputs.target = targets.target;
+    inputs.advantage = targets.advantage;
+    inputs.valid = batch->valid;
+    sums = LossSums(inputs);
+  }
+  if (collective_ != nullptr) SIBYL_RETURN_IF_ERROR(collective_->Sum({sums}));
 
+  std::vector<torch::Tensor> gradients;
+  torch::Tensor means = torch::zeros({kMeans}, parameters_[0].options().requires_grad(false));
+  if (batch != nullptr) {
+    const Losses losses = ComputeLosses(inputs, sums, config_);
+    const std::vector<torch::Tensor> by_output =
+        torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.value});
+    team_.Run([&](int member) {
+      if (member < members) Backward(shares[member], by_output[0], by_output[1], by_output[2]);
+    });
+    gradients = std::move(shares[0].gradients);
+    for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, shares[member].gradients);
+    means = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), losses.clip_fraction,
+                          losses.mean_ratio, losses.mean_value, losses.mean_target, losses.mean_square_target,
+                          losses.mean_square_error});
+  } else {
+    for (const torch::Tensor& parameter : parameters_) gradients.push_back(torch::zeros_like(parameter).detach());
+  }
   torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor>& gradients = shares[0].gradients;
-  for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, shares[member].gradients);
+  if (collective_ != nullptr) {
+    std::vector<torch::Tensor> added = gradients;
+    added.push_back(means);
+    SIBYL_RETURN_IF_ERROR(collective_->Sum(added));
+  }
   const torch::Tensor norm = torch::stack(at::_foreach_norm(gradients)).norm();
   // One copy to the host for everything that is looked at.
-  const torch::Tensor shown =
-      torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), norm, losses.clip_fraction,
-                    losses.mean_ratio, losses.mean_value, losses.explained_variance})
-          .to(torch::kCPU, torch::kFloat64);
+  const torch::Tensor shown = torch::cat({means, norm.unsqueeze(0)}).to(torch::kCPU, torch::kFloat64);
   const double* figures = shown.data_ptr<double>();
-  const TrainingStats stats = {figures[0], figures[1], figures[2], figures[3],
-                               figures[4], figures[5], figures[6], figures[7]};
+  TrainingStats stats;
+  stats.policy_loss = figures[0];
+  stats.value_loss = figures[1];
+  stats.entropy = figures[2];
+  stats.clip_fraction = figures[3];
+  stats.mean_ratio = figures[4];
+  stats.mean_value = figures[5];
+  stats.explained_variance = ExplainedVariance(figures[6], figures[7], figures[8]);
+  stats.gradient_norm = figures[kMeans];
   for (const auto& [name, value] : {std::pair("the policy loss", stats.policy_loss),
                                     {"the value loss", stats.value_loss},
                                     {"the entropy", stats.entropy},
@@ -170,7 +196,7 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
   return stats;
 }
 
-absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch& batch) {
+absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch) {
   TrainingStats mean;
   const double share = 1.0 / config_.epochs();
   for (uint32_t epoch = 0; epoch < config_.epochs(); ++epoch) {
@@ -185,6 +211,17 @@ absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch& batch) {
     mean.explained_variance += share * stats.explained_variance;
   }
   return mean;
+}
+
+absl::Status Trainer::Synchronise() {
+  std::vector<torch::Tensor> tensors = parameters_;
+  tensors.insert(tensors.end(), first_moments_.begin(), first_moments_.end());
+  tensors.insert(tensors.end(), second_moments_.begin(), second_moments_.end());
+  SIBYL_RETURN_IF_ERROR(collective_->Broadcast(tensors));
+  torch::Tensor version = torch::tensor(static_cast<int64_t>(version_));
+  SIBYL_RETURN_IF_ERROR(collective_->Broadcast({version}));
+  version_ = static_cast<uint64_t>(version.item<int64_t>());
+  return absl::OkStatus();
 }
 
 std::function<absl::Status(const std::string& path)> Trainer::Snapshot() const {

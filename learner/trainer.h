@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "learner/collective.h"
 #include "learner/thread_team.h"
 #include "learner/training_batch.h"
 #include "policy/policy.h"
@@ -32,10 +33,19 @@ struct TrainingStats {
 // weights bit for bit with the same number of threads, also across Snapshot and Load. One caller at a time.
 class Trainer {
  public:
-  Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy);
+  // `collective`: the learners that train this policy together, all with the same weights; nullptr: this one alone. It
+  // outlives the trainer.
+  Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective = nullptr);
 
-  // Uses the batch config.epochs times. An error names what is not finite; the weights are then those before the pass.
-  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch);
+  // Uses the batch config.epochs times. With others, the batch is the union of all ranks', each of which calls this or
+  // UpdateWithoutBatch; at least one has a batch. An error names what is not finite, and the weights are then those
+  // before the pass; or it is the collective's.
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch) { return Update(&batch); }
+  // This rank has no experience; it takes the others' step.
+  absl::StatusOr<TrainingStats> UpdateWithoutBatch() { return Update(nullptr); }
+
+  // Gives all ranks rank 0's weights, moments and version.
+  absl::Status Synchronise();
 
   const Policy& policy() const { return *policy_; }
   // Optimiser steps so far.
@@ -59,7 +69,9 @@ class Trainer {
     std::vector<torch::Tensor> gradients;  // of the loss, as parameters_
   };
 
-  absl::StatusOr<TrainingStats> Pass(const TrainingBatch& batch);
+  // `batch`: nullptr where there is none.
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch);
+  absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch);
   static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
   void Forward(Share& share);
   // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B].
@@ -68,6 +80,7 @@ class Trainer {
 
   const v1::LearnerConfig config_;
   const std::shared_ptr<Policy> policy_;
+  Collective* const collective_;
   // In the order of policy_->parameters().
   std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
   uint64_t version_ = 0;

@@ -53,12 +53,26 @@ void UnrollPool::Release(const std::vector<int>& indices) {
 }
 
 bool UnrollPool::PopFinished(int count, std::vector<int>* indices) {
+  return PopFinishedWithin(std::chrono::hours(24 * 365), count, indices);
+}
+
+bool UnrollPool::PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices) {
+  const auto until = std::chrono::steady_clock::now() + limit;
   MutexLock lock(mutex_);
-  while (!closed_ && static_cast<int>(finished_.size()) < count) finished_or_closed_.Wait(mutex_);
+  while (!closed_ && static_cast<int>(finished_.size()) < count) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero()) return false;
+    finished_or_closed_.WaitFor(mutex_, left);
+  }
   if (closed_) return false;
   indices->assign(finished_.begin(), finished_.begin() + count);
   finished_.erase(finished_.begin(), finished_.begin() + count);
   return true;
+}
+
+bool UnrollPool::closed() const {
+  MutexLock lock(mutex_);
+  return closed_;
 }
 
 void UnrollPool::WaitForRelease() {

@@ -56,6 +56,9 @@ class UnrollPool {
 
   // Waits until `count` finished unrolls are there and takes the oldest. False once Close was called.
   bool PopFinished(int count, std::vector<int>* indices);
+  // As PopFinished; false also when `limit` has passed.
+  bool PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices);
+  bool closed() const;
   // Waits until unrolls may have been released, or at most 50 ms.
   void WaitForRelease();
   // Lets every waiter go.

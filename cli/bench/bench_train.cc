@@ -54,14 +54,21 @@ struct Moment {
 
 absl::StatusOr<Moment> Look(const std::string& run, pid_t supervisor) {
   SIBYL_ASSIGN_OR_RETURN(const std::string targets, ReadFile(run + "/metrics_targets.json"));
-  std::vector<std::string> addresses;
-  for (const auto& target : nlohmann::json::parse(targets)) addresses.push_back(target["targets"][0]);
+  std::vector<std::string> addresses, processes;
+  for (const auto& target : nlohmann::json::parse(targets)) {
+    addresses.push_back(target["targets"][0]);
+    processes.push_back(target["labels"]["process"]);
+  }
   Moment moment;
   const auto answers = cli::Scrape(addresses, absl::Seconds(2));
   moment.time = absl::Now();
-  for (const auto& answer : answers) {
-    if (!answer.has_value()) return absl::UnavailableError("a process does not answer");
-    for (const auto& [series, value] : *answer) moment.samples[series] += value;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!answers[i].has_value()) return absl::UnavailableError("a process does not answer");
+    for (const auto& [series, value] : *answers[i]) {
+      // Each learner counts the steps of all.
+      if (series == "sibyl_learner_steps_total" && processes[i] != "learner") continue;
+      moment.samples[series] += value;
+    }
   }
   std::ifstream children(absl::StrCat("/proc/", supervisor, "/task/", supervisor, "/children"));
   for (pid_t pid; children >> pid;) {

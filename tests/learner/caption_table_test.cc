@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -190,6 +191,34 @@ TEST(CaptionTable, ALargeUpdateTakesEffectAtOneMomentWhileCaptionsComeAndGo) {
   }
   applier.join();
   EXPECT_EQ(RewardOf(table, rows[kCaptions - 1]).reward, kUpdates);
+}
+
+TEST(CaptionTable, TellsAnotherRankWhatItHasSeen) {
+  CaptionTable here(10), there(10);
+  const uint64_t key = CaptionId("You pick up a key."), door = CaptionId("You open a door.");
+  See(there, {key, key, door}, 5);
+  there.AddTexts(Text("You pick up a key."));
+  See(here, {door}, 2);
+  v1::RankNews news;
+  there.TakeNews(&news);  // the door's text has not come
+  EXPECT_THAT(news.captions().id(), testing::ElementsAre(key));
+  here.AddNews(news);
+  there.AddTexts(Text("You open a door."));
+  See(there, {key}, 9);
+  news.Clear();
+  there.TakeNews(&news);
+  EXPECT_THAT(news.texts().texts_size(), 1) << "a text is told once";
+  here.AddNews(news);
+  news.Clear();
+  there.TakeNews(&news);
+  EXPECT_EQ(news.ByteSizeLong(), v1::RankNews().ByteSizeLong()) << "nothing is new";
+
+  std::map<uint64_t, std::pair<uint64_t, uint64_t>> seen;  // count, last step
+  const v1::CaptionCounts counts = here.TakeChanged(/*all=*/false, 10);
+  for (int i = 0; i < counts.id_size(); ++i) seen[counts.id(i)] = {counts.count(i), counts.last_step(i)};
+  EXPECT_EQ(seen[key], std::pair(uint64_t{3}, uint64_t{9}));
+  EXPECT_EQ(seen[door], std::pair(uint64_t{2}, uint64_t{5}));
+  EXPECT_EQ(here.Texts({key, door}).texts_size(), 2);
 }
 
 TEST(CaptionTable, CountsTextsThatAreNotTheirIds) {
