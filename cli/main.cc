@@ -13,6 +13,7 @@
 #include "cli/arguments.h"
 #include "cli/bench/bench_env.h"
 #include "cli/bench/bench_train.h"
+#include "cli/bench/bench_transport.h"
 #include "cli/process.h"
 #include "cli/rollout/rollout.h"
 #include "cli/train.h"
@@ -35,9 +36,10 @@ constexpr char kHelp[] =
       Plays episodes with given actions and prints what happens.
   sibyl bench env ENV [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]
   sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W] [--against field=value]... [--pairs N]
+  sibyl bench transport [--actors N] [--environments E] [--groups G] [--set field=value]... [--seconds S] [--warmup W]
   sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
       Measure how fast environments are stepped, how fast a configuration trains (--against: how much faster than with
-      those overrides), and what captions cost. They print a line of JSON.
+      those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -94,8 +96,9 @@ int BenchMain(const std::vector<std::string>& arguments) {
   const auto rest = absl::MakeConstSpan(arguments).subspan(arguments.empty() ? 0 : 1);
   if (what == "env") return BenchEnvMain(rest);
   if (what == "train") return BenchTrainMain(rest);
+  if (what == "transport") return BenchTransportMain(rest);
   if (what == "rewards") return Become("bench rewards", "sibyl-bench-rewards", rest);
-  std::fprintf(stderr, "sibyl bench: %s; there are: env, train, rewards\n",
+  std::fprintf(stderr, "sibyl bench: %s; there are: env, train, transport, rewards\n",
                arguments.empty() ? "nothing is named" : absl::StrCat("cannot measure `", arguments[0], "`").c_str());
   return 2;
 }

@@ -29,6 +29,9 @@ std::optional<ProcessEnd> ReapProcess();
 // "ended with status 1", "was killed by signal 9 (Killed)".
 std::string EndText(int status);
 
+// User and system time that a process, ours or not, has taken so far; 0 when there is none of that id.
+double CpuSeconds(pid_t pid);
+
 // The folder that the Sibyl programs are in: $SIBYL_BIN if it is set, else where this program is.
 std::string BinaryFolder();
 

@@ -148,7 +148,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(actor, processes, 1);
   SIBYL_DEFAULT(actor, environments, 64);
   SIBYL_DEFAULT(actor, groups, 2);
-  SIBYL_DEFAULT_ENUM(actor, codec, v1::PACKING_CODEC_UNSPECIFIED, v1::PACKING_CODEC_XOR_LZ4);
+  SIBYL_DEFAULT_ENUM(actor, codec, v1::PACKING_CODEC_UNSPECIFIED, v1::PACKING_CODEC_CHANGES_LZ4);
   SIBYL_DEFAULT(actor, silence_seconds, 30);
 
   auto* policy = experiment->mutable_policy();

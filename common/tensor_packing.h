@@ -12,8 +12,8 @@ namespace sibyl {
 
 // Packs the observations of one group, batch after batch, for one direction of one stream. One thread at a time.
 //
-// With PACKING_CODEC_XOR_LZ4 both ends remember the previous batch, so every batch that was packed must be unpacked, in
-// order, by one unpacker. Few bytes change between two steps, so what is left is nearly all zeros.
+// With PACKING_CODEC_CHANGES_LZ4 both ends remember the previous batch, so every batch that was packed must be
+// unpacked, in order, by one unpacker. Few bytes change between two steps: only those are compressed, sent and written.
 class ObservationPacker {
  public:
   explicit ObservationPacker(v1::PackingCodec codec) : codec_(codec) {}
@@ -23,13 +23,13 @@ class ObservationPacker {
 
  private:
   const v1::PackingCodec codec_;
-  std::string previous_, delta_;
+  std::string previous_, changes_;
 };
 
 class ObservationUnpacker {
  public:
   // The bytes of the batch, `rows * observation_bytes` long; valid until the next call.
-  // InvalidArgument when `packed` is not that many bytes or damaged; the unpacker is then of no more use.
+  // InvalidArgument when `packed` does not make that many bytes or is damaged; the unpacker is then of no more use.
   absl::Status Unpack(const v1::PackedObservations& packed, size_t observation_bytes, absl::string_view* bytes);
 
  private:

@@ -5,7 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "environments/debug/alignment.h"
+#include "environments/debug/family.h"
 #include "environments/family.h"
 #include "environments/minigrid/family.h"
 #include "environments/nethack/family.h"

@@ -125,12 +125,11 @@ void CaptionTable::AddTexts(const google::protobuf::RepeatedPtrField<v1::Caption
   }
 }
 
-std::vector<uint64_t> CaptionTable::WithoutText(absl::Span<const uint64_t> ids) const {
+std::vector<uint64_t> CaptionTable::WithoutText(absl::Span<const int32_t> rows) const {
   MutexLock lock(mutex_);
   std::vector<uint64_t> missing;
-  for (uint64_t id : ids) {
-    const auto it = row_of_.find(id);
-    if (it != row_of_.end() && rows_[it->second].text.empty()) missing.push_back(id);
+  for (int32_t row : rows) {
+    if (row != 0 && rows_[row].text.empty()) missing.push_back(rows_[row].id);
   }
   return missing;
 }

@@ -43,8 +43,8 @@ class CaptionTable {
   // Takes texts that actors sent. A text whose hash is not its id, or that differs from the one known (a collision), is
   // counted and ignored.
   void AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts);
-  // Those of `ids` whose text is not known.
-  std::vector<uint64_t> WithoutText(absl::Span<const uint64_t> ids) const;
+  // Ids of those of the rows whose text is not known.
+  std::vector<uint64_t> WithoutText(absl::Span<const int32_t> rows) const;
   // Texts, with their context, of those of `ids` that are known.
   v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
 

@@ -42,6 +42,11 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
                                         "Time that steps waited because training had not released an unroll.")),
       received_bytes_(metrics->Counter("sibyl_learner_received_bytes_total",
                                        "Bytes of step messages received, before gRPC's framing.")) {
+  size_t offset = 0;
+  for (const v1::TensorSpec& array : spec_.observation()) {
+    arrays_.push_back({offset, Bytes(array)});
+    offset += Bytes(array);
+  }
   const int64_t rows = int64_t{experiment.actor().processes()} * environments_;
   states_ = torch::zeros({rows, policies->Get().policy->state_size()}, torch::TensorOptions().device(device));
 }
@@ -203,16 +208,20 @@ absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const s
     if (batch.flags()[row] & kFirst) ids[2 * row + 1] = EntryOf<uint64_t>(batch.first_caption_id(), first++);
   }
   std::vector<int32_t> caption_rows(ids.size());
-  const uint64_t step = steps_received();
-  captions_->See(ids, step, caption_rows.data());
-  captions_->AddTexts(batch.texts());
-  if (auto missing = captions_->WithoutText(ids); !missing.empty()) {
+  captions_->See(ids, steps_received(), caption_rows.data());
+  if (batch.texts_size() > 0) captions_->AddTexts(batch.texts());
+  if (auto missing = captions_->WithoutText(caption_rows); !missing.empty()) {
     v1::CaptionTextRequest request;
     request.mutable_ids()->Assign(missing.begin(), missing.end());
     actor.sink->RequestTexts(std::move(request));
   }
   episodes_->Add(batch.episodes());
 
+  const size_t first_row = rows_.size();
+  staged_first_.resize(std::max(staged_first_.size(), first_row + group_rows_));
+  for (size_t i = 0; i < arrays_.size(); ++i) {
+    staged_[i].resize(std::max(staged_[i].size(), (first_row + group_rows_) * arrays_[i].bytes));
+  }
   std::vector<int32_t> pinned_again;
   size_t fresh = 0;
   int first = 0, final_row = 0;
@@ -271,14 +280,13 @@ absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const s
     }
     place.playing = true;
     rows_.push_back({&actor, environment});
-    staged_first_.push_back(static_cast<char>(starts));
-    size_t offset = 0;
-    for (int i = 0; i < spec_.observation_size(); ++i) {
-      const size_t bytes = Bytes(spec_.observation(i));
-      staged_[i].append(observation + offset, bytes);
-      offset += bytes;
+    staged_first_[first_row + row] = static_cast<char>(starts);
+    for (size_t i = 0; i < arrays_.size(); ++i) {
+      const Array& array = arrays_[i];
+      std::memcpy(&staged_[i][(first_row + row) * array.bytes], observation + array.offset, array.bytes);
     }
   }
+  answers_.push_back({&actor, batch.group(), batch.sequence()});
   captions_->Pin(pinned_again);
   if (batch.sequence() > 0) {
     steps_received_.fetch_add(group_rows_, std::memory_order_relaxed);
@@ -291,7 +299,7 @@ int64_t Inference::StateRow(const Row& row) const {
   return int64_t{row.actor->lease.slot()} * environments_ + row.environment;
 }
 
-absl::Status Inference::Act(const std::vector<std::pair<Actor*, v1::StepBatch>>& steps) {
+absl::Status Inference::Act() {
   torch::NoGradGuard no_grad;
   const int64_t rows = static_cast<int64_t>(rows_.size());
   Observations observations;
@@ -339,13 +347,13 @@ absl::Status Inference::Act(const std::vector<std::pair<Actor*, v1::StepBatch>>&
     }
   }
   int64_t row = 0;
-  for (const auto& [actor, step] : steps) {
+  for (const Answer& answer : answers_) {
     v1::ActionBatch batch;
-    batch.set_group(step.group());
-    batch.set_sequence(step.sequence());
+    batch.set_group(answer.group);
+    batch.set_sequence(answer.sequence);
     batch.set_action(reinterpret_cast<const char*>(&chosen[row]), group_rows_ * sizeof(uint16_t));
     batch.set_policy_version(published.version);
-    actor->sink->SendActions(std::move(batch));
+    answer.actor->sink->SendActions(std::move(batch));
     row += group_rows_;
   }
   return absl::OkStatus();
@@ -354,10 +362,8 @@ absl::Status Inference::Act(const std::vector<std::pair<Actor*, v1::StepBatch>>&
 absl::Status Inference::Run() {
   while (Gather()) {
     const absl::Time begin = absl::Now();
-    std::vector<std::pair<Actor*, v1::StepBatch>> steps;
     rows_.clear();
-    staged_first_.clear();
-    for (std::string& array : staged_) array.clear();
+    answers_.clear();
     bool starved = false;
     while (!pending_.empty() && static_cast<int>(rows_.size()) < max_rows_) {
       Event& event = pending_.front();
@@ -373,7 +379,6 @@ absl::Status Inference::Run() {
         const size_t decoded = rows_.size();
         status = Decode(actor, event.batch, fresh);
         if (!status.ok() && rows_.size() == decoded) unrolls_->Release(fresh);
-        if (status.ok()) steps.emplace_back(&actor, std::move(event.batch));
       }
       if (!status.ok()) actor.sink->Refuse(status);
       pending_.pop_front();
@@ -382,7 +387,7 @@ absl::Status Inference::Run() {
     unrolls_->Finish(finished_);
     finished_.clear();
     if (!rows_.empty()) {
-      SIBYL_RETURN_IF_ERROR(Act(steps));
+      SIBYL_RETURN_IF_ERROR(Act());
       batches_counter_.Increment();
       batch_rows_.Observe(static_cast<double>(rows_.size()));
       seconds_counter_.Increment(absl::ToDoubleSeconds(absl::Now() - begin));

@@ -80,6 +80,14 @@ class Inference {
     Actor* actor;
     int environment;
   };
+  struct Answer {  // to a step that was decoded
+    Actor* actor;
+    uint32_t group;
+    uint64_t sequence;
+  };
+  struct Array {  // of an observation
+    size_t offset, bytes;
+  };
 
   // Waits for work; moves steps into pending_, handles the rest. False once closed.
   bool Gather();
@@ -89,13 +97,14 @@ class Inference {
   // Writes a group's step into its unrolls and adds its rows to the inference batch.
   absl::Status Decode(Actor& actor, const v1::StepBatch& batch, const std::vector<int>& fresh_unrolls);
   // Runs the policy over the rows that were decoded, and answers.
-  absl::Status Act(const std::vector<std::pair<Actor*, v1::StepBatch>>& steps);
+  absl::Status Act();
   int64_t StateRow(const Row& row) const;
 
   const int unroll_length_, environments_, groups_, group_rows_, max_rows_;
   const std::chrono::nanoseconds wait_;
   const v1::EnvironmentSpec spec_;
   const size_t observation_bytes_;
+  std::vector<Array> arrays_;
   const torch::Device device_;
   PolicyStore* const policies_;
   UnrollPool* const unrolls_;
@@ -114,6 +123,8 @@ class Inference {
   int pending_rows_ = 0;
   torch::Tensor states_;  // [slots * environments, H], on the device
   std::vector<Row> rows_;
+  std::vector<Answer> answers_;
+  // The rows that the policy reads, with room for the largest batch so far.
   std::vector<std::string> staged_;  // by observation array: [rows, bytes of it]
   std::string staged_first_;         // uint8 [rows]
   std::vector<int> finished_;

@@ -32,19 +32,6 @@ namespace {
 constexpr absl::Duration kStartLimit = absl::Minutes(1);
 constexpr double kLimitShare = 0.15;  // of the time that training is measured for: each of the limit's three parts
 
-// User and system time of a process so far.
-double CpuSeconds(pid_t pid) {
-  const std::string stat = ReadFile(absl::StrCat("/proc/", pid, "/stat")).value_or("");
-  const size_t name_end = stat.rfind(')');
-  unsigned long user = 0, system = 0;
-  if (name_end == std::string::npos ||
-      std::sscanf(stat.c_str() + name_end, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) !=
-          2) {
-    return 0;
-  }
-  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
-}
-
 // A run at one moment.
 struct Moment {
   absl::Time time;
@@ -73,7 +60,7 @@ absl::StatusOr<Moment> Look(const std::string& run, pid_t supervisor) {
   std::ifstream children(absl::StrCat("/proc/", supervisor, "/task/", supervisor, "/children"));
   for (pid_t pid; children >> pid;) {
     const std::string command = ReadFile(absl::StrCat("/proc/", pid, "/cmdline")).value_or("");
-    moment.cpu_seconds[std::filesystem::path(command.c_str()).filename().string()] += CpuSeconds(pid);
+    moment.cpu_seconds[std::filesystem::path(command.c_str()).filename().string()] += cli::CpuSeconds(pid);
   }
   return moment;
 }

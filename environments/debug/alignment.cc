@@ -9,20 +9,6 @@
 namespace sibyl {
 namespace {
 
-constexpr char kName[] = "debug/Alignment";
-
-v1::EnvironmentSpec AlignmentSpec(absl::string_view, const EnvironmentOptions& options) {
-  v1::EnvironmentSpec spec;
-  spec.set_name(kName);
-  *spec.add_observation() = MakeTensorSpec("seed", v1::DTYPE_INT64, {});
-  *spec.add_observation() = MakeTensorSpec("step", v1::DTYPE_INT32, {});
-  *spec.add_observation() = MakeTensorSpec("last", v1::DTYPE_INT32, {});
-  for (int i = 0; i < 4; ++i) spec.add_actions(absl::StrCat("action", i));
-  spec.add_figures("steps");
-  spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : 50);
-  return spec;
-}
-
 class Alignment : public Environment {
  public:
   explicit Alignment(v1::EnvironmentSpec spec) : spec_(std::move(spec)) {}
@@ -74,6 +60,18 @@ class Alignment : public Environment {
 
 }  // namespace
 
+v1::EnvironmentSpec AlignmentSpec(const EnvironmentOptions& options) {
+  v1::EnvironmentSpec spec;
+  spec.set_name(kAlignmentName);
+  *spec.add_observation() = MakeTensorSpec("seed", v1::DTYPE_INT64, {});
+  *spec.add_observation() = MakeTensorSpec("step", v1::DTYPE_INT32, {});
+  *spec.add_observation() = MakeTensorSpec("last", v1::DTYPE_INT32, {});
+  for (int i = 0; i < 4; ++i) spec.add_actions(absl::StrCat("action", i));
+  spec.add_figures("steps");
+  spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : 50);
+  return spec;
+}
+
 float AlignmentReward(uint64_t seed, int step) {
   return static_cast<float>(Mix64(seed ^ (uint64_t(step) << 48)) >> 40) * 0x1p-24f;
 }
@@ -84,12 +82,8 @@ std::string AlignmentCaption(uint64_t seed, int step) {
   return step % 5 == 4 ? "" : absl::StrCat("step ", step % 3, " of ", seed);
 }
 
-EnvironmentFamily DebugFamily() {
-  return {
-      "debug/", [] { return std::vector<std::string>{kName}; }, AlignmentSpec,
-      [](absl::string_view name, const EnvironmentOptions& options) -> absl::StatusOr<std::unique_ptr<Environment>> {
-        return std::make_unique<Alignment>(AlignmentSpec(name, options));
-      }};
+absl::StatusOr<std::unique_ptr<Environment>> MakeAlignment(const EnvironmentOptions& options) {
+  return std::make_unique<Alignment>(AlignmentSpec(options));
 }
 
 }  // namespace sibyl

@@ -1,8 +1,14 @@
 #pragma once
 
-#include "environments/family.h"
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "environments/environment.h"
 
 namespace sibyl {
+
+inline constexpr char kAlignmentName[] = "debug/Alignment";
 
 // "debug/Alignment": an environment for tests of everything between an environment and the trainer. Each observation,
 // reward and caption says which episode and step it belongs to, so that a mix-up anywhere shows:
@@ -12,7 +18,8 @@ namespace sibyl {
 //   reward of step k (k = 1, 2, ...) is AlignmentReward(seed, k)
 //   caption of step k is "step <k % 3> of <seed>", so that each occurs several times; none where k % 5 == 4
 // An episode's length is 3 + seed % 47 steps; where seed is even it is truncated there, else terminated. 4 actions.
-EnvironmentFamily DebugFamily();
+v1::EnvironmentSpec AlignmentSpec(const EnvironmentOptions& options);
+absl::StatusOr<std::unique_ptr<Environment>> MakeAlignment(const EnvironmentOptions& options);
 
 // In [0, 1).
 float AlignmentReward(uint64_t seed, int step);

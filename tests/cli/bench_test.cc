@@ -108,11 +108,31 @@ TEST(BenchRewards, MeasuresStepsWhileCaptionsGetNewScores) {
   EXPECT_THAT(wrong.text, HasSubstr("--captions must be from 1"));
 }
 
+TEST(BenchTransport, MeasuresARealStream) {
+  const Said said = RunSibyl("bench transport --actors 2 --environments 8 --groups 2 --seconds 2 --warmup 1");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  for (const char* key :
+       {"steps_per_second", "cpu_seconds", "learner_cpu_seconds_per_million_steps",
+        "actor_cpu_seconds_per_million_steps", "steps_per_learner_core_second", "inference_batch_rows"}) {
+    EXPECT_GT(line.value(key, 0.0), 0) << key;
+  }
+  EXPECT_EQ(line.value("raw_bytes_per_step", 0), 1659 + 1659 + 27 * 8 + 256) << "chars, colors, blstats, message";
+  EXPECT_GT(line.value("bytes_per_step", 0.0), 20) << "real games change";
+  EXPECT_LT(line.value("bytes_per_step", 0.0), 200);
+}
+
+TEST(BenchTransport, SaysWhatIsWrong) {
+  EXPECT_THAT(RunSibyl("bench transport --actors none").text, HasSubstr("--actors is `none`"));
+  EXPECT_THAT(RunSibyl("bench transport nethack").text, HasSubstr("`nethack`"));
+  EXPECT_THAT(RunSibyl("bench transport --environments 7").text, HasSubstr("actor.groups"));
+}
+
 TEST(BenchEnv, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench env nethack/Scores").text, HasSubstr("nethack/Score"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 0").text, HasSubstr("--envs is `0`"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 1 --threads 2").text, HasSubstr("at least --threads"));
-  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train, rewards"));
+  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train, transport, rewards"));
   EXPECT_EQ(RunSibyl("bench stones").status, 2);
 }
 

@@ -1,0 +1,120 @@
+// sibyl-bench-learner: the learner's side of the Act stream with nothing behind it, for `sibyl bench transport`.
+// Streams, slots, inference, unrolls and captions are the learner's own; the policy computes nothing, and finished
+// unrolls are given back as training gives them back, unread.
+
+#include <torch/torch.h>
+
+#include <thread>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/rpc/server.h"
+#include "common/shutdown.h"
+#include "common/status_macros.h"
+#include "common/tensor_spec.h"
+#include "environments/registry.h"
+#include "learner/act_service.h"
+#include "policy/memory.h"
+
+ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
+ABSL_FLAG(std::string, run_dir, "", "Folder for episodes.pb. Required.");
+ABSL_FLAG(std::string, listen, "127.0.0.1:0", "Where actors connect, host:port; port 0 takes a free one.");
+ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:0", "Where metrics are served, host:port; port 0 takes a free one.");
+
+namespace sibyl::learner {
+namespace {
+
+// All actions alike, at no cost.
+class NullPolicy : public Policy {
+ public:
+  explicit NullPolicy(int64_t actions) : actions_(actions) {}
+
+  PolicyOutput Forward(const Observations&, const torch::Tensor& first, const torch::Tensor&) override {
+    const int64_t rows = first.size(1);
+    if (rows > logits_.size(1)) {
+      logits_ = torch::zeros({1, rows, actions_});
+      value_ = torch::zeros({1, rows});
+      states_ = torch::zeros({1, rows, 0});
+    }
+    return {logits_.narrow(1, 0, rows), value_.narrow(1, 0, rows), states_.narrow(1, 0, rows)};
+  }
+  int64_t state_size() const override { return 0; }
+
+ private:
+  const int64_t actions_;
+  // Of the largest batch so far. Inference is the only caller.
+  torch::Tensor logits_ = torch::zeros({1, 0, 0}), value_, states_;
+};
+
+// What training does with unrolls, less the training. Until the pool is closed.
+void GiveBack(int unrolls_a_batch, UnrollPool& unrolls, CaptionTable& captions) {
+  NameThread("give-back");
+  std::vector<int> indices;
+  while (unrolls.PopFinished(unrolls_a_batch, &indices)) {
+    for (int index : indices) {
+      const Unroll& unroll = unrolls[index];
+      captions.Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+    }
+    unrolls.Release(indices);
+  }
+}
+
+absl::Status Serve(Shutdown& shutdown) {
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), {}));
+  EnvironmentOptions options;
+  options.max_episode_steps = experiment.environment().max_episode_steps();
+  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
+  PolicyStore policies(std::make_shared<NullPolicy>(spec.actions_size()), nullptr);
+  Metrics metrics;
+  SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
+  CaptionTable captions(experiment.learner().max_captions());
+  EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
+                        {spec.figures().begin(), spec.figures().end()});
+  UnrollPool unrolls(UnrollSlotsNeeded(experiment), static_cast<int>(experiment.learner().unroll_length()),
+                     ObservationBytes(spec), /*state_size=*/0);
+  SIBYL_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Slots> slots,
+      Slots::Open(static_cast<int>(experiment.actor().processes()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
+  Inference inference(experiment, spec, torch::kCPU, &policies, &unrolls, &captions, &episodes, /*first_step=*/0,
+                      &metrics);
+  ActService service(experiment, spec, "bench", slots.get(), &inference, &captions, &Clock::Real(), &metrics);
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
+                         rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
+  std::thread inference_thread([&] {
+    NameThread("inference");
+    at::set_num_threads(1);
+    if (const absl::Status status = inference.Run(); !status.ok()) shutdown.Fail(status);
+  });
+  std::thread give_back_thread([&] { GiveBack(UnrollsPerBatch(experiment.learner()), unrolls, captions); });
+  while (!shutdown.WaitFor(absl::Seconds(1))) service.CloseSilent();
+  service.CloseAll();
+  inference.Close();
+  inference_thread.join();
+  unrolls.Close();
+  give_back_thread.join();
+  server->Drain(absl::Seconds(2));
+  return shutdown.reason();
+}
+
+}  // namespace
+}  // namespace sibyl::learner
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Takes what actors send, as the learner does, and trains nothing: see sibyl bench");
+  sibyl::KeepMemory();
+  sibyl::Shutdown shutdown;
+  sibyl::InitLog("bench");
+  absl::ParseCommandLine(argc, argv);
+  if (absl::GetFlag(FLAGS_config).empty() || absl::GetFlag(FLAGS_run_dir).empty()) {
+    spdlog::error("--config and --run_dir are required; `sibyl bench transport` sets them");
+    return 2;
+  }
+  if (const absl::Status status = sibyl::learner::Serve(shutdown); !status.ok()) {
+    spdlog::error("{}", status.ToString());
+    return 1;
+  }
+  return 0;
+}
