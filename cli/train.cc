@@ -79,7 +79,7 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   plans.back().replacement_command.push_back("--resume");
   if (resume) plans.back().command.push_back("--resume");
   for (int i = 0; i < actors; ++i) {
-    add(absl::StrCat("actor-", i), "sibyl-actor", kActors, {absl::StrCat("--learner=", learner)});
+    add(absl::StrCat("actor-", i), ActorProgram(experiment), kActors, {absl::StrCat("--learner=", learner)});
   }
   return plans;
 }
