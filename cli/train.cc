@@ -91,7 +91,7 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
     if (resume) plans.back().command.push_back("--resume");
   }
   for (int i = 0; i < actors; ++i) {
-    add(absl::StrCat("actor-", i), "sibyl-actor", kActors, {absl::StrCat("--learner=", learners[i * ranks / actors])});
+    add(absl::StrCat("actor-", i), ActorProgram(experiment), kActors, {absl::StrCat("--learner=", learners[i * ranks / actors])});
   }
   return plans;
 }

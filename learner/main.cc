@@ -1,9 +1,9 @@
 // sibyl-learner: gives actors their actions, and trains the policy on what they lead to.
 //
-// Threads: gRPC's own; "inference" (Inference::Run); "training" (TrainingLoop::Run) with the trainer's
-// "training-share"; "reward-client"; "checkpoint"; main, which waits. They stop in this order: no new streams and the
-// old ones ended; inference; the unroll pool, which ends training; the reward client; the checkpoint thread, when the
-// last checkpoint is written; the trainer's.
+// Threads: gRPC's own; "inference" (Inference::Run); "unrolls" (UnrollReceiver::Run); "training" (TrainingLoop::Run) with
+// the trainer's "training-share"; "reward-client"; "checkpoint"; main, which waits. They stop in this order: no new
+// streams and the old ones ended; inference and unrolls; the unroll pool, which ends training; the reward client; the
+// checkpoint thread, when the last checkpoint is written; the trainer's.
 
 #include <torch/torch.h>
 
@@ -26,6 +26,7 @@
 #include "environments/registry.h"
 #include "learner/act_service.h"
 #include "learner/training_loop.h"
+#include "learner/unroll_service.h"
 #include "policy/device.h"
 #include "policy/memory.h"
 
@@ -159,8 +160,8 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
                      policies[0]->state_size());
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
                          Slots::Open(static_cast<int>(experiment.actor().processes()), run_dir + "/episodes.pb"));
-  Inference inference(experiment, spec, device, &store, &unrolls, &captions, &episodes,
-                      state.steps() / static_cast<uint64_t>(ranks), &metrics);
+  StepCounter steps(state.steps() / static_cast<uint64_t>(ranks), &metrics);
+  Inference inference(experiment, spec, device, &store, &unrolls, &captions, &episodes, &steps, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<EventFile> events, EventFile::Create(run_dir + "/curves"));
   std::optional<CheckpointThread> checkpoints;
   if (leads) {
@@ -170,14 +171,19 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     episodes.CollectNews();
   }
 
-  ActService service(experiment, spec, state.run_id(), slots.get(), &inference, &captions, &Clock::Real(), &metrics);
+  UnrollReceiver receiver(experiment, spec, policies[0]->state_size(), &unrolls, &captions, &episodes, &steps,
+                          &metrics);
+  SharedWeights weights(&store);
+  ActorStreams streams(experiment, spec, state.run_id(), slots.get(), &Clock::Real(), &metrics);
+  ActService act_service(&streams, &inference, &captions);
+  UnrollService unroll_service(&streams, &receiver, &weights, &captions, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
-                         rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
+                         rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&act_service, &unroll_service}));
   std::unique_ptr<RewardClient> rewards;
   if (rewarded) {
     rewards = std::make_unique<RewardClient>(
         absl::GetFlag(FLAGS_reward_model), state.run_id(), experiment.reward_model().goal(), &captions,
-        [&inference] { return inference.steps_received(); }, &shutdown, &metrics);
+        [&steps] { return steps.received(); }, &shutdown, &metrics);
     if (collective != nullptr) rewards->KeepUpdates();
   }
 
@@ -213,6 +219,12 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     at::set_num_threads(static_cast<int>(experiment.learner().inference_threads()));
     guarded("inference", [&] { return inference.Run(); });
   });
+  std::thread unrolls_thread([&] {
+    guarded("unrolls", [&] {
+      receiver.Run();
+      return absl::OkStatus();
+    });
+  });
   std::thread training_thread([&] {
     at::set_num_threads(1);  // the trainer has threads of its own
     guarded("training", [&] {
@@ -224,11 +236,13 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     });
   });
 
-  while (!shutdown.WaitFor(absl::Seconds(1))) service.CloseSilent();
+  while (!shutdown.WaitFor(absl::Seconds(1))) streams.CloseSilent();
   server->SetServing(false);
-  service.CloseAll();
+  streams.CloseAll();
   inference.Close();
+  receiver.Close();
   inference_thread.join();
+  unrolls_thread.join();
   unrolls.Close();
   training_thread.join();
   rewards.reset();

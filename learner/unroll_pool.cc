@@ -30,13 +30,32 @@ UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, in
   }
 }
 
-bool UnrollPool::Take(int count, std::vector<int>* indices) {
+bool UnrollPool::Take(int count, Claim* claim, std::vector<int>* indices) {
+  indices->clear();
+  if (count == 0) return true;
   MutexLock lock(mutex_);
-  if (static_cast<int>(free_.size()) < count) return false;
+  const bool oldest = claims_.empty() || *claims_.begin() == *claim;
+  if (!oldest || static_cast<int>(free_.size()) < count) {
+    if (*claim == 0) claims_.insert(*claim = ++last_claim_);
+    return false;
+  }
+  Leave(claim);
   indices->assign(free_.end() - count, free_.end());
   free_.resize(free_.size() - count);
   for (int index : *indices) unrolls_[index].finals.clear();
   return true;
+}
+
+void UnrollPool::Withdraw(Claim* claim) {
+  MutexLock lock(mutex_);
+  Leave(claim);
+}
+
+void UnrollPool::Leave(Claim* claim) {
+  if (*claim == 0) return;
+  claims_.erase(*claim);
+  *claim = 0;
+  released_.NotifyAll();  // the next one may have enough
 }
 
 void UnrollPool::Finish(const std::vector<int>& indices) {

@@ -185,6 +185,29 @@ TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
   EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
 }
 
+TEST_F(RingTest, GoesOnWithLocalActorsWhenOneOrTheLearnerIsKilled) {
+  Start(100'000'000, {"--set", "actor.inference=INFERENCE_LOCAL"});
+  ExpectProgress();
+  ASSERT_TRUE(Eventually([&] { return Metric("reward_model", "sibyl_reward_model_captions_labelled") > 2; }));
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_intrinsic_share") > 0; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("actor-0", "sibyl_actor_policy_version") > 0; })) << sibyl_->log();
+  Kill("sibyl-actor-local", "actor-0.log");
+  ExpectProgress();  // the other actor goes on
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
+  const double before = Steps();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest") && Steps() > before; }));
+  Kill("sibyl-learner");
+  ASSERT_TRUE(Eventually([&] { return Steps() > before; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+  const auto summary = Summary();
+  EXPECT_GE(summary["restarts"].value("actor-0", 0), 1);
+  EXPECT_EQ(summary["restarts"].value("actor-1", -1), 0);
+  EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
+}
+
 TEST_F(RingTest, GoesOnFromItsCheckpointAndRefusesAnotherGoal) {
   Start(100'000'000);
   ExpectProgress(4000);
