@@ -6,11 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "actor/connection.h"
 #include "actor/local/local_player.h"
 #include "common/log.h"
 #include "common/mutex.h"
+#include "common/rpc/server.h"
 #include "common/status_macros.h"
 #include "sibyl/v1/unroll.grpc.pb.h"
 
@@ -125,6 +127,11 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
       }
       if (t == 0) SIBYL_RETURN_IF_ERROR(local.Begin(batch));
       SIBYL_RETURN_IF_ERROR(local.Step(batch));
+    }
+    if (const size_t bytes = out.ByteSizeLong(); bytes > size_t{rpc::kMaxMessageBytes}) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "a batch of unrolls has ", bytes, " bytes, more than the ", rpc::kMaxMessageBytes,
+          " of a message; lower actor.environments or learner.unroll_length, or let actor.codec compress"));
     }
     if (!send(out)) return Lost();
     metrics.actor.steps.Increment(static_cast<double>(player.steps() - std::exchange(steps, player.steps())));

@@ -169,6 +169,7 @@ TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
       << sibyl_->log();
   EXPECT_GE(Metric("reward_model", "sibyl_reward_model_captions_labelled"), labelled);
 
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
   const double before = Steps();
   ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest") && Steps() > before; }));
   Kill("sibyl-learner");
