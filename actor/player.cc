@@ -57,8 +57,6 @@ Player::Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_pt
       running_(environments->size()),
       next_episode_(environments->size(), welcome.episodes().begin()),
       last_episode_(welcome.episodes().end()),
-      packers_(groups_, ObservationPacker(welcome.codec())),
-      final_packer_(v1::PACKING_CODEC_LZ4),
       texts_(std::max<uint32_t>(welcome.text_memory(), 1)) {
   for (const auto& array : environments_->front()->spec().observation()) {
     array_offsets_.push_back(observation_bytes_);
@@ -114,6 +112,7 @@ std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, v1::StepBatch
 absl::Status Player::Start(int group, v1::StepBatch* batch) {
   batch->set_group(group);
   batch->set_sequence(0);
+  finals_.clear();
   for (int row = 0; row < rows_; ++row) {
     const int environment = group * rows_ + row;
     SIBYL_RETURN_IF_ERROR(Reset(environment, &observations_[row * observation_bytes_]));
@@ -124,7 +123,6 @@ absl::Status Player::Start(int group, v1::StepBatch* batch) {
     AppendTo<uint64_t>(batch->mutable_first_caption_id(), TakeCaption(environment, batch).first);
     AppendTo<uint64_t>(batch->mutable_first_episode(), running_[environment].number);
   }
-  packers_[group].Pack(observations_, rows_, batch->mutable_observation());
   return absl::OkStatus();
 }
 
@@ -138,7 +136,6 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
   batch->set_group(group);
   batch->set_sequence(actions.sequence() + 1);
   finals_.clear();
-  int final_rows = 0;
   for (int row = 0; row < rows_; ++row) {
     const int index = group * rows_ + row;
     Environment& environment = *(*environments_)[index];
@@ -158,7 +155,6 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
     AppendTo(batch->mutable_caption_count(), count);
     unsigned char flags = (result.terminated ? kTerminated : 0) | (result.truncated ? kTruncated : 0);
     if (flags != 0) {
-      ++final_rows;
       finals_.append(observation, observation_bytes_);
       v1::EpisodeEnd* end = batch->add_episodes();
       end->set_row(row);
@@ -175,9 +171,14 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
     }
     batch->mutable_flags()->push_back(static_cast<char>(flags));
   }
-  packers_[group].Pack(observations_, rows_, batch->mutable_observation());
-  if (final_rows > 0) final_packer_.Pack(finals_, final_rows, batch->mutable_final_observation());
   return absl::OkStatus();
+}
+
+void StepPacker::Pack(const Player& player, v1::StepBatch* batch) {
+  packer_.Pack(player.observations(), static_cast<int>(batch->flags().size()), batch->mutable_observation());
+  if (batch->episodes_size() > 0) {
+    final_packer_.Pack(player.final_observations(), batch->episodes_size(), batch->mutable_final_observation());
+  }
 }
 
 v1::CaptionTexts Player::Texts(const v1::CaptionTextRequest& request) const {

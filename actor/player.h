@@ -38,7 +38,8 @@ class TextMemory {
   size_t text_bytes_ = 0;
 };
 
-// Plays all environments of one slot over the life of one stream. One thread.
+// Plays all environments of one slot over the life of one stream. One thread. What a group shows after Start or Step is
+// in observations() and final_observations(), and nothing of it in the batch: see StepPacker.
 class Player {
  public:
   // The environments a welcome asks for. Errors are those of MakeEnvironment.
@@ -59,6 +60,11 @@ class Player {
 
   // Those of the texts asked for that are still remembered.
   v1::CaptionTexts Texts(const v1::CaptionTextRequest& request) const;
+
+  // [rows of a group, bytes of one observation]: what to act on, after the last Start or Step.
+  absl::string_view observations() const { return observations_; }
+  // [rows whose episode the last Step ended, bytes of one observation], rows ascending.
+  absl::string_view final_observations() const { return finals_; }
 
   int groups() const { return groups_; }
   uint64_t steps() const { return steps_; }
@@ -90,12 +96,22 @@ class Player {
   std::vector<Episode> running_;
   std::vector<uint64_t> next_episode_;
   uint64_t last_episode_ = 0;  // one past the last usable number
-  std::vector<ObservationPacker> packers_;
-  ObservationPacker final_packer_;
   TextMemory texts_;
-  std::string observations_, finals_;  // [rows, observation_bytes]
+  std::string observations_, finals_;
   std::vector<void*> buffers_;
   uint64_t steps_ = 0, episodes_ = 0;
+};
+
+// Adds to a group's batches, one after another, what the player shows. One for each group.
+class StepPacker {
+ public:
+  explicit StepPacker(v1::PackingCodec codec) : packer_(codec) {}
+  // `batch` is the player's last.
+  void Pack(const Player& player, v1::StepBatch* batch);
+
+ private:
+  ObservationPacker packer_;
+  ObservationPacker final_packer_{v1::PACKING_CODEC_LZ4};
 };
 
 }  // namespace sibyl::actor

@@ -34,11 +34,12 @@ constexpr char kHelp[] =
       Plays episodes with a run's policy.
   sibyl rollout [flags]
       Plays episodes with given actions and prints what happens.
-  sibyl bench env ENV [--envs N] [--threads T] [--seconds S]
-  sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W]
+  sibyl bench env ENV [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]
+  sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W] [--against field=value]... [--pairs N]
   sibyl bench transport [--actors N] [--environments E] [--groups G] [--set field=value]... [--seconds S] [--warmup W]
-      Measure how fast environments are stepped, how fast a configuration trains, and how fast steps get from actors to
-      the learner. They print a line of JSON.
+  sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
+      Measure how fast environments are stepped, how fast a configuration trains (--against: how much faster than with
+      those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -78,32 +79,33 @@ int EnvironmentsMain(absl::Span<const std::string> arguments) {
 }
 
 // Becomes sibyl-eval, which has LibTorch.
-int EvalMain(const std::vector<std::string>& arguments) {
-  const std::string program = BinaryFolder() + "/sibyl-eval";
+// Goes on as another of Sibyl's programs.
+int Become(const char* command, const std::string& name, absl::Span<const std::string> arguments) {
+  const std::string program = BinaryFolder() + "/" + name;
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   execv(program.c_str(), argv.data());
-  std::fprintf(stderr,
-               "sibyl eval: cannot start %s: %s; build it, or set SIBYL_BIN to the folder of Sibyl's programs\n",
-               program.c_str(), std::strerror(errno));
+  std::fprintf(stderr, "sibyl %s: cannot start %s: %s; build it, or set SIBYL_BIN to the folder of Sibyl's programs\n",
+               command, program.c_str(), std::strerror(errno));
   return 1;
 }
 
 int BenchMain(const std::vector<std::string>& arguments) {
-  if (!arguments.empty() && arguments[0] == "env") return BenchEnvMain(absl::MakeConstSpan(arguments).subspan(1));
-  if (!arguments.empty() && arguments[0] == "train") return BenchTrainMain(absl::MakeConstSpan(arguments).subspan(1));
-  if (!arguments.empty() && arguments[0] == "transport") {
-    return BenchTransportMain(absl::MakeConstSpan(arguments).subspan(1));
-  }
-  std::fprintf(stderr, "sibyl bench: %s; there are: env, train, transport\n",
+  const std::string what = arguments.empty() ? "" : arguments[0];
+  const auto rest = absl::MakeConstSpan(arguments).subspan(arguments.empty() ? 0 : 1);
+  if (what == "env") return BenchEnvMain(rest);
+  if (what == "train") return BenchTrainMain(rest);
+  if (what == "transport") return BenchTransportMain(rest);
+  if (what == "rewards") return Become("bench rewards", "sibyl-bench-rewards", rest);
+  std::fprintf(stderr, "sibyl bench: %s; there are: env, train, transport, rewards\n",
                arguments.empty() ? "nothing is named" : absl::StrCat("cannot measure `", arguments[0], "`").c_str());
   return 2;
 }
 
 int Main(const std::string& command, const std::vector<std::string>& arguments) {
   // These two have flags of their own, --help among them.
-  if (command == "eval") return EvalMain(arguments);
+  if (command == "eval") return Become("eval", "sibyl-eval", arguments);
   if (command == "rollout") return RolloutMain(arguments);
   const bool asks_help = std::find(arguments.begin(), arguments.end(), "--help") != arguments.end();
   if (asks_help || command == "help" || command == "--help" || command == "-h") {

@@ -72,6 +72,10 @@ const std::string& JudgeFile(const v1::Experiment& experiment) {
   return annotator.judge() == v1::JUDGE_KIND_RULES ? annotator.rules_file() : annotator.openai().prompt_file();
 }
 
+const char* ActorProgram(const v1::Experiment& experiment) {
+  return experiment.actor().inference() == v1::INFERENCE_LOCAL ? "sibyl-actor-local" : "sibyl-actor";
+}
+
 absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& binaries) {
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
@@ -87,7 +91,7 @@ absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& 
                                               "; name a file that is there"));
     }
   }
-  std::vector<std::string> programs = {"sibyl-learner", "sibyl-actor"};
+  std::vector<std::string> programs = {"sibyl-learner", ActorProgram(experiment)};
   if (RewardsCaptions(experiment)) programs.insert(programs.end(), {"sibyl-reward-model", "sibyl-annotator"});
   for (const std::string& program : programs) {
     const std::string path = absl::StrCat(binaries, "/", program);

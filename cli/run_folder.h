@@ -53,6 +53,9 @@ class RunFolder {
 // The environment exists and can be made, the judge's file can be read, the programs are there.
 absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& binaries);
 
+// The program of the experiment's actors.
+const char* ActorProgram(const v1::Experiment& experiment);
+
 // Whether captions earn anything, so that a reward model and an annotator are needed.
 inline bool RewardsCaptions(const v1::Experiment& experiment) {
   return experiment.reward().intrinsic_coefficient() > 0;

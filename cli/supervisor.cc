@@ -179,7 +179,7 @@ void Supervisor::Look(absl::Time now) {
     }
     process.first_served = std::min(process.first_served, now);
     process.last_served = now;
-    UpdateFigures(*answers[i], &outcome_.figures);
+    if (process.plan.shown) UpdateFigures(*answers[i], &outcome_.figures);
     if (process.plan.stage == 0 && outcome_.figures.steps) rate_.Add(now, *outcome_.figures.steps);
   }
   outcome_.figures.steps_per_second = rate_.PerSecond();

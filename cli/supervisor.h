@@ -32,6 +32,8 @@ struct ProcessPlan {
   absl::Duration silence_limit = absl::Minutes(1);
   // A life in which the run's steps grew was no failed start; otherwise one in which metrics were served for a while.
   bool works_by_steps = false;
+  // Its metrics are among the run's figures.
+  bool shown = true;
 };
 
 struct RunOutcome {

@@ -19,7 +19,7 @@ namespace sibyl::cli {
 namespace {
 
 // Order in which processes are stopped.
-enum Stage { kLearner, kActors, kRewardModel, kAnnotator };
+enum Stage { kLearner, kOtherLearners, kActors, kRewardModel, kAnnotator };
 
 // What a learner may take to write its checkpoint, and the others to end.
 constexpr absl::Duration kLearnerStopLimit = absl::Minutes(1);
@@ -45,10 +45,13 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   const v1::Experiment& experiment = run.experiment();
   const bool judged = RewardsCaptions(experiment);
   const int actors = static_cast<int>(experiment.actor().processes());
-  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(6 + actors, FreshRandom64()));
+  const int ranks = static_cast<int>(experiment.learner().ranks());
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(5 + 2 * ranks + actors, FreshRandom64()));
   size_t next_port = 0;
   const auto address = [&] { return absl::StrCat("127.0.0.1:", ports[next_port++]); };
-  const std::string annotator = address(), reward_model = address(), learner = address();
+  const std::string annotator = address(), reward_model = address(), rendezvous = address();
+  std::vector<std::string> learners(ranks);
+  for (std::string& learner : learners) learner = address();
   const std::string config = absl::StrCat("--config=", run.File("experiment.textproto"));
   const std::string folder = absl::StrCat("--run_dir=", run.path());
 
@@ -64,7 +67,7 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
     plan.log = run.Log(name);
     plan.stage = stage;
     plan.stop_limit = stage == kLearner ? kLearnerStopLimit : kStopLimit;
-    plan.works_by_steps = stage == kLearner || stage == kActors;
+    plan.works_by_steps = stage == kLearner || stage == kOtherLearners || stage == kActors;
     plans.push_back(std::move(plan));
   };
   if (judged) {
@@ -72,14 +75,23 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
     add("reward_model", "sibyl-reward-model", kRewardModel,
         {config, folder, absl::StrCat("--annotator=", annotator), absl::StrCat("--listen=", reward_model)});
   }
-  std::vector<std::string> learner_flags = {config, folder};
-  if (judged) learner_flags.push_back(absl::StrCat("--reward_model=", reward_model));
-  learner_flags.push_back(absl::StrCat("--listen=", learner));
-  add("learner", "sibyl-learner", kLearner, std::move(learner_flags));
-  plans.back().replacement_command.push_back("--resume");
-  if (resume) plans.back().command.push_back("--resume");
+  for (int rank = 0; rank < ranks; ++rank) {
+    std::vector<std::string> learner_flags = {config, folder};
+    if (judged && rank == 0) learner_flags.push_back(absl::StrCat("--reward_model=", reward_model));
+    learner_flags.push_back(absl::StrCat("--listen=", learners[rank]));
+    if (ranks > 1) {
+      learner_flags.push_back(absl::StrCat("--rank=", rank));
+      learner_flags.push_back(absl::StrCat("--rendezvous=", rendezvous));
+    }
+    // The first one's end is the run's; told to stop, it stops the others.
+    add(rank == 0 ? "learner" : absl::StrCat("learner-", rank), "sibyl-learner", rank == 0 ? kLearner : kOtherLearners,
+        std::move(learner_flags));
+    plans.back().shown = rank == 0;  // which tells of all
+    plans.back().replacement_command.push_back("--resume");
+    if (resume) plans.back().command.push_back("--resume");
+  }
   for (int i = 0; i < actors; ++i) {
-    add(absl::StrCat("actor-", i), "sibyl-actor", kActors, {absl::StrCat("--learner=", learner)});
+    add(absl::StrCat("actor-", i), ActorProgram(experiment), kActors, {absl::StrCat("--learner=", learners[i * ranks / actors])});
   }
   return plans;
 }

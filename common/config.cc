@@ -4,14 +4,17 @@
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/message_differencer.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/files.h"
+#include "common/random.h"
 #include "common/status_macros.h"
 
 namespace sibyl {
@@ -147,6 +150,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(actor, groups, 2);
   SIBYL_DEFAULT_ENUM(actor, codec, v1::PACKING_CODEC_UNSPECIFIED, v1::PACKING_CODEC_CHANGES_LZ4);
   SIBYL_DEFAULT(actor, silence_seconds, 30);
+  SIBYL_DEFAULT_ENUM(actor, inference, v1::INFERENCE_UNSPECIFIED, v1::INFERENCE_CENTRAL);
 
   auto* policy = experiment->mutable_policy();
   SIBYL_DEFAULT_ENUM(policy, kind, v1::POLICY_KIND_UNSPECIFIED, v1::POLICY_KIND_AUTO);
@@ -170,13 +174,15 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, unroll_slots, 0);
   SIBYL_DEFAULT(learner, inference_batch, 1024);
   SIBYL_DEFAULT(learner, inference_wait_ms, 2);
-  SIBYL_DEFAULT(learner, training_threads, 1);
+  SIBYL_DEFAULT(learner, training_threads, 0);
   SIBYL_DEFAULT(learner, inference_threads, 1);
   if (learner->device().empty()) learner->set_device("cpu");
   SIBYL_DEFAULT(learner, checkpoint_seconds, 60);
   SIBYL_DEFAULT(learner, checkpoints_kept, 3);
   SIBYL_DEFAULT(learner, max_captions, 1'000'000);
   SIBYL_DEFAULT(learner, episode_window, 200);
+  SIBYL_DEFAULT(learner, ranks, 1);
+  SIBYL_DEFAULT(learner, rank_limit_seconds, 60);
 
   auto* reward = experiment->mutable_reward();
   SIBYL_DEFAULT(reward, extrinsic_coefficient, 1);
@@ -239,6 +245,11 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(learner, entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, max_gradient_norm, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, max_policy_lag, value >= 1, "at least 1");
+  SIBYL_REQUIRE(learner, ranks,
+                value >= 1 && e.actor().processes() % value == 0 && UnrollsPerBatch(e.learner()) % value == 0,
+                absl::StrCat("a divisor of actor.processes (", e.actor().processes(),
+                             ") and of the unrolls of a batch (", UnrollsPerBatch(e.learner()), ")"));
+  SIBYL_REQUIRE(learner, rank_limit_seconds, value > 0 && finite(value), "above 0");
   const int needed = UnrollSlotsNeeded(e);
   SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
                 absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e),
@@ -247,7 +258,7 @@ absl::Status Validate(const v1::Experiment& e) {
                              "needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
-  SIBYL_REQUIRE(learner, training_threads, value >= 1 && value <= 1024, "between 1 and 1024");
+  SIBYL_REQUIRE(learner, training_threads, value <= 1024, "at most 1024; 0 takes a thread a core");
   SIBYL_REQUIRE(learner, inference_threads, value >= 1 && value <= 1024, "between 1 and 1024");
   SIBYL_REQUIRE(learner, device, value == "cpu" || value == "cuda" || absl::StartsWith(value, "cuda:"),
                 "\"cpu\", \"cuda\" or \"cuda:<index>\"");
@@ -345,10 +356,10 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   };
   ignore(v1::Experiment::descriptor(), {"total_steps", "name"});
   ignore(v1::PolicyConfig::descriptor(), {"precision"});
-  ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds"});
+  ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds", "inference"});
   ignore(v1::LearnerConfig::descriptor(),
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",
-          "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window"});
+          "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window", "ranks", "rank_limit_seconds"});
   ignore(v1::RewardModelConfig::descriptor(), {"max_candidates", "queue_target", "checkpoint_seconds"});
   ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity"});
   ignore(v1::OpenAiConfig::descriptor(), {"url", "api_key_env", "max_in_flight", "timeout_seconds"});
@@ -358,6 +369,20 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   if (differencer.Compare(was, is)) return "";
   // Lines read "modified: learner.gamma: 0.99 -> 0.9".
   return std::string(*absl::StrSplit(report, '\n').begin());
+}
+
+v1::Experiment RankShare(v1::Experiment experiment, int rank) {
+  v1::LearnerConfig& learner = *experiment.mutable_learner();
+  experiment.mutable_actor()->set_processes(experiment.actor().processes() / learner.ranks());
+  learner.set_batch_size(learner.batch_size() / learner.ranks());
+  if (rank > 0) experiment.set_seed(Mix64(experiment.seed() ^ Mix64(static_cast<uint64_t>(rank))));
+  return experiment;
+}
+
+int TrainingThreads(const v1::LearnerConfig& learner) {
+  if (learner.training_threads() > 0) return static_cast<int>(learner.training_threads());
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(std::min(cores, UnrollsPerBatch(learner) / 4), 1, 8);
 }
 
 }  // namespace sibyl

@@ -26,8 +26,8 @@ absl::Status Validate(const v1::Experiment& experiment);
 std::string ExperimentText(const v1::Experiment& experiment);
 
 // The first difference that forbids to go on with a run ("reward_model.goal was `a` and is now `b`"), or "" where there
-// is none. Fields that may change between resumes: total_steps, actor.processes, checkpointing, threads, batching
-// waits, device, request limits.
+// is none. Fields that may change between resumes: total_steps, actor.processes and inference, checkpointing, threads,
+// batching waits, device, request limits.
 std::string ResumeDifference(v1::Experiment was, v1::Experiment is);
 
 // Environments that all actors play together.
@@ -40,8 +40,15 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
-// Unroll slots without which training could stop for ever: one being filled by each environment, a batch that waits to
-// be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
+// Threads that train on a CPU: learner.training_threads, or where that is 0 one a core, at most eight, each with four
+// unrolls at least.
+int TrainingThreads(const v1::LearnerConfig& learner);
+
+// What one of learner.ranks learners does: its share of the actors and of the batch, seeds that no other one has.
+v1::Experiment RankShare(v1::Experiment experiment, int rank);
+
+// Unroll slots without which training could stop for ever: one for each environment that is being played, a batch that
+// waits to be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {
   const int batch = UnrollsPerBatch(experiment.learner());
   const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());

@@ -91,19 +91,19 @@ absl::StatusOr<NamedArray> ParseEntry(const std::string& path, const std::string
 
 size_t ArrayTypeBytes(ArrayType type) { return Describe(type).bytes; }
 
-absl::Status WriteSafetensors(const std::string& path, absl::Span<const NamedArray> arrays,
-                              const std::map<std::string, std::string>& metadata) {
+absl::StatusOr<std::string> SafetensorsBytes(const std::string& name, absl::Span<const NamedArray> arrays,
+                                             const std::map<std::string, std::string>& metadata) {
   std::vector<const NamedArray*> order;
   std::set<absl::string_view> names = {kMetadataKey};
   for (const NamedArray& array : arrays) {
     const std::optional<uint64_t> bytes = ShapeBytes(array.type, array.shape);
     if (!bytes.has_value() || *bytes != array.bytes.size()) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": array `", array.name, "` of shape [",
+      return absl::InvalidArgumentError(absl::StrCat(name, ": array `", array.name, "` of shape [",
                                                      absl::StrJoin(array.shape, ","), "] and dtype ",
                                                      Describe(array.type).name, " has ", array.bytes.size(), " bytes"));
     }
     if (!names.insert(array.name).second) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": array name `", array.name, "` is taken"));
+      return absl::InvalidArgumentError(absl::StrCat(name, ": array name `", array.name, "` is taken"));
     }
     order.push_back(&array);
   }
@@ -129,36 +129,46 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const NamedArr
   file.append(reinterpret_cast<const char*>(&length), sizeof length);
   file.append(text);
   for (const NamedArray* array : order) file.append(array->bytes.data(), array->bytes.size());
+  return file;
+}
+
+absl::Status WriteSafetensors(const std::string& path, absl::Span<const NamedArray> arrays,
+                              const std::map<std::string, std::string>& metadata) {
+  SIBYL_ASSIGN_OR_RETURN(const std::string file, SafetensorsBytes(path, arrays, metadata));
   return WriteFileDurably(path, file);
 }
 
 absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path) {
-  Safetensors result;
   SIBYL_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
+  return ParseSafetensors(path, std::move(bytes));
+}
+
+absl::StatusOr<Safetensors> ParseSafetensors(const std::string& source, std::string bytes) {
+  Safetensors result;
   result.storage = std::make_shared<const std::string>(std::move(bytes));
   absl::string_view data = *result.storage;
 
   uint64_t length = 0;
-  if (data.size() < sizeof length) return Damaged(path, absl::StrCat("it has only ", data.size(), " bytes"));
+  if (data.size() < sizeof length) return Damaged(source, absl::StrCat("it has only ", data.size(), " bytes"));
   std::memcpy(&length, data.data(), sizeof length);
   data.remove_prefix(sizeof length);
   if (length > data.size()) {
-    return Damaged(path, absl::StrCat("its header of ", length, " bytes is longer than the file"));
+    return Damaged(source, absl::StrCat("its header of ", length, " bytes is longer than the file"));
   }
   const nlohmann::json header = nlohmann::json::parse(data.begin(), data.begin() + length, nullptr, false);
   data.remove_prefix(length);
-  if (!header.is_object()) return Damaged(path, "its header is not a JSON object");
+  if (!header.is_object()) return Damaged(source, "its header is not a JSON object");
 
   for (const auto& [name, entry] : header.items()) {
     if (name == kMetadataKey) {
-      if (!entry.is_object()) return Damaged(path, "its metadata is not an object");
+      if (!entry.is_object()) return Damaged(source, "its metadata is not an object");
       for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) return Damaged(path, absl::StrCat("its metadata `", key, "` is not a string"));
+        if (!value.is_string()) return Damaged(source, absl::StrCat("its metadata `", key, "` is not a string"));
         result.metadata[key] = value.get<std::string>();
       }
       continue;
     }
-    SIBYL_ASSIGN_OR_RETURN(NamedArray array, ParseEntry(path, name, entry, data));
+    SIBYL_ASSIGN_OR_RETURN(NamedArray array, ParseEntry(source, name, entry, data));
     result.arrays.push_back(std::move(array));
   }
   std::stable_sort(result.arrays.begin(), result.arrays.end(), [](const NamedArray& a, const NamedArray& b) {
@@ -167,10 +177,10 @@ absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path) {
   const char* next = data.data();
   for (const NamedArray& array : result.arrays) {
     if (array.bytes.data() != next)
-      return Damaged(path, absl::StrCat("there is a gap or overlap before `", array.name, "`"));
+      return Damaged(source, absl::StrCat("there is a gap or overlap before `", array.name, "`"));
     next += array.bytes.size();
   }
-  if (next != data.data() + data.size()) return Damaged(path, "bytes follow the last array");
+  if (next != data.data() + data.size()) return Damaged(source, "bytes follow the last array");
   return result;
 }
 

@@ -36,13 +36,19 @@ struct Safetensors {
   std::shared_ptr<const std::string> storage;
 };
 
-// Writes the arrays (largest elements first, so that every one is aligned) and the metadata; durable and atomic as
-// WriteFileDurably is. InvalidArgument: two arrays of one name, or bytes that do not fit a shape.
+// The bytes of such a file: the arrays, largest elements first, so that every one is aligned, and the metadata.
+// InvalidArgument, naming `name`: two arrays of one name, or bytes that do not fit a shape.
+absl::StatusOr<std::string> SafetensorsBytes(const std::string& name, absl::Span<const NamedArray> arrays,
+                                             const std::map<std::string, std::string>& metadata = {});
+// Reads such bytes. DataLoss: they are no safetensors file, or one whose header does not fit its bytes; Unimplemented:
+// an element type not listed above. Every error begins with `source`.
+absl::StatusOr<Safetensors> ParseSafetensors(const std::string& source, std::string bytes);
+
+// Writes a file, durable and atomic as WriteFileDurably is.
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const NamedArray> arrays,
                               const std::map<std::string, std::string>& metadata = {});
 
-// Reads a whole file. NotFound as ReadFile; DataLoss: not a safetensors file, or one whose header does not fit its
-// bytes; Unimplemented: an element type not listed above. Every error names the file.
+// Reads a whole file. NotFound as ReadFile; otherwise as ParseSafetensors, naming the file.
 absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path);
 
 }  // namespace sibyl

@@ -1,6 +1,9 @@
 #include "learner/caption_table.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
 
 #include "common/caption.h"
 
@@ -62,10 +65,8 @@ int32_t CaptionTable::RowFor(uint64_t id) {
     }
   }
   rows_[row].id = id;
-  if (const auto score = scores_.find(id); score != scores_.end()) {
-    rows_[row].scored = true;
-    rows_[row].score = score->second;
-  }
+  const auto score = scores_.find(id);
+  SetRowScore(row, score != scores_.end() ? score->second : Score());
   row_of_[id] = row;
   LinkNewest(row);
   return row;
@@ -166,32 +167,126 @@ v1::CaptionCounts CaptionTable::TakeChanged(bool all, size_t limit) {
   return counts;
 }
 
-void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
+void CaptionTable::TakeNews(v1::RankNews* news) {
   MutexLock lock(mutex_);
+  std::vector<int32_t> waiting;
+  for (int32_t row : changed_) {
+    Row& r = rows_[row];
+    if (r.id != 0 && r.text.empty()) {
+      waiting.push_back(row);
+      continue;
+    }
+    r.changed = false;
+    if (r.id == 0) continue;
+    if (r.since == 0) {
+      v1::CaptionText* text = news->mutable_texts()->add_texts();
+      text->set_id(r.id);
+      text->set_text(r.text);
+      text->set_context(r.context);
+    }
+    news->mutable_captions()->add_id(r.id);
+    news->mutable_captions()->add_count(r.count - r.since);
+    news->mutable_captions()->add_last_step(r.last_step);
+    r.since = r.count;
+  }
+  changed_ = std::move(waiting);
+}
+
+void CaptionTable::AddNews(const v1::RankNews& news) {
+  {
+    MutexLock lock(mutex_);
+    const v1::CaptionCounts& captions = news.captions();
+    for (int i = 0; i < captions.id_size() && i < captions.count_size() && i < captions.last_step_size(); ++i) {
+      const int32_t row = RowFor(captions.id(i));
+      rows_[row].count += captions.count(i);
+      rows_[row].last_step = std::max(rows_[row].last_step, captions.last_step(i));
+      if (newest_ != row) {
+        Unlink(row);
+        LinkNewest(row);
+      }
+      MarkChanged(row);
+    }
+  }
+  AddTexts(news.texts().texts());
+}
+
+void CaptionTable::SetRowScore(int32_t row, const Score& score) {
+  if (row_scores_.size() < rows_.size()) row_scores_.resize(rows_.size());
+  row_scores_[row] = score;
+  if (!applying_) return;
+  if (next_row_scores_.size() < rows_.size()) next_row_scores_.resize(rows_.size());
+  next_row_scores_[row] = score;
+}
+
+void CaptionTable::ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step,
+                                std::vector<Score>* row_scores) {
+  const auto set = [&](uint64_t id, const Score& score) {
+    if (score.known) {
+      scores_[id] = score;
+    } else {
+      scores_.erase(id);
+    }
+    if (const auto it = row_of_.find(id); it != row_of_.end()) (*row_scores)[it->second] = score;
+  };
+  const int removed = update.removed_size();
+  for (int i = begin; i < end; ++i) {
+    if (i < removed) {
+      set(update.removed(i), Score());
+    } else {
+      set(update.id(i - removed), {update.score(i - removed), true, step});
+    }
+  }
+}
+
+void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
+  constexpr int kAtOnce = 1024;
+  // Longer than it takes to wake up: whoever waits for the lock has it before the next rows.
+  constexpr auto kPause = std::chrono::microseconds(100);
   if (update.reset()) held_back_.clear();
   held_back_.push_back(update);
   if (update.more()) return;
-  for (const v1::ScoreUpdate& part : held_back_) {
-    if (part.reset()) {
-      scores_.clear();
-      for (Row& row : rows_) row.scored = false;
+  const std::vector<v1::ScoreUpdate> parts = std::exchange(held_back_, {});
+  const auto entries = [](const v1::ScoreUpdate& part) {
+    return part.removed_size() + std::min(part.id_size(), part.score_size());
+  };
+  const auto finish = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (const v1::ScoreUpdate& part : parts) {
+      if (part.has_transform()) transform_ = part.transform();
+      score_version_ = part.version();
     }
-    for (uint64_t id : part.removed()) {
-      scores_.erase(id);
-      if (const auto it = row_of_.find(id); it != row_of_.end()) rows_[it->second].scored = false;
-    }
-    for (int i = 0; i < part.id_size() && i < part.score_size(); ++i) {
-      const Score score = {part.score(i), step};
-      scores_[part.id(i)] = score;
-      if (const auto it = row_of_.find(part.id(i)); it != row_of_.end()) {
-        rows_[it->second].scored = true;
-        rows_[it->second].score = score;
-      }
-    }
-    if (part.has_transform()) transform_ = part.transform();
-    score_version_ = part.version();
+  };
+  if (parts.size() == 1 && !update.reset() && entries(update) <= kAtOnce) {
+    MutexLock lock(mutex_);
+    ApplyEntries(update, 0, entries(update), step, &row_scores_);
+    finish();
+    return;
   }
-  held_back_.clear();
+  {
+    MutexLock lock(mutex_);
+    applying_ = true;
+    next_row_scores_ = row_scores_;
+  }
+  for (const v1::ScoreUpdate& part : parts) {
+    if (part.reset()) {
+      absl::flat_hash_map<uint64_t, Score> old;  // freed without the lock
+      MutexLock lock(mutex_);
+      old.swap(scores_);
+      std::fill(next_row_scores_.begin(), next_row_scores_.end(), Score());
+    }
+    for (int begin = 0; begin < entries(part); begin += kAtOnce) {
+      {
+        MutexLock lock(mutex_);
+        ApplyEntries(part, begin, std::min(begin + kAtOnce, entries(part)), step, &next_row_scores_);
+      }
+      std::this_thread::sleep_for(kPause);
+    }
+  }
+  std::vector<Score> old;
+  MutexLock lock(mutex_);
+  old.swap(row_scores_);
+  row_scores_.swap(next_row_scores_);
+  applying_ = false;
+  finish();
 }
 
 void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const {
@@ -199,12 +294,12 @@ void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, Captio
   const float deviation = transform_.deviation() > 0 ? transform_.deviation() : 1.0f;
   for (size_t i = 0; i < rows.size(); ++i) {
     rewards[i] = {};
-    const Row& row = rows_[rows[i]];
-    if (!row.scored) continue;
-    const float y = (row.score.value - transform_.mean()) / deviation;
+    const Score& score = row_scores_[rows[i]];
+    if (!score.known) continue;
+    const float y = (score.value - transform_.mean()) / deviation;
     rewards[i].scored = true;
     rewards[i].reward = y <= transform_.threshold() ? 0.0f : transform_.binary() ? 1.0f : y;
-    rewards[i].age = step - std::min(step, row.score.step);
+    rewards[i].age = step - std::min(step, score.step);
   }
 }
 
@@ -235,7 +330,8 @@ uint64_t CaptionTable::score_version() const {
 
 size_t CaptionTable::bytes() const {
   MutexLock lock(mutex_);
-  return rows_.capacity() * sizeof(Row) + text_bytes_ + row_of_.capacity() * (sizeof(uint64_t) + sizeof(int32_t) + 9) +
+  return rows_.capacity() * sizeof(Row) + (row_scores_.capacity() + next_row_scores_.capacity()) * sizeof(Score) +
+         text_bytes_ + row_of_.capacity() * (sizeof(uint64_t) + sizeof(int32_t) + 9) +
          scores_.capacity() * (sizeof(uint64_t) + sizeof(Score) + 1);
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/mutex.h"
+#include "sibyl/v1/rank.pb.h"
 #include "sibyl/v1/reward.pb.h"
 #include "sibyl/v1/state.pb.h"
 
@@ -26,7 +27,10 @@ struct CaptionReward {
 // back as new. Scores are kept by id for captions that have no row yet. Any thread.
 class CaptionTable {
  public:
-  explicit CaptionTable(size_t capacity) : capacity_(capacity) { rows_.resize(1); }
+  explicit CaptionTable(size_t capacity) : capacity_(capacity) {
+    rows_.resize(1);
+    row_scores_.resize(1);
+  }
 
   // Rows of captions seen at environment step `step`; each mention counts one occurrence and pins the row once.
   // A caption's text may come later. Id 0 gives row 0.
@@ -48,7 +52,15 @@ class CaptionTable {
   // reported as changed from now on.
   v1::CaptionCounts TakeChanged(bool all, size_t limit);
 
-  // Applies one update of the reward model. Updates with `more` are held back until the last part has come.
+  // For a rank that has no reward model of its own: what was seen since the last call, and the texts of what is new. A
+  // caption whose text has not come yet waits.
+  void TakeNews(v1::RankNews* news);
+  // For the rank that follows the reward model: what another one has seen, as if it had been seen here.
+  void AddNews(const v1::RankNews& news);
+
+  // Applies one update of the reward model. Updates with `more` are held back until the last part has come, and then
+  // take effect at one moment, though the table is never locked for longer than some thousand rows take. One caller at
+  // a time.
   void Apply(const v1::ScoreUpdate& update, uint64_t step);
 
   // Rewards of rows under the newest scores, all from one moment.
@@ -70,6 +82,7 @@ class CaptionTable {
  private:
   struct Score {
     float value = 0;
+    bool known = false;
     uint64_t step = 0;  // when it came
   };
   struct Row {
@@ -81,12 +94,14 @@ class CaptionTable {
     int32_t older = 0, newer = 0;  // neighbours in order of last occurrence; 0: none
     uint32_t pins = 0;
     bool changed = false;
-    bool scored = false;
-    Score score;
   };
 
   void SetText(Row& row, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetRowScore(int32_t row, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sets the scores of entries [begin, end) of an update, its removals first, in the map and in `row_scores`.
+  void ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step, std::vector<Score>* row_scores)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unlink(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LinkNewest(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkChanged(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -98,9 +113,12 @@ class CaptionTable {
   absl::flat_hash_map<uint64_t, int32_t> row_of_ ABSL_GUARDED_BY(mutex_);
   int32_t oldest_ ABSL_GUARDED_BY(mutex_) = 0, newest_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<int32_t> changed_ ABSL_GUARDED_BY(mutex_);
-  // All scores, those of captions without a row included; rows hold a copy, which is what rewards are read from.
+  // All scores, those of captions without a row included.
   absl::flat_hash_map<uint64_t, Score> scores_ ABSL_GUARDED_BY(mutex_);
-  std::vector<v1::ScoreUpdate> held_back_ ABSL_GUARDED_BY(mutex_);
+  // A copy by row, which is what rewards are read from; the other one is written while a large update is applied.
+  std::vector<Score> row_scores_ ABSL_GUARDED_BY(mutex_), next_row_scores_ ABSL_GUARDED_BY(mutex_);
+  bool applying_ ABSL_GUARDED_BY(mutex_) = false;  // both are kept up to date for rows that come and go
+  std::vector<v1::ScoreUpdate> held_back_;         // Apply's
   v1::RewardTransform transform_ ABSL_GUARDED_BY(mutex_);
   uint64_t score_version_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t collisions_ ABSL_GUARDED_BY(mutex_) = 0, evicted_ ABSL_GUARDED_BY(mutex_) = 0;

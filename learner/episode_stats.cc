@@ -4,6 +4,7 @@ namespace sibyl::learner {
 
 void EpisodeStats::Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>& episodes) {
   MutexLock lock(mutex_);
+  if (collects_news_) news_.mutable_episodes()->MergeFrom(episodes);
   for (const v1::EpisodeEnd& episode : episodes) {
     ++episodes_;
     v1::EpisodeRecord& record = recent_.emplace_back();
@@ -21,6 +22,19 @@ void EpisodeStats::Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>&
 void EpisodeStats::Abandon(uint64_t episodes) {
   MutexLock lock(mutex_);
   abandoned_ += episodes;
+  if (collects_news_) news_.set_abandoned_episodes(news_.abandoned_episodes() + episodes);
+}
+
+void EpisodeStats::CollectNews() {
+  MutexLock lock(mutex_);
+  collects_news_ = true;
+}
+
+void EpisodeStats::TakeNews(v1::RankNews* news) {
+  MutexLock lock(mutex_);
+  news->mutable_episodes()->Swap(news_.mutable_episodes());
+  news->set_abandoned_episodes(news_.abandoned_episodes());
+  news_.Clear();
 }
 
 EpisodeStats::Means EpisodeStats::Get() const {

@@ -7,6 +7,7 @@
 
 #include "common/mutex.h"
 #include "sibyl/v1/act.pb.h"
+#include "sibyl/v1/rank.pb.h"
 #include "sibyl/v1/state.pb.h"
 
 namespace sibyl::learner {
@@ -20,6 +21,11 @@ class EpisodeStats {
   void Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>& episodes);
   // Episodes whose actor was lost: counted apart, never as failures.
   void Abandon(uint64_t episodes);
+
+  // From now on keeps what TakeNews gives.
+  void CollectNews();
+  // For a rank whose episodes another one reports: those that ended, and how many were abandoned, since the last call.
+  void TakeNews(v1::RankNews* news);
 
   struct Means {
     uint64_t episodes = 0, abandoned = 0;  // over the run
@@ -39,6 +45,8 @@ class EpisodeStats {
   uint64_t episodes_ ABSL_GUARDED_BY(mutex_) = 0, abandoned_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<v1::EpisodeRecord> recent_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::vector<double>> recent_figures_ ABSL_GUARDED_BY(mutex_);
+  bool collects_news_ ABSL_GUARDED_BY(mutex_) = false;
+  v1::RankNews news_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sibyl::learner

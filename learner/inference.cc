@@ -9,13 +9,14 @@
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
+#include "learner/check_step.h"
 #include "policy/observation_tensor.h"
 
 namespace sibyl::learner {
 
 Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, torch::Device device,
                      PolicyStore* policies, UnrollPool* unrolls, CaptionTable* captions, EpisodeStats* episodes,
-                     uint64_t first_step, Metrics* metrics)
+                     StepCounter* steps, Metrics* metrics)
     : unroll_length_(static_cast<int>(experiment.learner().unroll_length())),
       environments_(static_cast<int>(experiment.actor().environments())),
       groups_(static_cast<int>(experiment.actor().groups())),
@@ -29,19 +30,16 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
       unrolls_(unrolls),
       captions_(captions),
       episodes_(episodes),
-      steps_received_(first_step),
+      steps_(steps),
       staged_(spec.observation_size()),
       random_(Mix64(experiment.seed() ^ FreshRandom64())),
-      steps_counter_(metrics->Counter("sibyl_learner_received_steps_total", "Environment steps received from actors.")),
       batches_counter_(metrics->Counter("sibyl_learner_inference_batches_total", "Inference batches.")),
       batch_rows_(metrics->Histogram("sibyl_learner_inference_batch_rows", "Rows of an inference batch.",
                                      {1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096})),
       seconds_counter_(metrics->Counter("sibyl_learner_inference_seconds_total",
                                         "Time spent decoding steps, running the policy and answering.")),
       starved_seconds_(metrics->Counter("sibyl_learner_inference_waits_for_unrolls_seconds_total",
-                                        "Time that steps waited because training had not released an unroll.")),
-      received_bytes_(metrics->Counter("sibyl_learner_received_bytes_total",
-                                       "Bytes of step messages received, before gRPC's framing.")) {
+                                        "Time that steps waited because training had not released an unroll.")) {
   size_t offset = 0;
   for (const v1::TensorSpec& array : spec_.observation()) {
     arrays_.push_back({offset, Bytes(array)});
@@ -90,6 +88,7 @@ void Inference::HandleDetach(const v1::SlotLease& lease) {
     abandoned += place.playing;
   }
   unrolls_->Release(freed);
+  unrolls_->Withdraw(&claim_);  // it may have been this actor's; another's is made again
   episodes_->Abandon(abandoned);
   std::deque<Event> kept;
   for (Event& event : pending_) {
@@ -162,38 +161,10 @@ bool Inference::Gather() {
 }
 
 absl::Status Inference::CheckStep(const Actor& actor, const v1::StepBatch& batch) const {
-  const size_t rows = group_rows_;
   if (static_cast<int>(batch.group()) >= groups_) {
     return absl::InvalidArgumentError(absl::StrCat("group ", batch.group(), " of ", groups_));
   }
-  if (batch.sequence() != actor.next_sequence[batch.group()]) {
-    return absl::InvalidArgumentError(absl::StrCat("step sequence ", batch.sequence(), " of group ", batch.group(),
-                                                   ", expected ", actor.next_sequence[batch.group()]));
-  }
-  if (batch.reward().size() != rows * sizeof(float) || batch.flags().size() != rows ||
-      batch.caption_id().size() != rows * sizeof(uint64_t) || batch.caption_count().size() != rows * sizeof(uint32_t) ||
-      batch.observation().rows() != rows) {
-    return absl::InvalidArgumentError(absl::StrCat("a step's columns do not have ", rows, " rows"));
-  }
-  size_t firsts = 0, ends = 0;
-  for (unsigned char flags : batch.flags()) {
-    const bool ended = (flags & (kTerminated | kTruncated)) != 0;
-    if ((ended || batch.sequence() == 0) && (flags & kFirst) == 0) {
-      return absl::InvalidArgumentError("an ended episode, or a group's first step, without the flag `first`");
-    }
-    if ((flags & kFirst) != 0 && !ended && batch.sequence() != 0) {
-      return absl::InvalidArgumentError("an episode starts where none ended");
-    }
-    firsts += (flags & kFirst) != 0;
-    ends += ended;
-  }
-  if (batch.first_caption_id().size() != firsts * sizeof(uint64_t) ||
-      batch.first_episode().size() != firsts * sizeof(uint64_t) || batch.final_observation().rows() != ends ||
-      batch.episodes_size() != static_cast<int>(ends)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the columns of started and ended episodes do not have ", firsts, " and ", ends, " rows"));
-  }
-  return absl::OkStatus();
+  return learner::CheckStep(batch, group_rows_, actor.next_sequence[batch.group()]);
 }
 
 int Inference::UnrollsNeeded(const Actor& actor, const v1::StepBatch& batch) const {
@@ -220,7 +191,7 @@ absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const s
     if (batch.flags()[row] & kFirst) ids[2 * row + 1] = EntryOf<uint64_t>(batch.first_caption_id(), first++);
   }
   std::vector<int32_t> caption_rows(ids.size());
-  captions_->See(ids, steps_received(), caption_rows.data());
+  captions_->See(ids, steps_->received(), caption_rows.data());
   if (batch.texts_size() > 0) captions_->AddTexts(batch.texts());
   if (auto missing = captions_->WithoutText(caption_rows); !missing.empty()) {
     v1::CaptionTextRequest request;
@@ -300,10 +271,7 @@ absl::Status Inference::Decode(Actor& actor, const v1::StepBatch& batch, const s
   }
   answers_.push_back({&actor, batch.group(), batch.sequence()});
   captions_->Pin(pinned_again);
-  if (batch.sequence() > 0) {
-    steps_received_.fetch_add(group_rows_, std::memory_order_relaxed);
-    steps_counter_.Increment(group_rows_);
-  }
+  if (batch.sequence() > 0) steps_->Add(group_rows_);
   return absl::OkStatus();
 }
 
@@ -381,12 +349,12 @@ absl::Status Inference::Run() {
       Actor& actor = *actors_.at(event.lease.slot());
       absl::Status status = CheckStep(actor, event.batch);
       std::vector<int> fresh;
-      if (status.ok() && !unrolls_->Take(UnrollsNeeded(actor, event.batch), &fresh)) {
+      if (status.ok() && !unrolls_->Take(UnrollsNeeded(actor, event.batch), &claim_, &fresh)) {
         starved = true;
         break;
       }
       if (status.ok()) {
-        received_bytes_.Increment(static_cast<double>(event.batch.ByteSizeLong()));
+        steps_->AddBytes(event.batch.ByteSizeLong());
         const size_t decoded = rows_.size();
         status = Decode(actor, event.batch, fresh);
         if (!status.ok() && rows_.size() == decoded) unrolls_->Release(fresh);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "learner/caption_table.h"
 #include "learner/episode_stats.h"
 #include "learner/policy_store.h"
+#include "learner/step_counter.h"
 #include "learner/unroll_pool.h"
 #include "sibyl/v1/act.pb.h"
 #include "sibyl/v1/experiment.pb.h"
@@ -41,7 +41,7 @@ class Inference {
   // All pointers outlive this.
   Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, torch::Device device,
             PolicyStore* policies, UnrollPool* unrolls, CaptionTable* captions, EpisodeStats* episodes,
-            uint64_t first_step, Metrics* metrics);
+            StepCounter* steps, Metrics* metrics);
 
   void Attach(const v1::SlotLease& lease, std::shared_ptr<ActionSink> sink);
   void Submit(const v1::SlotLease& lease, v1::StepBatch batch);
@@ -51,9 +51,6 @@ class Inference {
   // Until Close. An error is final: the process cannot do its job.
   absl::Status Run();
   void Close();
-
-  // Environment steps received over the run.
-  uint64_t steps_received() const { return steps_received_.load(std::memory_order_relaxed); }
 
  private:
   struct Event {
@@ -111,7 +108,7 @@ class Inference {
   UnrollPool* const unrolls_;
   CaptionTable* const captions_;
   EpisodeStats* const episodes_;
-  std::atomic<uint64_t> steps_received_;
+  StepCounter* const steps_;
 
   Mutex mutex_;
   CondVar arrived_;
@@ -124,7 +121,8 @@ class Inference {
   absl::flat_hash_map<uint32_t, std::unique_ptr<Actor>> actors_;  // by slot
   std::deque<Event> pending_;                                     // steps not yet decoded
   int pending_rows_ = 0;
-  torch::Tensor states_;  // [slots * environments, H], on the device
+  UnrollPool::Claim claim_ = 0;  // of the first of them
+  torch::Tensor states_;         // [slots * environments, H], on the device
   std::vector<Row> rows_;
   std::vector<Answer> answers_;
   // The rows that the policy reads, with room for the largest batch so far.
@@ -133,12 +131,10 @@ class Inference {
   std::vector<int> finished_;
   Random random_;
 
-  prometheus::Counter& steps_counter_;
   prometheus::Counter& batches_counter_;
   prometheus::Histogram& batch_rows_;
   prometheus::Counter& seconds_counter_;
   prometheus::Counter& starved_seconds_;
-  prometheus::Counter& received_bytes_;
 };
 
 }  // namespace sibyl::learner

@@ -1,5 +1,6 @@
 #include "learner/loss.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace sibyl::learner {
@@ -14,13 +15,22 @@ torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor
   return (log_prob - behaviour_log_prob).clamp(std::log(kLowestRatio), std::log(kHighestRatio)).exp();
 }
 
-Losses ComputeLosses(const LossInputs& in, const v1::LearnerConfig& config) {
-  const torch::Tensor count = in.valid.sum().clamp_min(1);
+torch::Tensor LossSums(const LossInputs& in) {
+  torch::NoGradGuard no_grad;
+  const torch::Tensor advantage = torch::where(in.valid, in.advantage, 0).to(torch::kFloat64);
+  return torch::stack({in.valid.sum().to(torch::kFloat64), advantage.sum(), advantage.square().sum()});
+}
+
+Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, const v1::LearnerConfig& config) {
+  const auto of_inputs = in.advantage.options();
+  const torch::Tensor steps = sums[0].clamp_min(1);
+  const torch::Tensor count = steps.to(of_inputs);
   const auto mean = [&](const torch::Tensor& x) { return torch::where(in.valid, x, 0).sum() / count; };
 
-  const torch::Tensor centred = in.advantage - mean(in.advantage);
-  const torch::Tensor deviation = mean(centred.square()).sqrt().clamp_min(1e-3);
-  const torch::Tensor advantage = (centred / deviation).detach();
+  const torch::Tensor centre = sums[1] / steps;
+  const torch::Tensor variance = (sums[2] / steps - centre.square()).clamp_min(0);
+  const torch::Tensor deviation = variance.sqrt().clamp_min(1e-3);
+  const torch::Tensor advantage = ((in.advantage - centre.to(of_inputs)) / deviation.to(of_inputs)).detach();
 
   const double high = 1 + config.ppo_clip(), low = 1 / high;
   const torch::Tensor ratio = ImportanceRatio(in.log_prob, in.behaviour_log_prob);
@@ -38,10 +48,14 @@ Losses ComputeLosses(const LossInputs& in, const v1::LearnerConfig& config) {
   losses.mean_ratio = mean(ratio);
   losses.clip_fraction = mean(ratio.ne(clipped).to(ratio.scalar_type()));
   losses.mean_value = mean(in.value);
-  const torch::Tensor mean_target = mean(in.target);
-  losses.explained_variance =
-      1 - mean((in.target - in.value).square()) / mean((in.target - mean_target).square()).clamp_min(1e-8);
+  losses.mean_target = mean(in.target);
+  losses.mean_square_target = mean(in.target.square());
+  losses.mean_square_error = mean((in.target - in.value).square());
   return losses;
+}
+
+double ExplainedVariance(double mean_target, double mean_square_target, double mean_square_error) {
+  return 1 - mean_square_error / std::max(mean_square_target - mean_target * mean_target, 1e-8);
 }
 
 }  // namespace sibyl::learner

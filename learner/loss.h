@@ -24,18 +24,25 @@ struct Losses {
   torch::Tensor mean_ratio;     // scalar: mean of pi(a|x) / mu(a|x)
   torch::Tensor clip_fraction;  // scalar: share of steps whose ratio is outside the clip range
   torch::Tensor mean_value;     // scalar
-  // scalar: 1 - E(target - V)^2 / Var(target); 1 where V predicts the targets exactly, 0 where their mean would do.
-  torch::Tensor explained_variance;
+  torch::Tensor mean_target, mean_square_target, mean_square_error;  // scalars: E target, E target^2, E (target - V)^2
 };
 
 // pi(a|x) / mu(a|x), held within [0.05, 20]; differentiable.
 torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor& behaviour_log_prob);
 
-// Means over the valid steps (0 when there are none) of
+// What means are taken over: the number of valid steps, and the sums of their advantages and of the squares of those:
+// [3] double. Of several batches that are one, the sums.
+torch::Tensor LossSums(const LossInputs& inputs);
+
+// Means over the valid steps (0 when there are none) that `sums` counts; where those are of several batches, this
+// batch's part of each, and the parts add up to the mean. Of
 //   policy: -min(ratio A, clip(ratio, 1 / (1 + e), 1 + e) A), PPO's clipped surrogate (Schulman et al. 2017,
 //     equation 7), A normalised to mean 0 and deviation 1 over the valid steps, the deviation taken as at least 1e-3;
 //   value: max((V - v)^2, (V_clipped - v)^2), where V_clipped stays within value_clip of the behaviour policy's V;
 //   entropy.
-Losses ComputeLosses(const LossInputs& inputs, const v1::LearnerConfig& config);
+Losses ComputeLosses(const LossInputs& inputs, const torch::Tensor& sums, const v1::LearnerConfig& config);
+
+// 1 - E(target - V)^2 / Var(target): 1 where V predicts the targets exactly, 0 where their mean would do.
+double ExplainedVariance(double mean_target, double mean_square_target, double mean_square_error);
 
 }  // namespace sibyl::learner

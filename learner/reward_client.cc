@@ -61,6 +61,17 @@ v1::RewardModelProgress RewardClient::progress() const {
   return progress_;
 }
 
+void RewardClient::KeepUpdates() {
+  MutexLock lock(mutex_);
+  keeps_updates_ = true;
+}
+
+void RewardClient::TakeUpdates(google::protobuf::RepeatedPtrField<v1::ScoreUpdate>* updates) {
+  MutexLock lock(mutex_);
+  updates->Swap(&kept_updates_);
+  kept_updates_.Clear();
+}
+
 void RewardClient::Run() {
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   std::string last_reason;
@@ -93,6 +104,7 @@ void RewardClient::Read(Connection& connection) {
       captions_->Apply(in.scores(), steps_());
       updates_.Increment();
       MutexLock lock(mutex_);
+      if (keeps_updates_) *kept_updates_.Add() = in.scores();
       // In the middle of a snapshot there is nothing to go on from.
       followed_sequence_ = in.scores().more() ? 0 : in.scores().sequence();
     } else if (in.has_text_request()) {

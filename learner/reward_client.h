@@ -24,6 +24,11 @@ class RewardClient {
   // Ends the stream.
   ~RewardClient();
 
+  // From now on keeps the updates that TakeUpdates gives.
+  void KeepUpdates();
+  // The reward model's updates since the last call, in order, for ranks that do not follow it themselves. Any thread.
+  void TakeUpdates(google::protobuf::RepeatedPtrField<v1::ScoreUpdate>* updates);
+
   // What the reward model last said of itself. Any thread.
   v1::RewardModelProgress progress() const;
 
@@ -48,6 +53,8 @@ class RewardClient {
   CondVar wake_;
   grpc::ClientContext* open_ ABSL_GUARDED_BY(mutex_) = nullptr;  // the stream's, to cancel it
   v1::RewardModelProgress progress_ ABSL_GUARDED_BY(mutex_);
+  bool keeps_updates_ ABSL_GUARDED_BY(mutex_) = false;
+  google::protobuf::RepeatedPtrField<v1::ScoreUpdate> kept_updates_ ABSL_GUARDED_BY(mutex_);
   uint64_t followed_incarnation_ ABSL_GUARDED_BY(mutex_) = 0, followed_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   std::thread thread_;
 };

@@ -12,79 +12,168 @@
 namespace sibyl::learner {
 namespace {
 
-// Adam's decay rates (Kingma & Ba 2015, section 2).
+// Adam's decay rates (Kingma & Ba 2015, algorithm 1).
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
+// What a pass takes means of, the gradient apart.
+constexpr int64_t kMeans = 9;
 
 }  // namespace
 
-Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy)
-    : config_(config), policy_(std::move(policy)), parameters_(policy_->parameters()) {
+Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective)
+    : config_(config),
+      policy_(std::move(policy)),
+      collective_(collective),
+      parameters_(policy_->parameters()),
+      team_(parameters_[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-share",
+            [] { at::set_num_threads(1); }) {
   for (const torch::Tensor& parameter : parameters_) {
-    first_moments_.push_back(torch::zeros_like(parameter, torch::MemoryFormat::Contiguous).detach());
-    second_moments_.push_back(torch::zeros_like(parameter, torch::MemoryFormat::Contiguous).detach());
+    first_moments_.push_back(torch::zeros_like(parameter).detach());
+    second_moments_.push_back(torch::zeros_like(parameter).detach());
   }
 }
 
-torch::Tensor Trainer::FinalValues(const TrainingBatch& batch, const torch::Tensor& states) {
-  torch::Tensor values = torch::zeros_like(batch.reward);
-  const int64_t finals = batch.final_step.size(0);
-  if (finals == 0) return values;
-  torch::NoGradGuard no_grad;
-  Observations observations;
-  for (const torch::Tensor& array : batch.final_observation) observations.push_back(array.unsqueeze(0));
-  const torch::Tensor state = states.index({batch.final_step, batch.final_unroll});
-  const torch::Tensor first = torch::zeros({1, finals}, batch.first.options());
-  const torch::Tensor value = policy_->Forward(observations, first, state).value[0];
-  values.index_put_({batch.final_step, batch.final_unroll}, value);
-  return values;
+Trainer::Share Trainer::ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end) {
+  Share share;
+  share.begin = begin;
+  share.final_step = batch.final_step;
+  share.final_unroll = batch.final_unroll;
+  share.final_observation = batch.final_observation;
+  if (begin == 0 && end == batch.reward.size(1)) {
+    share.observation = batch.observation;
+    share.first = batch.first;
+    share.state = batch.state;
+    share.action = batch.action;
+    return share;
+  }
+  for (const torch::Tensor& array : batch.observation) share.observation.push_back(array.slice(1, begin, end));
+  share.first = batch.first.slice(1, begin, end);
+  share.state = batch.state.slice(0, begin, end);
+  share.action = batch.action.slice(1, begin, end);
+  const torch::Tensor mine = batch.final_unroll.ge(begin).logical_and(batch.final_unroll.lt(end)).nonzero().squeeze(1);
+  share.final_step = batch.final_step.index_select(0, mine);
+  share.final_unroll = batch.final_unroll.index_select(0, mine) - begin;
+  for (torch::Tensor& array : share.final_observation) array = array.index_select(0, mine);
+  return share;
 }
 
-absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
-  const int64_t T = batch.reward.size(0);
-  const PolicyOutput output = policy_->Forward(batch.observation, batch.first, batch.state);
+void Trainer::Forward(Share& share) {
+  const int64_t T = share.action.size(0);
+  const PolicyOutput output = policy_->Forward(share.observation, share.first, share.state);
   const torch::Tensor log_probs = output.logits.slice(0, 0, T).log_softmax(-1);
-  const torch::Tensor log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
+  share.log_prob = log_probs.gather(-1, share.action.unsqueeze(-1)).squeeze(-1);
+  share.entropy = -(log_probs.exp() * log_probs).sum(-1);
+  share.value = output.value;
 
-  VtraceInputs vtrace;
-  vtrace.ratio = ImportanceRatio(log_prob.detach(), batch.behaviour_log_prob);
-  vtrace.reward = batch.reward;
-  vtrace.terminated = batch.terminated;
-  vtrace.truncated = batch.truncated;
-  vtrace.value = output.value.detach();
-  vtrace.final_value = FinalValues(batch, output.states.detach());
-  vtrace.gamma = config_.gamma();
-  vtrace.rho_bar = config_.vtrace_rho();
-  vtrace.c_bar = config_.vtrace_c();
-  const VtraceOutputs targets = Vtrace(vtrace);
-
-  LossInputs inputs;
-  inputs.log_prob = log_prob;
-  inputs.entropy = -(log_probs.exp() * log_probs).sum(-1);
-  inputs.value = output.value.slice(0, 0, T);
-  inputs.behaviour_log_prob = batch.behaviour_log_prob;
-  inputs.behaviour_value = batch.behaviour_value;
-  inputs.target = targets.target;
-  inputs.advantage = targets.advantage;
-  inputs.valid = batch.valid;
-  const Losses losses = ComputeLosses(inputs, config_);
-
-  const std::vector<torch::Tensor> gradients =
-      torch::autograd::grad({losses.total}, parameters_, {}, /*retain_graph=*/false, /*create_graph=*/false,
-                            /*allow_unused=*/true);
   torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor> squares;
-  for (const torch::Tensor& gradient : gradients) {
-    if (gradient.defined()) squares.push_back(gradient.square().sum());
+  share.final_value = torch::zeros_like(share.log_prob);
+  const int64_t finals = share.final_step.size(0);
+  if (finals == 0) return;
+  Observations observations;
+  for (const torch::Tensor& array : share.final_observation) observations.push_back(array.unsqueeze(0));
+  const torch::Tensor state = output.states.detach().index({share.final_step, share.final_unroll});
+  const torch::Tensor first = torch::zeros({1, finals}, share.first.options());
+  const torch::Tensor value = policy_->Forward(observations, first, state).value[0];
+  share.final_value.index_put_({share.final_step, share.final_unroll}, value);
+}
+
+void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
+                       const torch::Tensor& by_value) {
+  const int64_t begin = share.begin, end = begin + share.action.size(1);
+  // The value of o_T only bootstraps.
+  const torch::Tensor value = share.value.slice(0, 0, share.action.size(0));
+  share.gradients = torch::autograd::grad(
+      {share.log_prob, share.entropy, value}, parameters_,
+      {by_log_prob.slice(1, begin, end), by_entropy.slice(1, begin, end), by_value.slice(1, begin, end)},
+      /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    torch::Tensor& gradient = share.gradients[i];
+    if (!gradient.defined()) gradient = torch::zeros_like(parameters_[i]);
+    // The fused optimiser goes through memory, whatever the strides.
+    if (gradient.strides() != parameters_[i].strides()) {
+      gradient = torch::empty_like(parameters_[i], parameters_[i].options().requires_grad(false)).copy_(gradient);
+    }
   }
-  const torch::Tensor norm = torch::stack(squares).sum().sqrt();
+}
+
+absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
+  const int64_t B = batch != nullptr ? batch->reward.size(1) : 0;
+  const int64_t members = std::min<int64_t>(team_.size(), B);
+  std::vector<Share> shares(members);
+  const auto gather = [&](torch::Tensor Share::*part) {
+    std::vector<torch::Tensor> parts;
+    for (const Share& share : shares) parts.push_back((share.*part).detach());
+    return parts.size() == 1 ? parts[0] : torch::cat(parts, 1);
+  };
+  // The loss as a function of what the network said, so that only the network's own part is shared out.
+  LossInputs inputs;
+  torch::Tensor sums = torch::zeros({3}, torch::kFloat64);
+  if (batch != nullptr) {
+    const int64_t T = batch->reward.size(0);
+    team_.Run([&](int member) {
+      if (member >= members) return;
+      shares[member] = ShareOf(*batch, B * member / members, B * (member + 1) / members);
+      Forward(shares[member]);
+    });
+    const torch::Tensor value = gather(&Share::value);
+    inputs.log_prob = gather(&Share::log_prob).requires_grad_();
+    inputs.entropy = gather(&Share::entropy).requires_grad_();
+    inputs.value = value.slice(0, 0, T).detach().requires_grad_();
+    VtraceInputs vtrace;
+    vtrace.ratio = ImportanceRatio(inputs.log_prob.detach(), batch->behaviour_log_prob);
+    vtrace.reward = batch->reward;
+    vtrace.terminated = batch->terminated;
+    vtrace.truncated = batch->truncated;
+    vtrace.value = value;
+    vtrace.final_value = gather(&Share::final_value);
+    vtrace.gamma = config_.gamma();
+    vtrace.rho_bar = config_.vtrace_rho();
+    vtrace.c_bar = config_.vtrace_c();
+    const VtraceOutputs targets = Vtrace(vtrace);
+    inputs.behaviour_log_prob = batch->behaviour_log_prob;
+    inputs.behaviour_value = batch->behaviour_value;
+    inputs.target = targets.target;
+    inputs.advantage = targets.advantage;
+    inputs.valid = batch->valid;
+    sums = LossSums(inputs);
+  }
+  if (collective_ != nullptr) SIBYL_RETURN_IF_ERROR(collective_->Sum({sums}));
+
+  std::vector<torch::Tensor> gradients;
+  torch::Tensor means = torch::zeros({kMeans}, parameters_[0].options().requires_grad(false));
+  if (batch != nullptr) {
+    const Losses losses = ComputeLosses(inputs, sums, config_);
+    const std::vector<torch::Tensor> by_output =
+        torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.value});
+    team_.Run([&](int member) {
+      if (member < members) Backward(shares[member], by_output[0], by_output[1], by_output[2]);
+    });
+    gradients = std::move(shares[0].gradients);
+    for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, shares[member].gradients);
+    means = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), losses.clip_fraction,
+                          losses.mean_ratio, losses.mean_value, losses.mean_target, losses.mean_square_target,
+                          losses.mean_square_error});
+  } else {
+    for (const torch::Tensor& parameter : parameters_) gradients.push_back(torch::zeros_like(parameter).detach());
+  }
+  torch::NoGradGuard no_grad;
+  if (collective_ != nullptr) {
+    std::vector<torch::Tensor> added = gradients;
+    added.push_back(means);
+    SIBYL_RETURN_IF_ERROR(collective_->Sum(added));
+  }
+  const torch::Tensor norm = torch::stack(at::_foreach_norm(gradients)).norm();
   // One copy to the host for everything that is looked at.
-  const torch::Tensor shown =
-      torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), norm, losses.clip_fraction,
-                    losses.mean_ratio, losses.mean_value, losses.explained_variance})
-          .to(torch::kCPU, torch::kFloat64);
+  const torch::Tensor shown = torch::cat({means, norm.unsqueeze(0)}).to(torch::kCPU, torch::kFloat64);
   const double* figures = shown.data_ptr<double>();
-  const TrainingStats stats = {figures[0], figures[1], figures[2], figures[3],
-                               figures[4], figures[5], figures[6], figures[7]};
+  TrainingStats stats;
+  stats.policy_loss = figures[0];
+  stats.value_loss = figures[1];
+  stats.entropy = figures[2];
+  stats.clip_fraction = figures[3];
+  stats.mean_ratio = figures[4];
+  stats.mean_value = figures[5];
+  stats.explained_variance = ExplainedVariance(figures[6], figures[7], figures[8]);
+  stats.gradient_norm = figures[kMeans];
   for (const auto& [name, value] : {std::pair("the policy loss", stats.policy_loss),
                                     {"the value loss", stats.value_loss},
                                     {"the entropy", stats.entropy},
@@ -96,23 +185,18 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch& batch) {
     }
   }
 
-  // Adam (Kingma & Ba 2015, algorithm 1).
   ++version_;
-  const double scale = std::min(1.0, config_.max_gradient_norm() / (stats.gradient_norm + 1e-6));
-  const double correction1 = 1 - std::pow(kBeta1, double(version_)),
-               correction2 = 1 - std::pow(kBeta2, double(version_));
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!gradients[i].defined()) continue;
-    const torch::Tensor gradient = gradients[i] * scale;
-    first_moments_[i].lerp_(gradient, 1 - kBeta1);
-    second_moments_[i].mul_(kBeta2).addcmul_(gradient, gradient, 1 - kBeta2);
-    const torch::Tensor denominator = (second_moments_[i] / correction2).sqrt_().add_(config_.adam_epsilon());
-    parameters_[i].addcdiv_(first_moments_[i], denominator, -config_.learning_rate() / correction1);
-  }
+  const auto scalar = parameters_[0].options().requires_grad(false);
+  const std::vector<torch::Tensor> steps(parameters_.size(), torch::full({}, static_cast<double>(version_), scalar));
+  // Gradients are divided by this.
+  const double excess = std::max(1.0, (stats.gradient_norm + 1e-6) / config_.max_gradient_norm());
+  at::_fused_adam_(parameters_, gradients, first_moments_, second_moments_, {}, steps, config_.learning_rate(), kBeta1,
+                   kBeta2, /*weight_decay=*/0, config_.adam_epsilon(), /*amsgrad=*/false, /*maximize=*/false,
+                   torch::full({}, excess, scalar));
   return stats;
 }
 
-absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch& batch) {
+absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch) {
   TrainingStats mean;
   const double share = 1.0 / config_.epochs();
   for (uint32_t epoch = 0; epoch < config_.epochs(); ++epoch) {
@@ -127,6 +211,17 @@ absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch& batch) {
     mean.explained_variance += share * stats.explained_variance;
   }
   return mean;
+}
+
+absl::Status Trainer::Synchronise() {
+  std::vector<torch::Tensor> tensors = parameters_;
+  tensors.insert(tensors.end(), first_moments_.begin(), first_moments_.end());
+  tensors.insert(tensors.end(), second_moments_.begin(), second_moments_.end());
+  SIBYL_RETURN_IF_ERROR(collective_->Broadcast(tensors));
+  torch::Tensor version = torch::tensor(static_cast<int64_t>(version_));
+  SIBYL_RETURN_IF_ERROR(collective_->Broadcast({version}));
+  version_ = static_cast<uint64_t>(version.item<int64_t>());
+  return absl::OkStatus();
 }
 
 std::function<absl::Status(const std::string& path)> Trainer::Snapshot() const {

@@ -8,6 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "learner/collective.h"
+#include "learner/thread_team.h"
 #include "learner/training_batch.h"
 #include "policy/policy.h"
 #include "sibyl/v1/experiment.pb.h"
@@ -26,14 +28,24 @@ struct TrainingStats {
   double explained_variance = 0;  // of the value targets by V, at most 1
 };
 
-// Trains a policy: V-trace with clipped PPO, Adam. No threads, no clock, no randomness: on a CPU, the same batches give
-// the same weights bit for bit, also across Save and Load. One thread at a time.
+// Trains a policy: V-trace with clipped PPO, Adam. On a CPU, config.training_threads() threads take a share of the
+// unrolls each; the losses are the whole batch's. No clock, no randomness: on a CPU, the same batches give the same
+// weights bit for bit with the same number of threads, also across Snapshot and Load. One caller at a time.
 class Trainer {
  public:
-  Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy);
+  // `collective`: the learners that train this policy together, all with the same weights; nullptr: this one alone. It
+  // outlives the trainer.
+  Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective = nullptr);
 
-  // Uses the batch config.epochs times. An error names what is not finite; the weights are then those before the pass.
-  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch);
+  // Uses the batch config.epochs times. With others, the batch is the union of all ranks', each of which calls this or
+  // UpdateWithoutBatch; at least one has a batch. An error names what is not finite, and the weights are then those
+  // before the pass; or it is the collective's.
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch) { return Update(&batch); }
+  // This rank has no experience; it takes the others' step.
+  absl::StatusOr<TrainingStats> UpdateWithoutBatch() { return Update(nullptr); }
+
+  // Gives all ranks rank 0's weights, moments and version.
+  absl::Status Synchronise();
 
   const Policy& policy() const { return *policy_; }
   // Optimiser steps so far.
@@ -46,15 +58,33 @@ class Trainer {
   absl::Status Load(const std::string& path);
 
  private:
-  absl::StatusOr<TrainingStats> Pass(const TrainingBatch& batch);
-  // Value of each truncated step's final observation, in its place: [T, B], 0 elsewhere.
-  torch::Tensor FinalValues(const TrainingBatch& batch, const torch::Tensor& states);
+  // b unrolls of a batch, from `begin` on: what the network sees of them and what it says.
+  struct Share {
+    int64_t begin = 0;
+    Observations observation, final_observation;
+    torch::Tensor first, state, action, final_step, final_unroll;
+    torch::Tensor log_prob, entropy;       // [T, b] of the actions; gradient flows
+    torch::Tensor value;                   // [T+1, b]; gradient flows
+    torch::Tensor final_value;             // [T, b] of truncated steps' final observations, 0 elsewhere
+    std::vector<torch::Tensor> gradients;  // of the loss, as parameters_
+  };
+
+  // `batch`: nullptr where there is none.
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch);
+  absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch);
+  static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
+  void Forward(Share& share);
+  // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B].
+  void Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
+                const torch::Tensor& by_value);
 
   const v1::LearnerConfig config_;
   const std::shared_ptr<Policy> policy_;
+  Collective* const collective_;
   // In the order of policy_->parameters().
   std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
   uint64_t version_ = 0;
+  ThreadTeam team_;
 };
 
 }  // namespace sibyl::learner

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/config.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -11,7 +12,9 @@
 namespace sibyl::learner {
 namespace {
 
-constexpr absl::Duration kCurvesEvery = absl::Seconds(1);
+constexpr absl::Duration kCurvesEvery = absl::Seconds(1), kNewsEvery = absl::Seconds(1);
+// How long a rank lets the others wait for its experience: at first, and while none comes.
+constexpr std::chrono::nanoseconds kWait = std::chrono::seconds(1), kStarvedWait = std::chrono::milliseconds(20);
 
 void AddTo(const v1::RewardSums& part, v1::RewardSums* sums) {
   sums->set_steps(sums->steps() + part.steps());
@@ -100,6 +103,7 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       last_curves_(begin_),
       last_curve_steps_(resumed.steps()),
       sums_(resumed.reward_sums()),
+      last_news_(begin_),
       metrics_(std::make_unique<LoopMetrics>(*parts.metrics)) {}
 
 TrainingLoop::~TrainingLoop() = default;
@@ -108,45 +112,101 @@ double TrainingLoop::TrainSeconds(absl::Time now) const {
   return earlier_seconds_ + absl::ToDoubleSeconds(now - begin_);
 }
 
+bool TrainingLoop::PopBatch(std::vector<int>* unrolls) {
+  const int count = UnrollsPerBatch(parts_.settings.learner);
+  if (parts_.collective == nullptr) return parts_.unrolls->PopFinished(count, unrolls);
+  const bool popped = parts_.unrolls->PopFinishedWithin(starved_ ? kStarvedWait : kWait, count, unrolls);
+  starved_ = !popped;
+  return popped;
+}
+
+absl::StatusOr<TrainingLoop::Turn> TrainingLoop::Agree(uint64_t steps, bool stop) {
+  if (parts_.collective == nullptr) return Turn{steps, stop, false};
+  const bool news = parts_.collective->rank() == 0 && absl::Now() - last_news_ > kNewsEvery;
+  torch::Tensor sums = torch::tensor({static_cast<double>(steps), stop ? 1.0 : 0.0, news ? 1.0 : 0.0}, torch::kFloat64);
+  SIBYL_RETURN_IF_ERROR(parts_.collective->Sum({sums}));
+  const double* sum = sums.data_ptr<double>();
+  return Turn{static_cast<uint64_t>(sum[0]), sum[1] > 0, sum[2] > 0};
+}
+
+absl::Status TrainingLoop::ExchangeNews() {
+  last_news_ = absl::Now();
+  const bool leads = parts_.collective->rank() == 0;
+  v1::RankNews mine;
+  if (!leads) {
+    parts_.captions->TakeNews(&mine);
+    parts_.episodes->TakeNews(&mine);
+  } else if (parts_.rewards != nullptr) {
+    parts_.rewards->TakeUpdates(mine.mutable_scores());
+  }
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<std::string> said, parts_.collective->Gather(mine.SerializeAsString()));
+  for (int rank = leads ? 1 : 0; rank < (leads ? parts_.collective->ranks() : 1); ++rank) {
+    v1::RankNews news;
+    if (!news.ParseFromString(said[rank])) {
+      return absl::InternalError(absl::StrCat("the news of learner ", rank, " cannot be read; use one release"));
+    }
+    if (leads) {
+      parts_.captions->AddNews(news);
+      parts_.episodes->Add(news.episodes());
+      parts_.episodes->Abandon(news.abandoned_episodes());
+    } else {
+      for (const v1::ScoreUpdate& update : news.scores()) parts_.captions->Apply(update, StepsHere());
+    }
+  }
+  return absl::OkStatus();
+}
+
+uint64_t TrainingLoop::StepsHere() const {
+  return steps() / static_cast<uint64_t>(parts_.collective == nullptr ? 1 : parts_.collective->ranks());
+}
+
 absl::Status TrainingLoop::Run() {
-  const int unrolls_a_batch =
-      static_cast<int>(parts_.settings.learner.batch_size() / parts_.settings.learner.unroll_length());
   std::vector<int> unrolls;
   while (steps() < parts_.experiment.total_steps()) {
     const absl::Time waiting = absl::Now();
-    if (!parts_.unrolls->PopFinished(unrolls_a_batch, &unrolls)) break;
+    unrolls.clear();
+    const bool popped = PopBatch(&unrolls);
     const absl::Time begin = absl::Now();
     metrics_->wait_seconds.Increment(absl::ToDoubleSeconds(begin - waiting));
-    SIBYL_RETURN_IF_ERROR(TrainOnce(unrolls));
+    SIBYL_ASSIGN_OR_RETURN(
+        const Turn turn, Agree(popped ? parts_.settings.learner.batch_size() : 0, !popped && parts_.unrolls->closed()));
+    if (turn.stop) break;
+    if (turn.news) SIBYL_RETURN_IF_ERROR(ExchangeNews());
+    if (turn.steps == 0) continue;
+    SIBYL_RETURN_IF_ERROR(TrainOnce(unrolls, turn.steps));
     metrics_->update_seconds.Increment(absl::ToDoubleSeconds(absl::Now() - begin));
     if (absl::Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) Checkpoint();
   }
   Checkpoint();
-  return WriteSummary();
+  return parts_.checkpoints == nullptr ? absl::OkStatus() : WriteSummary();
 }
 
-absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls) {
-  const Batch batch =
-      MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(), steps());
-  for (int index : unrolls) {
-    const Unroll& unroll = (*parts_.unrolls)[index];
-    parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t steps) {
+  Batch batch;
+  if (!unrolls.empty()) {
+    batch =
+        MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(), StepsHere());
+    for (int index : unrolls) {
+      const Unroll& unroll = (*parts_.unrolls)[index];
+      parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+    }
+    parts_.unrolls->Release(unrolls);
+    if (!parts_.record_dir.empty()) {
+      const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, this->steps());
+      SIBYL_RETURN_IF_ERROR(WriteBatch(path, batch, parts_.settings.spec));
+    }
+    policy_lag_ = batch.mean_policy_lag;
+    reward_age_ = batch.mean_reward_age;
   }
-  parts_.unrolls->Release(unrolls);
-  if (!parts_.record_dir.empty()) {
-    const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, steps());
-    SIBYL_RETURN_IF_ERROR(WriteBatch(path, batch, parts_.settings.spec));
-  }
-  SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, parts_.trainer->Update(batch.training));
+  SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch()
+                                                                    : parts_.trainer->Update(batch.training));
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
   AddTo(batch.sums, &sums_);
-  steps_.fetch_add(batch.sums.steps(), std::memory_order_relaxed);
-  RaiseTo(metrics_->steps, static_cast<double>(steps()));
-  policy_lag_ = batch.mean_policy_lag;
-  reward_age_ = batch.mean_reward_age;
+  steps_.fetch_add(steps, std::memory_order_relaxed);
+  RaiseTo(metrics_->steps, static_cast<double>(this->steps()));
   metrics_->dropped.Increment(static_cast<double>(batch.dropped_steps));
   const absl::Time now = absl::Now();
-  if (now - last_curves_ >= kCurvesEvery || steps() >= parts_.experiment.total_steps()) Publish(stats, now);
+  if (now - last_curves_ >= kCurvesEvery || this->steps() >= parts_.experiment.total_steps()) Publish(stats, now);
   return absl::OkStatus();
 }
 
@@ -212,6 +272,8 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
 }
 
 void TrainingLoop::Checkpoint() {
+  last_checkpoint_ = absl::Now();
+  if (parts_.checkpoints == nullptr) return;
   v1::LearnerState state;
   state.set_format_version(kLearnerStateVersion);
   *state.mutable_experiment() = parts_.experiment;
@@ -223,7 +285,6 @@ void TrainingLoop::Checkpoint() {
   parts_.episodes->Save(&state);
   parts_.captions->Save(state.mutable_captions());
   parts_.checkpoints->Write(std::move(state), parts_.trainer->Snapshot());
-  last_checkpoint_ = absl::Now();
 }
 
 absl::Status TrainingLoop::WriteSummary() {

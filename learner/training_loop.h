@@ -10,6 +10,7 @@
 #include "common/metrics.h"
 #include "learner/batch.h"
 #include "learner/checkpoint.h"
+#include "learner/collective.h"
 #include "learner/episode_stats.h"
 #include "learner/policy_store.h"
 #include "learner/reward_client.h"
@@ -30,9 +31,10 @@ struct TrainingParts {
   UnrollPool* unrolls;
   CaptionTable* captions;
   EpisodeStats* episodes;
-  RewardClient* rewards;  // nullptr: captions are not rewarded
+  RewardClient* rewards;   // nullptr: captions are not rewarded, or another rank follows the reward model
+  Collective* collective;  // nullptr: this learner trains alone
   EventFile* events;
-  CheckpointThread* checkpoints;
+  CheckpointThread* checkpoints;  // nullptr: another rank writes them
   Metrics* metrics;
 };
 
@@ -48,7 +50,7 @@ class TrainingLoop {
   // the summary written, when it returns.
   absl::Status Run();
 
-  // Environment steps trained on over the run.
+  // Environment steps trained on over the run, by all ranks.
   uint64_t steps() const { return steps_.load(std::memory_order_relaxed); }
 
   // Hands the present state to the checkpoint thread. Before or after Run, or by its thread.
@@ -57,11 +59,26 @@ class TrainingLoop {
  private:
   struct LoopMetrics;
 
-  absl::Status TrainOnce(const std::vector<int>& unrolls);
+  // What all ranks do next.
+  struct Turn {
+    uint64_t steps = 0;  // of all batches
+    bool stop = false;
+    bool news = false;
+  };
+  absl::StatusOr<Turn> Agree(uint64_t steps, bool stop);
+  // Waits for a batch of unrolls, among several ranks no longer than it takes to see that none comes; false: there is
+  // none.
+  bool PopBatch(std::vector<int>* unrolls);
+  // Without unrolls: takes the other ranks' step.
+  absl::Status TrainOnce(const std::vector<int>& unrolls, uint64_t steps);
+  // Tells the other ranks what happened here, and learns what happened there.
+  absl::Status ExchangeNews();
   // Every metric and curve that does not come from one batch.
   void Publish(const TrainingStats& stats, absl::Time now);
   double TrainSeconds(absl::Time now) const;
   absl::Status WriteSummary();
+  // Steps trained on that a rank has played itself, if all play alike.
+  uint64_t StepsHere() const;
 
   const TrainingParts parts_;
   std::atomic<uint64_t> steps_;
@@ -72,6 +89,9 @@ class TrainingLoop {
   uint64_t last_curve_steps_;
   v1::RewardSums sums_;
   double policy_lag_ = 0, reward_age_ = 0;  // of the last batch
+
+  bool starved_ = false;  // the last wait for unrolls was in vain
+  absl::Time last_news_;
 
   const std::unique_ptr<LoopMetrics> metrics_;
 };

@@ -30,13 +30,32 @@ UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, in
   }
 }
 
-bool UnrollPool::Take(int count, std::vector<int>* indices) {
+bool UnrollPool::Take(int count, Claim* claim, std::vector<int>* indices) {
+  indices->clear();
+  if (count == 0) return true;
   MutexLock lock(mutex_);
-  if (static_cast<int>(free_.size()) < count) return false;
+  const bool oldest = claims_.empty() || *claims_.begin() == *claim;
+  if (!oldest || static_cast<int>(free_.size()) < count) {
+    if (*claim == 0) claims_.insert(*claim = ++last_claim_);
+    return false;
+  }
+  Leave(claim);
   indices->assign(free_.end() - count, free_.end());
   free_.resize(free_.size() - count);
   for (int index : *indices) unrolls_[index].finals.clear();
   return true;
+}
+
+void UnrollPool::Withdraw(Claim* claim) {
+  MutexLock lock(mutex_);
+  Leave(claim);
+}
+
+void UnrollPool::Leave(Claim* claim) {
+  if (*claim == 0) return;
+  claims_.erase(*claim);
+  *claim = 0;
+  released_.NotifyAll();  // the next one may have enough
 }
 
 void UnrollPool::Finish(const std::vector<int>& indices) {
@@ -53,12 +72,26 @@ void UnrollPool::Release(const std::vector<int>& indices) {
 }
 
 bool UnrollPool::PopFinished(int count, std::vector<int>* indices) {
+  return PopFinishedWithin(std::chrono::hours(24 * 365), count, indices);
+}
+
+bool UnrollPool::PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices) {
+  const auto until = std::chrono::steady_clock::now() + limit;
   MutexLock lock(mutex_);
-  while (!closed_ && static_cast<int>(finished_.size()) < count) finished_or_closed_.Wait(mutex_);
+  while (!closed_ && static_cast<int>(finished_.size()) < count) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero()) return false;
+    finished_or_closed_.WaitFor(mutex_, left);
+  }
   if (closed_) return false;
   indices->assign(finished_.begin(), finished_.begin() + count);
   finished_.erase(finished_.begin(), finished_.begin() + count);
   return true;
+}
+
+bool UnrollPool::closed() const {
+  MutexLock lock(mutex_);
+  return closed_;
 }
 
 void UnrollPool::WaitForRelease() {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,9 @@ struct Unroll {
   std::vector<int32_t> CaptionRows(int filled_steps) const;
 };
 
-// All unrolls there will ever be, and the queue of finished ones. Bounded by its size: inference waits for a free
-// unroll, training for a finished one. Indices name unrolls. Any thread; a taken or popped unroll belongs to who has
-// it.
+// All unrolls there will ever be, and the queue of finished ones. Bounded by its size: those that fill unrolls wait for
+// a free one, training for a finished one. Indices name unrolls. Any thread; a taken or popped unroll belongs to who
+// has it.
 class UnrollPool {
  public:
   UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size);
@@ -47,8 +48,13 @@ class UnrollPool {
   Unroll& operator[](int index) { return unrolls_[index]; }
   int size() const { return static_cast<int>(unrolls_.size()); }
 
-  // Takes `count` free unrolls, or none and returns false when there are fewer.
-  bool Take(int count, std::vector<int>* indices);
+  // A place in the queue for free unrolls; 0: in none. One for each thread that takes.
+  using Claim = uint64_t;
+  // Takes `count` free unrolls. When there are fewer, or another claim is older, it takes none, keeps a place in the
+  // queue and returns false: who asked first is served first, whatever the next one wants.
+  bool Take(int count, Claim* claim, std::vector<int>* indices);
+  // Leaves the queue: what was claimed is not wanted any more.
+  void Withdraw(Claim* claim);
   // Hands finished unrolls to training.
   void Finish(const std::vector<int>& indices);
   // Gives unrolls back, finished or not.
@@ -56,6 +62,9 @@ class UnrollPool {
 
   // Waits until `count` finished unrolls are there and takes the oldest. False once Close was called.
   bool PopFinished(int count, std::vector<int>* indices);
+  // As PopFinished; false also when `limit` has passed.
+  bool PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices);
+  bool closed() const;
   // Waits until unrolls may have been released, or at most 50 ms.
   void WaitForRelease();
   // Lets every waiter go.
@@ -65,10 +74,14 @@ class UnrollPool {
   int finished() const;
 
  private:
+  void Leave(Claim* claim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   std::vector<Unroll> unrolls_;
   mutable Mutex mutex_;
   CondVar released_, finished_or_closed_;
   std::vector<int> free_ ABSL_GUARDED_BY(mutex_);
+  std::set<Claim> claims_ ABSL_GUARDED_BY(mutex_);  // oldest first
+  Claim last_claim_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<int> finished_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -14,6 +14,7 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"
+#include "policy/draw.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 #include "sibyl/v1/state.pb.h"
@@ -43,18 +44,6 @@ absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
   row.playing = true;
   row.random = Random(Mix64(seed + episode));
   return row.environment->Reset(seed + episode, row.buffers);
-}
-
-int Draw(const float* log_probs, int actions, Random& random) {
-  float rest = random.Uniform();
-  int action = 0;
-  for (int a = 0; a < actions; ++a) {
-    const float probability = std::exp(log_probs[a]);
-    if (probability > 0) action = a;
-    rest -= probability;
-    if (rest < 0) break;
-  }
-  return action;
 }
 
 int Best(const float* log_probs, int actions) {
@@ -131,7 +120,7 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
       Row& row = rows[b];
       if (!row.playing) continue;
       const float* row_log_probs = log_probs.data_ptr<float>() + b * actions;
-      const int action = options.greedy ? Best(row_log_probs, actions) : Draw(row_log_probs, actions, row.random);
+      const int action = options.greedy ? Best(row_log_probs, actions) : DrawAction(row_log_probs, actions, row.random);
       if (!std::isfinite(row_log_probs[action])) {
         return absl::InternalError(absl::StrCat("the policy's output is not finite in the episode of seed ",
                                                 options.seed + row.episode, "; its weights are damaged"));

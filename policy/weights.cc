@@ -23,10 +23,8 @@ std::string Shape(const torch::Tensor& tensor) {
   return text.str();
 }
 
-}  // namespace
-
-absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
-                          const std::map<std::string, std::string>& metadata) {
+// Views of the tensors.
+absl::StatusOr<std::vector<NamedArray>> Arrays(const NamedTensors& tensors) {
   std::vector<NamedArray> arrays;
   for (const auto& [name, tensor] : tensors) {
     NamedArray array;
@@ -42,11 +40,10 @@ absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
     array.bytes = absl::string_view(static_cast<const char*>(tensor.data_ptr()), tensor.nbytes());
     arrays.push_back(std::move(array));
   }
-  return WriteSafetensors(path, arrays, metadata);
+  return arrays;
 }
 
-absl::StatusOr<TensorFile> ReadTensors(const std::string& path) {
-  SIBYL_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
+TensorFile Copies(const std::string& path, const Safetensors& file) {
   TensorFile tensors;
   tensors.path = path;
   tensors.metadata = file.metadata;
@@ -58,6 +55,28 @@ absl::StatusOr<TensorFile> ReadTensors(const std::string& path) {
     tensors.tensors.emplace_back(array.name, std::move(tensor));
   }
   return tensors;
+}
+
+// The policy's weights under their names in a checkpoint.
+NamedTensors WeightsOf(const Policy& policy) {
+  NamedTensors weights;
+  for (const auto& parameter : policy.named_parameters()) {
+    weights.emplace_back("policy/" + parameter.key(), parameter.value().detach());
+  }
+  return weights;
+}
+
+}  // namespace
+
+absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
+                          const std::map<std::string, std::string>& metadata) {
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<NamedArray> arrays, Arrays(tensors));
+  return WriteSafetensors(path, arrays, metadata);
+}
+
+absl::StatusOr<TensorFile> ReadTensors(const std::string& path) {
+  SIBYL_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
+  return Copies(path, file);
 }
 
 absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool all) {
@@ -85,10 +104,19 @@ absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool 
 
 absl::Status LoadPolicy(const std::string& path, Policy& policy) {
   SIBYL_ASSIGN_OR_RETURN(const TensorFile file, ReadTensors(path));
-  NamedTensors into;
-  for (const auto& parameter : policy.named_parameters())
-    into.emplace_back("policy/" + parameter.key(), parameter.value());
-  return CopyTensors(file, into, /*all=*/false);
+  return CopyTensors(file, WeightsOf(policy), /*all=*/false);
+}
+
+absl::StatusOr<std::string> EncodePolicy(const Policy& policy) {
+  NamedTensors weights = WeightsOf(policy);
+  for (auto& [name, tensor] : weights) tensor = tensor.to(torch::kCPU).contiguous();
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<NamedArray> arrays, Arrays(weights));
+  return SafetensorsBytes("weights", arrays);
+}
+
+absl::Status DecodePolicy(const std::string& source, std::string bytes, Policy& policy) {
+  SIBYL_ASSIGN_OR_RETURN(const Safetensors file, ParseSafetensors(source, std::move(bytes)));
+  return CopyTensors(Copies(source, file), WeightsOf(policy), /*all=*/false);
 }
 
 }  // namespace sibyl

@@ -36,4 +36,9 @@ absl::Status CopyTensors(const TensorFile& file, const NamedTensors& into, bool 
 // Copies the weights "policy/..." of a learner's checkpoint into a policy.
 absl::Status LoadPolicy(const std::string& path, Policy& policy);
 
+// A policy's weights as bytes, and back: a safetensors file of the same names as in a checkpoint. Errors of decoding
+// are those of ParseSafetensors and CopyTensors, and name `source`.
+absl::StatusOr<std::string> EncodePolicy(const Policy& policy);
+absl::Status DecodePolicy(const std::string& source, std::string bytes, Policy& policy);
+
 }  // namespace sibyl

@@ -68,14 +68,16 @@ absl::Status Play(Share& share, absl::Span<const int> actions, bool observe, con
 }  // namespace
 
 absl::StatusOr<EnvironmentSpeed> MeasureEnvironments(const EnvironmentBenchmark& benchmark) {
-  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(benchmark.environment));
+  EnvironmentOptions options;
+  options.max_episode_steps = benchmark.max_episode_steps;
+  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(benchmark.environment, options));
   const size_t bytes = ObservationBytes(spec);
   const int64_t memory_before = ProportionalMemoryBytes();
   std::string block(bytes * benchmark.environments, '\0');
   std::vector<Share> shares(benchmark.threads);
   for (int i = 0; i < benchmark.environments; ++i) {
     Share& share = shares[i % benchmark.threads];
-    SIBYL_ASSIGN_OR_RETURN(auto environment, MakeEnvironment(benchmark.environment));
+    SIBYL_ASSIGN_OR_RETURN(auto environment, MakeEnvironment(benchmark.environment, options));
     std::vector<void*> arrays;
     char* at = block.data() + bytes * i;
     for (const v1::TensorSpec& array : spec.observation()) {
@@ -122,7 +124,7 @@ int BenchEnvMain(absl::Span<const std::string> arguments) {
     std::fprintf(stderr, "sibyl bench env: %s\n", std::string(status.message()).c_str());
     return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
   };
-  const std::vector<cli::Flag> flags = {{"envs", "N"}, {"threads", "T"}, {"seconds", "S"}};
+  const std::vector<cli::Flag> flags = {{"envs", "N"}, {"threads", "T"}, {"seconds", "S"}, {"max_episode_steps", "M"}};
   const auto parsed = cli::ParseArguments("sibyl bench env", flags, arguments);
   if (!parsed.ok()) return refuse(parsed.status());
   EnvironmentBenchmark benchmark;
@@ -130,15 +132,16 @@ int BenchEnvMain(absl::Span<const std::string> arguments) {
     return refuse(absl::InvalidArgumentError("name one environment, e.g. sibyl bench env nethack/Score --envs 32"));
   }
   benchmark.environment = parsed->positional[0];
-  const auto number = [&](const char* name, int otherwise, int* value) -> absl::Status {
+  const auto number = [&](const char* name, int otherwise, int* value, int least = 1) -> absl::Status {
     const std::string text = parsed->Value(name, absl::StrCat(otherwise));
-    if (absl::SimpleAtoi(text, value) && *value >= 1 && *value <= 100'000) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("--", name, " is `", text, "`, must be a number from 1 to 100000"));
+    if (absl::SimpleAtoi(text, value) && *value >= least && *value <= 100'000) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", name, " is `", text, "`, must be a number from ", least, " to 100000"));
   };
-  int seconds = 0;
+  int seconds = 0, max_episode_steps = 0;
   for (const absl::Status& status :
        {number("threads", 1, &benchmark.threads), number("envs", benchmark.threads, &benchmark.environments),
-        number("seconds", 5, &seconds)}) {
+        number("seconds", 5, &seconds), number("max_episode_steps", 0, &max_episode_steps, 0)}) {
     if (!status.ok()) return refuse(status);
   }
   if (benchmark.environments < benchmark.threads) {
@@ -146,6 +149,7 @@ int BenchEnvMain(absl::Span<const std::string> arguments) {
         "--envs is ", benchmark.environments, ", must be at least --threads, which is ", benchmark.threads)));
   }
   benchmark.time = absl::Seconds(seconds);
+  benchmark.max_episode_steps = static_cast<uint32_t>(max_episode_steps);
 
   // The limit: one thread over one environment that nobody looks at. Measured before and after, as machines drift.
   const EnvironmentBenchmark bare = {benchmark.environment, 1, 1, benchmark.time / 4, false};

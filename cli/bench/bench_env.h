@@ -14,6 +14,8 @@ struct EnvironmentBenchmark {
   int environments = 1;  // over all threads, at least as many as threads
   int threads = 1;
   absl::Duration time = absl::Seconds(5);
+  // Steps after which an episode is truncated; 0: the environment's own limit. With 1, resets are measured.
+  uint32_t max_episode_steps = 0;
   // Arrays are written, captions taken and hashed: what an actor needs. Without: games are stepped and nothing is read.
   bool observe = true;
 };
@@ -29,8 +31,8 @@ struct EnvironmentSpeed {
 // [environments, observation]. Resets are part of the time. Errors are those of MakeEnvironment and of the game.
 absl::StatusOr<EnvironmentSpeed> MeasureEnvironments(const EnvironmentBenchmark& benchmark);
 
-// `sibyl bench env NAME [--envs N] [--threads T] [--seconds S]`: a line of JSON. Returns the exit status: 0; 2 where an
-// argument cannot be used; 1 where something else fails.
+// `sibyl bench env NAME [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]`: a line of JSON. Returns the
+// exit status: 0; 2 where an argument cannot be used; 1 where something else fails.
 int BenchEnvMain(absl::Span<const std::string> arguments);
 
 }  // namespace sibyl

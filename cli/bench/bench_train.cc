@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -18,8 +19,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "cli/arguments.h"
+#include "cli/bench/bench_env.h"
 #include "cli/process.h"
 #include "cli/scrape.h"
+#include "common/config.h"
 #include "common/files.h"
 #include "common/status_macros.h"
 
@@ -27,6 +30,7 @@ namespace sibyl {
 namespace {
 
 constexpr absl::Duration kStartLimit = absl::Minutes(1);
+constexpr double kLimitShare = 0.15;  // of the time that training is measured for: each of the limit's three parts
 
 // A run at one moment.
 struct Moment {
@@ -37,14 +41,21 @@ struct Moment {
 
 absl::StatusOr<Moment> Look(const std::string& run, pid_t supervisor) {
   SIBYL_ASSIGN_OR_RETURN(const std::string targets, ReadFile(run + "/metrics_targets.json"));
-  std::vector<std::string> addresses;
-  for (const auto& target : nlohmann::json::parse(targets)) addresses.push_back(target["targets"][0]);
+  std::vector<std::string> addresses, processes;
+  for (const auto& target : nlohmann::json::parse(targets)) {
+    addresses.push_back(target["targets"][0]);
+    processes.push_back(target["labels"]["process"]);
+  }
   Moment moment;
   const auto answers = cli::Scrape(addresses, absl::Seconds(2));
   moment.time = absl::Now();
-  for (const auto& answer : answers) {
-    if (!answer.has_value()) return absl::UnavailableError("a process does not answer");
-    for (const auto& [series, value] : *answer) moment.samples[series] += value;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!answers[i].has_value()) return absl::UnavailableError("a process does not answer");
+    for (const auto& [series, value] : *answers[i]) {
+      // Each learner counts the steps of all.
+      if (series == "sibyl_learner_steps_total" && processes[i] != "learner") continue;
+      moment.samples[series] += value;
+    }
   }
   std::ifstream children(absl::StrCat("/proc/", supervisor, "/task/", supervisor, "/children"));
   for (pid_t pid; children >> pid;) {
@@ -87,6 +98,42 @@ nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
   };
 }
 
+// What the network's arithmetic and the games alone would allow on this machine, with the run's own batch sizes: the
+// cores do one after another, each as fast as they can.
+absl::Status AddLimit(const std::string& config, const std::vector<std::string>& overrides, absl::Duration time,
+                      const std::string& log, nlohmann::ordered_json* line) {
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(config, overrides));
+  const double rows = line->value("inference_batch_rows", 1.0);
+  std::vector<std::string> command = {cli::BinaryFolder() + "/sibyl-bench-limit", "--config=" + config,
+                                      absl::StrCat("--rows=", std::max(1, static_cast<int>(std::lround(rows)))),
+                                      absl::StrCat("--seconds=", absl::ToDoubleSeconds(time))};
+  for (const std::string& override : overrides) command.push_back("--set=" + override);
+  SIBYL_ASSIGN_OR_RETURN(const pid_t pid, cli::StartProcess(command, log));
+  int status = 0;
+  waitpid(pid, &status, 0);
+  const std::vector<std::string> said = cli::LastLines(log, 10);
+  if (status != 0 || said.empty()) {
+    return absl::UnavailableError(
+        absl::StrCat("sibyl-bench-limit ", cli::EndText(status), "; it said:\n", absl::StrJoin(said, "\n")));
+  }
+  const auto arithmetic = nlohmann::json::parse(said.back());
+  EnvironmentBenchmark games;
+  games.environment = experiment.environment().name();
+  games.threads = arithmetic["cores"];
+  games.environments = std::max(games.threads, TotalEnvironments(experiment));
+  games.time = time;
+  SIBYL_ASSIGN_OR_RETURN(const EnvironmentSpeed speed, MeasureEnvironments(games));
+  const double inference = arithmetic["inference_rows_per_second"], training = arithmetic["training_steps_per_second"],
+               environment = static_cast<double>(speed.steps) / speed.wall_seconds;
+  const double limit = 1 / (1 / inference + 1 / training + 1 / environment);
+  line->update({{"limit_inference_rows_per_second", inference},
+                {"limit_training_steps_per_second", training},
+                {"limit_environment_steps_per_second", environment},
+                {"limit_steps_per_second", limit},
+                {"share_of_limit", line->value("steps_per_second", 0.0) / limit}});
+  return absl::OkStatus();
+}
+
 absl::Status Refused(const std::string& what, const std::string& run) {
   return absl::UnavailableError(
       absl::StrCat(what, "; it said:\n", absl::StrJoin(cli::LastLines(run + ".log", 10), "\n")));
@@ -120,6 +167,70 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const std::vector<std::string>& t
   return Compare(before, after);
 }
 
+// Trains under the overrides in a folder of its own, and removes it.
+absl::StatusOr<nlohmann::ordered_json> MeasureOnce(const std::string& config, const std::vector<std::string>& overrides,
+                                                   absl::Duration warm_up, absl::Duration time, bool limit) {
+  std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) return absl::UnavailableError("cannot make " + folder);
+  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
+  const std::string run = folder + "/run";
+  std::vector<std::string> train = {std::filesystem::read_symlink("/proc/self/exe").string(), "train", config,
+                                    "--run_dir", run,
+                                    // Ended by time, not by steps.
+                                    "--set", "total_steps=1000000000000"};
+  for (const std::string& override : overrides) {
+    train.push_back("--set");
+    train.push_back(override);
+  }
+  SIBYL_ASSIGN_OR_RETURN(nlohmann::ordered_json line, Measure(train, run, warm_up, time));
+  if (limit) SIBYL_RETURN_IF_ERROR(AddLimit(config, overrides, kLimitShare * time, folder + "/limit.log", &line));
+  return line;
+}
+
+// The mean of ratios and where it lies with a probability of 95 %: Student's t, its quantile by the expansion of
+// Cornish and Fisher to second order; of the ratios' logarithms.
+nlohmann::ordered_json MeanRatio(const std::vector<double>& ratios) {
+  const double n = static_cast<double>(ratios.size());
+  double mean = 0, squares = 0;
+  for (const double ratio : ratios) mean += std::log(ratio) / n;
+  for (const double ratio : ratios) squares += std::pow(std::log(ratio) - mean, 2);
+  nlohmann::ordered_json line = {{"ratios", ratios}, {"ratio", std::exp(mean)}};
+  if (ratios.size() < 2) return line;
+  const double freedom = n - 1;
+  const double quantile = 1.96 + 2.372 / freedom + 2.823 / (freedom * freedom);
+  const double reach = quantile * std::sqrt(squares / freedom / n);
+  line.update({{"ratio_low", std::exp(mean - reach)}, {"ratio_high", std::exp(mean + reach)}});
+  return line;
+}
+
+// Both sides in turn, every second pair in the opposite order: what drifts meets both alike.
+absl::StatusOr<nlohmann::ordered_json> MeasurePairs(const std::string& config,
+                                                    const std::vector<std::string>& overrides,
+                                                    const std::vector<std::string>& against, int pairs,
+                                                    absl::Duration warm_up, absl::Duration time) {
+  std::vector<std::string> both = overrides;
+  both.insert(both.end(), against.begin(), against.end());
+  nlohmann::ordered_json sides[2];
+  std::vector<double> ratios;
+  for (int pair = 0; pair < pairs; ++pair) {
+    double speed[2];
+    for (const int side : {pair % 2, 1 - pair % 2}) {
+      SIBYL_ASSIGN_OR_RETURN(const auto line,
+                             MeasureOnce(config, side == 0 ? overrides : both, warm_up, time, /*limit=*/false));
+      speed[side] = line["steps_per_second"];
+      for (const char* key : {"steps_per_second", "cpu_seconds_per_million_steps", "cpu_seconds_by_program"}) {
+        sides[side][key].push_back(line[key]);
+      }
+    }
+    ratios.push_back(speed[0] / speed[1]);
+  }
+  nlohmann::ordered_json line = {{"against", against}};
+  line.update(MeanRatio(ratios));
+  line["this"] = sides[0];
+  line["other"] = sides[1];
+  return line;
+}
+
 }  // namespace
 
 int BenchTrainMain(absl::Span<const std::string> arguments) {
@@ -127,35 +238,29 @@ int BenchTrainMain(absl::Span<const std::string> arguments) {
     std::fprintf(stderr, "sibyl bench train: %s\n", std::string(status.message()).c_str());
     return absl::IsInvalidArgument(status) ? 2 : 1;
   };
-  const std::vector<cli::Flag> flags = {{"set", "field=value"}, {"seconds", "S"}, {"warmup", "W"}};
+  const std::vector<cli::Flag> flags = {
+      {"set", "field=value"}, {"seconds", "S"}, {"warmup", "W"}, {"against", "field=value"}, {"pairs", "N"}};
   const auto parsed = cli::ParseArguments("sibyl bench train", flags, arguments);
   if (!parsed.ok()) return refuse(parsed.status());
   if (parsed->positional.size() != 1) {
     return refuse(absl::InvalidArgumentError("name one configuration, e.g. configs/minigrid_keycorridor.textproto"));
   }
-  int seconds = 0, warm_up = 0;
-  for (const auto& [name, otherwise, value] : {std::tuple("seconds", "20", &seconds), {"warmup", "5", &warm_up}}) {
+  int seconds = 0, warm_up = 0, pairs = 0;
+  for (const auto& [name, otherwise, value] :
+       {std::tuple("seconds", "20", &seconds), {"warmup", "5", &warm_up}, {"pairs", "5", &pairs}}) {
     const std::string text = parsed->Value(name, otherwise);
     if (absl::SimpleAtoi(text, value) && *value >= 1 && *value <= 100'000) continue;
     return refuse(
         absl::InvalidArgumentError(absl::StrCat("--", name, " is `", text, "`, must be a number from 1 to 100000")));
   }
 
-  std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
-  if (mkdtemp(folder.data()) == nullptr) return refuse(absl::UnavailableError("cannot make " + folder));
-  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
-  const std::string run = folder + "/run";
-  std::vector<std::string> train = {std::filesystem::read_symlink("/proc/self/exe").string(), "train",
-                                    parsed->positional[0], "--run_dir", run,
-                                    // Ended by time, not by steps.
-                                    "--set", "total_steps=1000000000000"};
-  for (const std::string& override : parsed->Values("set")) {
-    train.push_back("--set");
-    train.push_back(override);
-  }
-  const auto measured = Measure(train, run, absl::Seconds(warm_up), absl::Seconds(seconds));
+  const std::string& config = parsed->positional[0];
+  const auto measured = parsed->Has("against") ? MeasurePairs(config, parsed->Values("set"), parsed->Values("against"),
+                                                              pairs, absl::Seconds(warm_up), absl::Seconds(seconds))
+                                               : MeasureOnce(config, parsed->Values("set"), absl::Seconds(warm_up),
+                                                             absl::Seconds(seconds), /*limit=*/true);
   if (!measured.ok()) return refuse(measured.status());
-  nlohmann::ordered_json line = {{"bench", "train"}, {"config", parsed->positional[0]}};
+  nlohmann::ordered_json line = {{"bench", "train"}, {"config", config}};
   line.update(*measured);
   std::printf("%s\n", line.dump().c_str());
   return 0;

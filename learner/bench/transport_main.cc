@@ -78,9 +78,10 @@ absl::Status Serve(Shutdown& shutdown) {
   SIBYL_ASSIGN_OR_RETURN(
       const std::unique_ptr<Slots> slots,
       Slots::Open(static_cast<int>(experiment.actor().processes()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
-  Inference inference(experiment, spec, torch::kCPU, &policies, &unrolls, &captions, &episodes, /*first_step=*/0,
-                      &metrics);
-  ActService service(experiment, spec, "bench", slots.get(), &inference, &captions, &Clock::Real(), &metrics);
+  StepCounter steps(0, &metrics);
+  Inference inference(experiment, spec, torch::kCPU, &policies, &unrolls, &captions, &episodes, &steps, &metrics);
+  ActorStreams streams(experiment, spec, "bench", slots.get(), &Clock::Real(), &metrics);
+  ActService service(&streams, &inference, &captions);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
   std::thread inference_thread([&] {
@@ -89,8 +90,8 @@ absl::Status Serve(Shutdown& shutdown) {
     if (const absl::Status status = inference.Run(); !status.ok()) shutdown.Fail(status);
   });
   std::thread give_back_thread([&] { GiveBack(UnrollsPerBatch(experiment.learner()), unrolls, captions); });
-  while (!shutdown.WaitFor(absl::Seconds(1))) service.CloseSilent();
-  service.CloseAll();
+  while (!shutdown.WaitFor(absl::Seconds(1))) streams.CloseSilent();
+  streams.CloseAll();
   inference.Close();
   inference_thread.join();
   unrolls.Close();

@@ -67,6 +67,11 @@ TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
   EXPECT_EQ(batch.episodes(0).length(), static_cast<uint32_t>(length));
   EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), 0), 101u);
   EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), 0), CaptionId(AlignmentCaption(EpisodeSeed(5, 3, 0, 101), 0)));
+  EXPECT_FALSE(player.final_observations().empty());
+  EXPECT_EQ(player.final_observations().size(), player.observations().size());
+  StepPacker(v1::PACKING_CODEC_RAW).Pack(player, &batch);
+  EXPECT_EQ(batch.observation().rows(), 1u);
+  EXPECT_EQ(batch.observation().data(), std::string(player.observations()));
   EXPECT_EQ(batch.final_observation().rows(), 1u);
 }
 

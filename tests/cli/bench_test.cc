@@ -59,12 +59,32 @@ TEST(BenchTrain, MeasuresARealRun) {
   ASSERT_EQ(said.status, 0) << said.text;
   const auto line = nlohmann::json::parse(said.text);
   for (const char* key : {"steps_per_second", "cpu_seconds", "cpu_seconds_per_million_steps", "bytes_per_step",
-                          "training_busy_share", "inference_busy_share", "inference_batch_rows"}) {
+                          "training_busy_share", "inference_busy_share", "inference_batch_rows",
+                          "limit_inference_rows_per_second", "limit_training_steps_per_second",
+                          "limit_environment_steps_per_second", "limit_steps_per_second", "share_of_limit"}) {
     EXPECT_GT(line.value(key, 0.0), 0) << key;
   }
   for (const char* program : {"sibyl-learner", "sibyl-actor", "sibyl-reward-model", "sibyl-annotator"}) {
     EXPECT_TRUE(line["cpu_seconds_by_program"].contains(program)) << program;
   }
+}
+
+TEST(BenchTrain, ComparesTwoConfigurationsInPairs) {
+  const Said said = RunSibyl("bench train " SIBYL_SOURCE_DIR
+                             "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1 --pairs 2 "
+                             "--set learner.epochs=1 --against learner.epochs=8");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  EXPECT_EQ(line["ratios"].size(), 2u);
+  for (const char* side : {"this", "other"}) {
+    EXPECT_EQ(line[side]["steps_per_second"].size(), 2u);
+    EXPECT_GT(line[side]["cpu_seconds_by_program"][1].value("sibyl-learner", 0.0), 0) << side;
+  }
+  EXPECT_NEAR(line["ratios"][1],
+              line["this"]["steps_per_second"][1].get<double>() / line["other"]["steps_per_second"][1].get<double>(),
+              1e-9);
+  EXPECT_LE(line["ratio_low"], line["ratio"]);
+  EXPECT_GE(line["ratio_high"], line["ratio"]);
 }
 
 TEST(BenchTrain, SaysWhatIsWrong) {
@@ -73,6 +93,19 @@ TEST(BenchTrain, SaysWhatIsWrong) {
   const Said missing = RunSibyl("bench train /nowhere/x.textproto");
   EXPECT_EQ(missing.status, 1);
   EXPECT_THAT(missing.text, HasSubstr("/nowhere/x.textproto"));
+}
+
+TEST(BenchRewards, MeasuresStepsWhileCaptionsGetNewScores) {
+  const Said said = RunSibyl("bench rewards --captions 20000 --seconds 0.4 --budget 0.2");
+  ASSERT_EQ(said.status, 0) << said.text;
+  const auto line = nlohmann::json::parse(said.text);
+  for (const char* key : {"steps_per_second", "limit_steps_per_second", "cpu_seconds_per_million_steps", "cpu_seconds",
+                          "rescored_captions_per_second", "new_caption_nanoseconds", "memory_bytes_per_caption"}) {
+    EXPECT_GT(line.value(key, 0.0), 0) << key;
+  }
+  const Said wrong = RunSibyl("bench rewards --captions 0");
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_THAT(wrong.text, HasSubstr("--captions must be from 1"));
 }
 
 TEST(BenchTransport, MeasuresARealStream) {
@@ -99,7 +132,7 @@ TEST(BenchEnv, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench env nethack/Scores").text, HasSubstr("nethack/Score"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 0").text, HasSubstr("--envs is `0`"));
   EXPECT_THAT(RunSibyl("bench env minigrid/Empty-5x5 --envs 1 --threads 2").text, HasSubstr("at least --threads"));
-  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train, transport"));
+  EXPECT_THAT(RunSibyl("bench").text, HasSubstr("there are: env, train, transport, rewards"));
   EXPECT_EQ(RunSibyl("bench stones").status, 2);
 }
 

@@ -221,6 +221,17 @@ TEST_F(TrainTest, StartsNeitherRewardModelNorAnnotatorWhereCaptionsAreNotRewarde
   EXPECT_TRUE(Lines("reward-model.pids").empty());
 }
 
+TEST_F(TrainTest, StartsLocalActorsWhereTheConfigurationSaysSo) {
+  EXPECT_EQ(Train({"--set", "actor.inference=INFERENCE_LOCAL"}).Wait(), 1);  // the program is not there
+  Fake("actor-local", "wait");
+  Fake("learner", "wait_for go; finish 1000");
+  Sibyl sibyl = Train({"--set", "actor.inference=INFERENCE_LOCAL"});
+  EXPECT_THAT(Flags("actor-local"), HasSubstr("--learner=127.0.0.1:"));
+  Write("go", "");
+  EXPECT_EQ(sibyl.Wait(), 0) << sibyl.Output();
+  EXPECT_TRUE(Lines("actor.pids").empty());
+}
+
 TEST_F(TrainTest, ReplacesAProcessThatDiedAtTheSameAddress) {
   Fake("learner", "wait_for go; finish 1000");
   Sibyl sibyl = Train();

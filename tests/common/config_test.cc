@@ -96,6 +96,19 @@ TEST_F(ConfigTest, NamesAnOverrideThatIsNone) {
   EXPECT_THAT(Error(kSmall, {""}), HasSubstr("field=value"));
 }
 
+TEST(TrainingThreads, AreWhatIsAskedForElseAsManyAsHaveWork) {
+  v1::LearnerConfig learner;
+  learner.set_unroll_length(32);
+  learner.set_batch_size(32 * 7);
+  learner.set_training_threads(5);
+  EXPECT_EQ(TrainingThreads(learner), 5);
+  learner.set_training_threads(0);
+  EXPECT_EQ(TrainingThreads(learner), 1);
+  learner.set_batch_size(32 * 4096);
+  EXPECT_GE(TrainingThreads(learner), 1);
+  EXPECT_LE(TrainingThreads(learner), 8);
+}
+
 TEST_F(ConfigTest, NamesAnImpossibleValueAndWhatWouldDo) {
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=1000"}),
               AllOf(HasSubstr("learner.batch_size is 1000"), HasSubstr("multiple"), HasSubstr("32")));

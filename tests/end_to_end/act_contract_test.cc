@@ -1,4 +1,4 @@
-// What the real learner answers to actors that break the contract, and to bad flags.
+// What the real learner answers to actors of both kinds that break the contract, and to bad flags.
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -12,6 +12,7 @@
 #include "common/rpc/channel.h"
 #include "environments/registry.h"
 #include "sibyl/v1/act.grpc.pb.h"
+#include "sibyl/v1/unroll.grpc.pb.h"
 #include "tests/process.h"
 
 namespace sibyl {
@@ -48,36 +49,60 @@ class ActContractTest : public testing::Test {
   }
 
   // One stream to the learner, spoken by hand.
-  struct Stream {
-    explicit Stream(int port)
-        : stub(v1::ActService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", port)))),
-          stream(stub->Act(&context)) {}
+  template <typename Out, typename In>
+  struct AnyStream {
     // The status with which the learner ends the stream.
     grpc::Status End() {
-      v1::LearnerMessage in;
+      In in;
       while (stream->Read(&in)) {
       }
       return stream->Finish();
     }
-    // The learner's welcome.
-    v1::ActorWelcome Hello(uint32_t version = kProtocolVersion, const v1::SlotLease* lease = nullptr) {
-      v1::ActorMessage out;
+    void Write(const Out& out) { stream->Write(out); }
+    // The learner's answer to a hello.
+    In Greet(uint32_t version, const v1::SlotLease* lease) {
+      Out out;
       out.mutable_hello()->set_protocol_version(version);
       out.mutable_hello()->set_actor("test:1");
       if (lease != nullptr) *out.mutable_hello()->mutable_lease() = *lease;
       stream->Write(out);
-      v1::LearnerMessage in;
+      In in;
       stream->Read(&in);
-      return in.welcome();
+      return in;
     }
     void Ready(const v1::EnvironmentSpec& spec) {
-      v1::ActorMessage out;
+      Out out;
       *out.mutable_ready()->mutable_environment() = spec;
       stream->Write(out);
     }
     grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReaderWriter<Out, In>> stream;
+  };
+  struct Stream : AnyStream<v1::ActorMessage, v1::LearnerMessage> {
+    explicit Stream(int port) : stub(v1::ActService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", port)))) {
+      stream = stub->Act(&context);
+    }
+    v1::ActorWelcome Hello(uint32_t version = kProtocolVersion, const v1::SlotLease* lease = nullptr) {
+      return Greet(version, lease).welcome();
+    }
     std::unique_ptr<v1::ActService::Stub> stub;
-    std::unique_ptr<grpc::ClientReaderWriter<v1::ActorMessage, v1::LearnerMessage>> stream;
+  };
+  struct LocalStream : AnyStream<v1::LocalActorMessage, v1::LocalLearnerMessage> {
+    explicit LocalStream(int port)
+        : stub(v1::UnrollService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", port)))) {
+      stream = stub->Play(&context);
+    }
+    v1::LocalWelcome Hello(uint32_t version = kProtocolVersion, const v1::SlotLease* lease = nullptr) {
+      return Greet(version, lease).welcome();
+    }
+    // What the learner says once the actor is ready.
+    v1::Room Ready(const v1::EnvironmentSpec& spec) {
+      AnyStream::Ready(spec);
+      v1::LocalLearnerMessage in;
+      stream->Read(&in);
+      return in.room();
+    }
+    std::unique_ptr<v1::UnrollService::Stub> stub;
   };
 
   std::string folder_;
@@ -157,6 +182,108 @@ TEST_F(ActContractTest, DropsAnActorThatIsSilentOnItsTurn) {
   const grpc::Status status = stream.End();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_NE(status.error_message().find("silent"), std::string::npos);
+}
+
+TEST_F(ActContractTest, TellsALocalActorEverythingAndSendsItTheFirstWeights) {
+  Connect();
+  LocalStream stream(port_);
+  const v1::LocalWelcome welcome = stream.Hello();
+  EXPECT_EQ(welcome.actor().environment(), "debug/Alignment");
+  EXPECT_EQ(welcome.actor().environments(), 4u);
+  EXPECT_EQ(welcome.actor().groups(), 1u);
+  EXPECT_EQ(welcome.unroll_length(), 4u);
+  EXPECT_EQ(welcome.policy().kind(), v1::POLICY_KIND_AUTO);
+  EXPECT_EQ(welcome.threads(), 1u);
+  const v1::Room room = stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+  EXPECT_EQ(room.batches(), 0u);
+  EXPECT_EQ(room.weights().version(), 0u);
+  EXPECT_FALSE(room.weights().safetensors().empty());
+}
+
+TEST_F(ActContractTest, RefusesALocalActorOfAnotherProtocolOrEnvironment) {
+  Connect();
+  {
+    LocalStream stream(port_);
+    stream.Hello(kProtocolVersion + 41);
+    const grpc::Status status = stream.End();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_NE(status.error_message().find(absl::StrCat("protocol ", kProtocolVersion + 41)), std::string::npos);
+    EXPECT_NE(status.error_message().find(absl::StrCat("learner ", kProtocolVersion)), std::string::npos);
+  }
+  LocalStream stream(port_);
+  stream.Hello();
+  v1::EnvironmentSpec spec = *FindEnvironmentSpec("debug/Alignment");
+  spec.set_actions(2, "jump");
+  stream.Ready(spec);
+  const grpc::Status status = stream.End();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("jump"), std::string::npos);
+}
+
+TEST_F(ActContractTest, SlotsAndLeasesAreTheSameForBothKindsOfActors) {
+  Connect();
+  Stream first(port_);
+  const v1::SlotLease lease = first.Hello().lease();
+  {
+    LocalStream second(port_);
+    second.Hello();
+    EXPECT_EQ(second.End().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  LocalStream again(port_);
+  const v1::SlotLease newer = again.Hello(kProtocolVersion, &lease).actor().lease();
+  EXPECT_EQ(newer.slot(), lease.slot());
+  EXPECT_NE(newer.token(), lease.token());
+  EXPECT_EQ(first.End().error_code(), grpc::StatusCode::UNAVAILABLE);
+  LocalStream stale(port_);
+  stale.Hello(kProtocolVersion, &lease);
+  const grpc::Status status = stale.End();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("stale"), std::string::npos);
+}
+
+TEST_F(ActContractTest, RefusesABadUnrollBatchAndOneOutOfTurn) {
+  Connect();
+  const auto refused = [&](bool ready) {
+    LocalStream stream(port_);
+    stream.Hello();
+    if (ready) stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+    v1::LocalActorMessage out;
+    out.mutable_unrolls()->add_steps();
+    stream.Write(out);
+    return stream.End();
+  };
+  // Until the slot of the last one is free again.
+  for (const auto& [ready, reason] : {std::pair(true, "has 1 steps, must have 5"), std::pair(false, "out of turn")}) {
+    grpc::Status status;
+    ASSERT_TRUE(Eventually([&] {
+      status = refused(ready);
+      return status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED;
+    }));
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_NE(status.error_message().find(reason), std::string::npos) << status.error_message();
+  }
+}
+
+TEST_F(ActContractTest, DropsALocalActorThatIsSilentWhileItHasRoom) {
+  Connect();
+  LocalStream stream(port_);
+  stream.Hello();
+  stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+  // As long as it says that it plays it may take its time; the learner looks once a second.
+  v1::LocalActorMessage out;
+  out.mutable_playing();
+  const absl::Time until = absl::Now() + absl::Seconds(2.5);
+  ASSERT_TRUE(Eventually([&] { return !stream.stream->Write(out) || absl::Now() > until; }));
+  EXPECT_GE(absl::Now(), until);
+  const grpc::Status status = stream.End();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(status.error_message().find("silent"), std::string::npos);
+}
+
+TEST_F(ActContractTest, ALocalActorWithoutALearnersAddressSaysSo) {
+  Process actor({SIBYL_BIN_DIR "/sibyl-actor-local"});
+  EXPECT_EQ(actor.Wait(), 2);
+  EXPECT_TRUE(actor.Says("--learner is not set")) << actor.log();
 }
 
 TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {

@@ -25,7 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class AlignmentTest : public testing::Test {
+// With actors of either kind; a test's parameter is the actors' programs, in turn.
+class AlignmentTest : public testing::TestWithParam<std::vector<std::string>> {
  protected:
   AlignmentTest() {
     std::string folder = testing::TempDir() + "/alignment.XXXXXX";
@@ -43,18 +44,19 @@ class AlignmentTest : public testing::Test {
     const int port = learner.NumberAfter("(port ");
     ASSERT_GT(port, 0) << learner.log();
     std::vector<std::unique_ptr<Process>> playing;
-    const auto start = [&] {
-      return std::make_unique<Process>(std::vector<std::string>{
-          SIBYL_BIN_DIR "/sibyl-actor", absl::StrCat("--learner=127.0.0.1:", port), "--metrics_listen=127.0.0.1:0"});
+    const auto start = [&](int actor) {
+      return std::make_unique<Process>(
+          std::vector<std::string>{absl::StrCat(SIBYL_BIN_DIR "/", GetParam()[actor % GetParam().size()]),
+                                   absl::StrCat("--learner=127.0.0.1:", port), "--metrics_listen=127.0.0.1:0"});
     };
-    for (int i = 0; i < actors; ++i) playing.push_back(start());
+    for (int i = 0; i < actors; ++i) playing.push_back(start(i));
     for (int killed = 0; killed < kills; ++killed) {
       const int until = batches * (killed + 1) / (kills + 2);
       ASSERT_TRUE(Eventually([&] { return Batches().size() >= static_cast<size_t>(until); })) << learner.log();
       auto& victim = playing[killed % actors];
       victim->Signal(SIGKILL);
       EXPECT_EQ(victim->Wait(), 128 + SIGKILL);
-      victim = start();
+      victim = start(killed % actors);
     }
     EXPECT_EQ(learner.Wait(), 0) << learner.log();
     for (auto& actor : playing) {
@@ -90,7 +92,7 @@ int64_t CountOf(uint64_t seed, int step) {
   return count;
 }
 
-TEST_F(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreKilled) {
+TEST_P(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreKilled) {
   constexpr int kUnroll = 8, kUnrolls = 8, kBatches = 120;
   Train(absl::StrCat("environment { name: 'debug/Alignment' } seed: 7 total_steps: ", kUnroll * kUnrolls * kBatches, R"(
           actor { processes: 2 environments: 8 groups: 2 }
@@ -154,16 +156,24 @@ TEST_F(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreK
   EXPECT_GT(seeds_of_truncated.size(), 20u);
 }
 
-// Every environment starts its first unroll at the same step, so that a group needs all its next ones at once.
-TEST_F(AlignmentTest, AGroupThatIsLargerThanTwoBatchesNeverWaitsForEver) {
-  Train(R"(environment { name: 'debug/Alignment' } seed: 5 total_steps: 960
-           actor { processes: 1 environments: 32 groups: 2 }
+// Every environment starts its first unroll at the same step, so that a group needs all its next ones at once; and two
+// actors need them at the same time.
+TEST_P(AlignmentTest, AGroupThatIsLargerThanTwoBatchesNeverWaitsForEver) {
+  Train(R"(environment { name: 'debug/Alignment' } seed: 5 total_steps: 4800
+           actor { processes: 2 environments: 32 groups: 2 }
            learner { unroll_length: 8 batch_size: 16 checkpoint_seconds: 3600 }
            reward { intrinsic_coefficient: 0 })",
-        /*actors=*/1, /*kills=*/0, /*batches=*/60);
+        /*actors=*/2, /*kills=*/0, /*batches=*/300);
+  std::map<int64_t, int> unrolls;  // by slot
+  for (const std::string& path : Batches()) {
+    const torch::Tensor slot = Read(path).at("slot");
+    for (int64_t b = 0; b < slot.size(0); ++b) ++unrolls[slot[b].item<int64_t>()];
+  }
+  EXPECT_GE(unrolls[0], 64);
+  EXPECT_GE(unrolls[1], 64);
 }
 
-TEST_F(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogProbability) {
+TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogProbability) {
   constexpr int kBatches = 40;
   Train(R"(environment { name: 'minigrid/DoorKey-5x5' max_episode_steps: 21 } seed: 3 total_steps: 20480
            actor { processes: 2 environments: 8 groups: 2 }
@@ -197,6 +207,11 @@ TEST_F(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
   EXPECT_GT(resets, 100);
   EXPECT_GT(warm_states, 100);
 }
+
+using Programs = std::vector<std::string>;
+INSTANTIATE_TEST_SUITE_P(Central, AlignmentTest, testing::Values(Programs{"sibyl-actor"}));
+INSTANTIATE_TEST_SUITE_P(Local, AlignmentTest, testing::Values(Programs{"sibyl-actor-local"}));
+INSTANTIATE_TEST_SUITE_P(Mixed, AlignmentTest, testing::Values(Programs{"sibyl-actor", "sibyl-actor-local"}));
 
 }  // namespace
 }  // namespace sibyl

@@ -150,9 +150,11 @@ TEST_F(RingTest, TheJudgesLabelsBecomeReward) {
 TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
   Start(100'000'000);
   ExpectProgress();
+  ASSERT_TRUE(Eventually([&] { return Metric("actor-0", "sibyl_actor_steps_total") > 0; })) << sibyl_->log();
   Kill("sibyl-actor", "actor-0.log");
   ExpectProgress();  // the other actor goes on
   ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  EXPECT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
   const double labelled = Metric("reward_model", "sibyl_reward_model_captions_labelled");
   EXPECT_GT(labelled, 0);
   Kill("sibyl-reward-model");
@@ -167,6 +169,7 @@ TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
       << sibyl_->log();
   EXPECT_GE(Metric("reward_model", "sibyl_reward_model_captions_labelled"), labelled);
 
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
   const double before = Steps();
   ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest") && Steps() > before; }));
   Kill("sibyl-learner");
@@ -180,7 +183,29 @@ TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
   EXPECT_GE(summary["restarts"].value("actor-0", 0), 1);
   EXPECT_GE(summary["restarts"].value("reward_model", 0), 1);
   EXPECT_GE(summary["restarts"].value("annotator", 0), 1);
-  EXPECT_GT(summary["abandoned_episodes"], 0);
+  EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
+}
+
+TEST_F(RingTest, GoesOnWithLocalActorsWhenOneOrTheLearnerIsKilled) {
+  Start(100'000'000, {"--set", "actor.inference=INFERENCE_LOCAL"});
+  ExpectProgress();
+  ASSERT_TRUE(Eventually([&] { return Metric("reward_model", "sibyl_reward_model_captions_labelled") > 2; }));
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_intrinsic_share") > 0; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("actor-0", "sibyl_actor_policy_version") > 0; })) << sibyl_->log();
+  Kill("sibyl-actor-local", "actor-0.log");
+  ExpectProgress();  // the other actor goes on
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
+  const double before = Steps();
+  ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest") && Steps() > before; }));
+  Kill("sibyl-learner");
+  ASSERT_TRUE(Eventually([&] { return Steps() > before; })) << sibyl_->log();
+  ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+  const auto summary = Summary();
+  EXPECT_GE(summary["restarts"].value("actor-0", 0), 1);
+  EXPECT_EQ(summary["restarts"].value("actor-1", -1), 0);
   EXPECT_EQ(summary["captions_labelled"], summary["captions_asked"]);
 }
 
@@ -200,6 +225,43 @@ TEST_F(RingTest, GoesOnFromItsCheckpointAndRefusesAnotherGoal) {
   EXPECT_EQ(sibyl_->Wait(), 0) << sibyl_->log();
   EXPECT_GE(Summary()["steps"], stopped + 4000);
   EXPECT_LT(Summary()["steps"], stopped + 8000);
+}
+
+TEST_F(RingTest, TwoLearnersTrainTogetherAndGoOnWhenOneIsKilledOrHasNoActors) {
+  Start(100'000'000, {"--set", "learner.ranks=2", "--set", "learner.rank_limit_seconds=20"});
+  ExpectProgress();
+  // Rank 1 has its experience from its own actor, and its scores from rank 0.
+  ASSERT_TRUE(Eventually([&] {
+    return Metric("learner-1", "sibyl_learner_received_steps_total") > 1000 &&
+           Metric("learner-1", "sibyl_learner_unlabelled_share") < 1 &&
+           Metric("learner-1", "sibyl_learner_intrinsic_share") > 0;
+  })) << sibyl_->log();
+  EXPECT_NEAR(Metric("learner-1", "sibyl_learner_policy_version"), Metric("learner", "sibyl_learner_policy_version"),
+              2000);
+
+  ASSERT_TRUE(Eventually([&] { return fs::exists(run_ + "/checkpoints/newest"); }));
+  double before = Steps();
+  Kill("sibyl-learner", "learner-1.log");
+  ASSERT_TRUE(Eventually([&] {
+    return Metric("learner", "sibyl_learner_policy_version") > 0 && Steps() > before &&
+           Metric("learner-1", "sibyl_learner_actors_connected") == 1;
+  })) << sibyl_->log();
+
+  // Without its actor rank 1 has nothing to train on, and the other does not wait for it.
+  const pid_t actor = Child("sibyl-actor", "actor-1.log");
+  ASSERT_NE(actor, 0);
+  ASSERT_EQ(kill(actor, SIGSTOP), 0);
+  ExpectProgress(20'000);
+  ASSERT_EQ(kill(actor, SIGCONT), 0);
+
+  sibyl_->Signal(SIGINT);
+  EXPECT_EQ(sibyl_->Wait(), 130) << sibyl_->log();
+  const auto summary = Summary();
+  EXPECT_GE(summary["restarts"].value("learner-1", 0), 1);
+  EXPECT_GT(summary["captions_labelled"], 2);
+
+  Start(summary["steps"].get<uint64_t>() + 4000, {"--resume"});
+  EXPECT_EQ(sibyl_->Wait(), 0) << sibyl_->log();
 }
 
 TEST_F(RingTest, TrainsWhileTheJudgeIsAwayAndTakesItsLabelsWhenItComes) {

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
 #include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/caption.h"
@@ -145,6 +147,78 @@ TEST(CaptionTable, ShowsNothingOfASnapshotBeforeItsLastPart) {
   table.Apply(Scores({}, false, false), 0);
   EXPECT_FALSE(RewardOf(table, rows[0]).scored);
   EXPECT_TRUE(RewardOf(table, rows[1]).scored);
+}
+
+// Score k of every caption comes in many parts, each larger than what is applied at once.
+TEST(CaptionTable, ALargeUpdateTakesEffectAtOneMomentWhileCaptionsComeAndGo) {
+  constexpr uint64_t kCaptions = 20'000, kPart = 7000;
+  constexpr int kUpdates = 20;
+  CaptionTable table(kCaptions + 50);
+  std::vector<uint64_t> ids(kCaptions);
+  for (uint64_t i = 0; i < kCaptions; ++i) ids[i] = i + 1;
+  std::vector<int32_t> rows = See(table, ids);
+  const auto apply = [&](int k) {
+    for (uint64_t begin = 0; begin < kCaptions; begin += kPart) {
+      const uint64_t end = std::min(begin + kPart, kCaptions);
+      v1::ScoreUpdate part;
+      part.set_reset(begin == 0 && k % 2 == 1);
+      part.set_more(end < kCaptions);
+      part.set_version(k);
+      part.mutable_transform()->set_deviation(1);
+      part.mutable_transform()->set_threshold(0);
+      for (uint64_t i = begin; i < end; ++i) {
+        part.add_id(ids[i]);
+        part.add_score(static_cast<float>(k));
+      }
+      table.Apply(part, k);
+    }
+  };
+  apply(1);
+  std::thread applier([&] {
+    for (int k = 2; k <= kUpdates; ++k) apply(k);
+  });
+  std::vector<CaptionReward> rewards(kCaptions);
+  float last = 0;
+  for (uint64_t other = kCaptions + 1; table.score_version() < kUpdates; ++other) {
+    table.Rewards(rows, 100, rewards.data());
+    for (const CaptionReward& reward : rewards) ASSERT_EQ(reward.reward, rewards[0].reward);
+    EXPECT_GE(rewards[0].reward, last);
+    last = rewards[0].reward;
+    // One that has no score comes, and makes room for the next soon.
+    const auto row = See(table, {other});
+    EXPECT_FALSE(RewardOf(table, row[0]).scored);
+    table.Unpin(row);
+  }
+  applier.join();
+  EXPECT_EQ(RewardOf(table, rows[kCaptions - 1]).reward, kUpdates);
+}
+
+TEST(CaptionTable, TellsAnotherRankWhatItHasSeen) {
+  CaptionTable here(10), there(10);
+  const uint64_t key = CaptionId("You pick up a key."), door = CaptionId("You open a door.");
+  See(there, {key, key, door}, 5);
+  there.AddTexts(Text("You pick up a key."));
+  See(here, {door}, 2);
+  v1::RankNews news;
+  there.TakeNews(&news);  // the door's text has not come
+  EXPECT_THAT(news.captions().id(), testing::ElementsAre(key));
+  here.AddNews(news);
+  there.AddTexts(Text("You open a door."));
+  See(there, {key}, 9);
+  news.Clear();
+  there.TakeNews(&news);
+  EXPECT_THAT(news.texts().texts_size(), 1) << "a text is told once";
+  here.AddNews(news);
+  news.Clear();
+  there.TakeNews(&news);
+  EXPECT_EQ(news.ByteSizeLong(), v1::RankNews().ByteSizeLong()) << "nothing is new";
+
+  std::map<uint64_t, std::pair<uint64_t, uint64_t>> seen;  // count, last step
+  const v1::CaptionCounts counts = here.TakeChanged(/*all=*/false, 10);
+  for (int i = 0; i < counts.id_size(); ++i) seen[counts.id(i)] = {counts.count(i), counts.last_step(i)};
+  EXPECT_EQ(seen[key], std::pair(uint64_t{3}, uint64_t{9}));
+  EXPECT_EQ(seen[door], std::pair(uint64_t{2}, uint64_t{5}));
+  EXPECT_EQ(here.Texts({key, door}).texts_size(), 2);
 }
 
 TEST(CaptionTable, CountsTextsThatAreNotTheirIds) {

@@ -6,7 +6,11 @@
 
 #include <filesystem>
 #include <limits>
+#include <thread>
 
+#include "absl/strings/str_cat.h"
+#include "cli/ports.h"
+#include "common/random.h"
 #include "common/tensor_spec.h"
 #include "policy/mlp.h"
 #include "tests/learner/literal.h"
@@ -91,6 +95,90 @@ TEST(Trainer, SameBatchesGiveTheSameWeightsBitForBit) {
     ASSERT_TRUE(b.Update(RandomBatch(i)).ok());
   }
   ExpectEqual(Weights(a), Weights(b));
+}
+
+TEST(Trainer, SharedOutOverThreadsAnUpdateIsTheSame) {
+  v1::LearnerConfig shared = Config();
+  for (const uint32_t threads : {2u, 4u, 9u}) {  // the last: more than there are unrolls
+    shared.set_training_threads(threads);
+    Trainer alone(Config(), GruPolicy(1)), team(shared, GruPolicy(1)), again(shared, GruPolicy(1));
+    for (uint64_t i = 0; i < 4; ++i) {
+      const auto expected = alone.Update(RandomBatch(i)), stats = team.Update(RandomBatch(i));
+      ASSERT_TRUE(expected.ok() && stats.ok());
+      EXPECT_NEAR(stats->policy_loss, expected->policy_loss, 1e-5);
+      EXPECT_NEAR(stats->value_loss, expected->value_loss, 1e-5);
+      EXPECT_NEAR(stats->gradient_norm, expected->gradient_norm, 1e-4 * expected->gradient_norm);
+      ASSERT_TRUE(again.Update(RandomBatch(i)).ok());
+    }
+    const auto weights = Weights(team), expected = Weights(alone);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      // A step of Adam is as large for a gradient that is nearly nothing, whose sign may depend on the order of sums.
+      EXPECT_LT((weights[i] - expected[i]).abs().mean().item<double>(), 1e-5) << "tensor " << i;
+    }
+    ExpectEqual(Weights(again), weights);
+  }
+}
+
+// The unrolls [begin, end) of a batch.
+TrainingBatch Part(const TrainingBatch& whole, int64_t begin, int64_t end) {
+  TrainingBatch part = whole;
+  for (torch::Tensor& array : part.observation) array = array.slice(1, begin, end);
+  for (const auto member : {&TrainingBatch::first, &TrainingBatch::action, &TrainingBatch::behaviour_log_prob,
+                            &TrainingBatch::behaviour_value, &TrainingBatch::reward, &TrainingBatch::terminated,
+                            &TrainingBatch::truncated, &TrainingBatch::valid}) {
+    part.*member = (part.*member).slice(1, begin, end);
+  }
+  part.state = part.state.slice(0, begin, end);
+  const torch::Tensor mine = whole.final_unroll.ge(begin).logical_and(whole.final_unroll.lt(end)).nonzero().squeeze(1);
+  part.final_step = whole.final_step.index_select(0, mine);
+  part.final_unroll = whole.final_unroll.index_select(0, mine) - begin;
+  for (torch::Tensor& array : part.final_observation) array = array.index_select(0, mine);
+  return part;
+}
+
+// The third rank has no experience, and other weights to begin with.
+TEST(Trainer, SeveralRanksMatchOneOnTheBatchOfAll) {
+  constexpr int kRanks = 3, kUpdates = 4;
+  const std::string rendezvous = absl::StrCat("127.0.0.1:", cli::FreePorts(1, FreshRandom64())->front());
+  std::vector<TrainingBatch> batches;
+  for (uint64_t i = 0; i < kUpdates; ++i) batches.push_back(RandomBatch(i));
+  std::vector<std::shared_ptr<Policy>> policies = {GruPolicy(1), GruPolicy(1), GruPolicy(2)};
+  std::vector<std::vector<torch::Tensor>> weights(kRanks);
+  std::vector<TrainingStats> stats(kRanks);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      at::set_num_threads(1);
+      const auto collective = Collective::Join(rank, kRanks, rendezvous, absl::Seconds(60));
+      ASSERT_TRUE(collective.ok()) << collective.status();
+      Trainer trainer(Config(), policies[rank], collective->get());
+      ASSERT_TRUE(trainer.Synchronise().ok());
+      for (const TrainingBatch& batch : batches) {
+        const auto updated = rank == 0   ? trainer.Update(Part(batch, 0, 2))
+                             : rank == 1 ? trainer.Update(Part(batch, 2, 6))
+                                         : trainer.UpdateWithoutBatch();
+        ASSERT_TRUE(updated.ok()) << updated.status();
+        stats[rank] = *updated;
+      }
+      EXPECT_EQ(trainer.version(), uint64_t{kUpdates});
+      weights[rank] = Weights(trainer);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Trainer alone(Config(), GruPolicy(1));
+  TrainingStats expected;
+  for (const TrainingBatch& batch : batches) expected = *alone.Update(batch);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    EXPECT_NEAR(stats[rank].policy_loss, expected.policy_loss, 1e-4);
+    EXPECT_NEAR(stats[rank].value_loss, expected.value_loss, 1e-4 * expected.value_loss);
+    EXPECT_NEAR(stats[rank].explained_variance, expected.explained_variance, 1e-3);
+    EXPECT_NEAR(stats[rank].gradient_norm, expected.gradient_norm, 1e-3 * expected.gradient_norm);
+    ExpectEqual(weights[rank], weights[0]);
+  }
+  const auto together = Weights(alone);
+  for (size_t i = 0; i < together.size(); ++i) {
+    EXPECT_LT((weights[0][i] - together[i]).abs().mean().item<double>(), 1e-5) << "tensor " << i;
+  }
 }
 
 TEST(Trainer, GoesOnFromASnapshotBitForBit) {
@@ -304,7 +392,7 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       loss.target = targets.target;
       loss.advantage = targets.advantage;
       adam.zero_grad();
-      ComputeLosses(loss, config).total.backward();
+      ComputeLosses(loss, LossSums(loss), config).total.backward();
       const double norm = torch::nn::utils::clip_grad_norm_(policy->parameters(), max_norm);
       adam.step();
       const auto stats = trainer.Update(batch);

@@ -49,6 +49,21 @@ TEST_F(WeightsTest, ReadsBackExactlyWhatWasWritten) {
   }
 }
 
+TEST_F(WeightsTest, EncodesAPolicyAsBytesAndBack) {
+  torch::manual_seed(1);
+  const auto sent = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
+  const auto received = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
+  const auto other = *MakePolicy(v1::POLICY_KIND_MLP, MinigridSpec());
+  const auto bytes = EncodePolicy(*sent);
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  ASSERT_TRUE(DecodePolicy("here", *bytes, *received).ok());
+  for (size_t i = 0; i < sent->parameters().size(); ++i) {
+    EXPECT_TRUE(torch::equal(sent->parameters()[i], received->parameters()[i]));
+  }
+  EXPECT_EQ(DecodePolicy("here", *bytes, *other).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(DecodePolicy("here", bytes->substr(0, 100), *received).code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(WeightsTest, LoadsAPolicy) {
   torch::manual_seed(1);
   const auto saved = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());

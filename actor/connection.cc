@@ -1,0 +1,121 @@
+#include "actor/connection.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "actor/player.h"
+#include "common/backoff.h"
+#include "common/log.h"
+#include "common/protocol.h"
+#include "common/random.h"
+#include "common/rpc/channel.h"
+#include "common/status_macros.h"
+
+namespace sibyl::actor {
+namespace {
+
+// Cancels the stream when the process is told to stop: the playing thread may be waiting for the learner.
+class CancelOnShutdown {
+ public:
+  CancelOnShutdown(Shutdown& shutdown, grpc::ClientContext& context)
+      : thread_([this, &shutdown, &context] {
+          NameThread("cancel");
+          while (!done_) {
+            if (shutdown.WaitFor(absl::Milliseconds(50))) {
+              context.TryCancel();
+              return;
+            }
+          }
+        }) {}
+  ~CancelOnShutdown() {
+    done_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> done_ = false;
+  std::thread thread_;
+};
+
+bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
+  return a.environment() == b.environment() && a.environments() == b.environments() &&
+         a.max_episode_steps() == b.max_episode_steps();
+}
+
+}  // namespace
+
+ActorMetrics::ActorMetrics(Metrics& metrics)
+    : steps(metrics.Counter("sibyl_actor_steps_total", "Environment steps played.")),
+      episodes(metrics.Counter("sibyl_actor_episodes_total", "Episodes that ended.")),
+      connects(metrics.Counter("sibyl_actor_connects_total", "Streams opened to the learner, failed ones included.")),
+      sent_bytes(metrics.Counter("sibyl_actor_sent_bytes_total",
+                                 "Bytes of messages sent to the learner, before gRPC's framing.")),
+      connected(metrics.Gauge("sibyl_actor_connected", "1 while a stream to the learner is up, else 0.")),
+      text_bytes(metrics.Gauge("sibyl_actor_caption_text_bytes",
+                               "Approximate memory of the caption texts that the stream has carried.")) {}
+
+v1::ActorHello Hello(const Kept& kept) {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  v1::ActorHello hello;
+  hello.set_protocol_version(kProtocolVersion);
+  hello.set_actor(absl::StrCat(host, ":", getpid()));
+  if (kept.lease) *hello.mutable_lease() = *kept.lease;
+  return hello;
+}
+
+absl::Status Accept(const v1::ActorWelcome& welcome, Kept* kept) {
+  if (welcome.protocol_version() != kProtocolVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("the learner speaks protocol ", welcome.protocol_version(),
+                                                      ", this actor ", kProtocolVersion, "; use the same release"));
+  }
+  kept->lease = welcome.lease();
+  spdlog::info("slot {} of run {}: {} x {} in {} groups", welcome.lease().slot(), welcome.run_id(),
+               welcome.environments(), welcome.environment(), welcome.groups());
+  if (kept->environments.empty() || !SameEnvironments(kept->made_for, welcome)) {
+    kept->environments.clear();
+    SIBYL_ASSIGN_OR_RETURN(kept->environments, Player::MakeEnvironments(welcome));
+    kept->made_for = welcome;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StayConnected(
+    const std::string& address, Shutdown& shutdown, ActorMetrics& metrics, Kept& kept,
+    const std::function<StreamEnd(const std::shared_ptr<grpc::Channel>&, grpc::ClientContext&)>& play) {
+  Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
+  std::string last_reason;
+  while (!shutdown.requested()) {
+    metrics.connects.Increment();
+    StreamEnd end;
+    {
+      // A channel that has failed to connect keeps a backoff of its own, of up to many seconds; a fresh one tries now.
+      const auto channel = rpc::MakeChannel(address);
+      grpc::ClientContext context;
+      CancelOnShutdown cancel(shutdown, context);
+      end = play(channel, context);
+    }
+    metrics.connected.Set(0);
+    if (shutdown.requested()) break;
+    // An error of this process itself: the environment cannot be made, a game failed.
+    if (!absl::IsUnavailable(end.own)) return end.own;
+    if (absl::IsFailedPrecondition(end.learner) && kept.lease) {
+      spdlog::info("{}; taking a new lease", end.learner.message());
+      kept.lease.reset();
+      continue;
+    }
+    if (absl::IsFailedPrecondition(end.learner) || absl::IsInvalidArgument(end.learner)) return end.learner;
+    if (end.played) backoff.Reset();
+    const absl::Duration wait = backoff.Next();
+    const std::string reason = absl::StrCat("learner at ", address, ": ", end.learner.ToString());
+    if (reason != last_reason) spdlog::info("{}; trying again", reason);
+    last_reason = reason;
+    shutdown.WaitFor(wait);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sibyl::actor

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "actor/player.h"
+#include "common/random.h"
+#include "policy/policy.h"
+#include "sibyl/v1/unroll.pb.h"
+
+namespace sibyl::actor {
+
+// Plays all environments of one slot with a policy of its own, over the life of one stream, and writes down their
+// unrolls. One thread, on the CPU.
+class LocalPlayer {
+ public:
+  // A player with the network that the welcome names, without weights yet. `environments` outlive it. Errors of
+  // MakePolicy.
+  static absl::StatusOr<std::unique_ptr<LocalPlayer>> Make(
+      const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments);
+
+  // Plays with these weights from the next step on. FailedPrecondition, DataLoss: they are not this network's.
+  absl::Status TakeWeights(const v1::Weights& weights);
+
+  // Begins the stream's next batch; the first one resets every environment. Errors of Player::Start.
+  absl::Status Begin(v1::UnrollBatch* batch);
+  // Plays one step in every environment and adds it to the batch, which is whole after unroll_length of them. Errors of
+  // Player::Step; Internal when the policy's output is not finite.
+  absl::Status Step(v1::UnrollBatch* batch);
+
+  Player& player() { return player_; }
+  uint64_t version() const { return version_; }
+  // Time spent in the policy.
+  double inference_seconds() const { return inference_seconds_; }
+
+ private:
+  LocalPlayer(const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments,
+              std::shared_ptr<Policy> policy);
+
+  // Packs what the player shows into the batch's last step, and lays it out for the policy.
+  void Show(v1::StepBatch* step);
+
+  Player player_;
+  StepPacker packer_;
+  const std::shared_ptr<Policy> policy_;
+  const int64_t rows_;
+  std::vector<torch::Tensor> observations_;  // by array: [1, E, ...]
+  torch::Tensor first_;                      // bool [1, E]
+  torch::Tensor states_;                     // [E, H], before the next step
+  uint64_t version_ = 0, batches_ = 0, steps_ = 0;
+  Random random_;
+  double inference_seconds_ = 0;
+};
+
+}  // namespace sibyl::actor

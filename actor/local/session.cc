@@ -1,0 +1,196 @@
+#include "actor/local/session.h"
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "actor/connection.h"
+#include "actor/local/local_player.h"
+#include "common/log.h"
+#include "common/mutex.h"
+#include "common/rpc/server.h"
+#include "common/status_macros.h"
+#include "sibyl/v1/unroll.grpc.pb.h"
+
+namespace sibyl::actor {
+namespace {
+
+using Stream = grpc::ClientReaderWriter<v1::LocalActorMessage, v1::LocalLearnerMessage>;
+
+// While a round is played without a word, the learner hears at least so often that it goes on.
+constexpr absl::Duration kHeardEvery = absl::Seconds(1);
+
+struct LocalMetrics {
+  explicit LocalMetrics(Metrics& metrics)
+      : actor(metrics),
+        version(metrics.Gauge("sibyl_actor_policy_version", "Optimiser steps behind the weights that play.")),
+        inference_seconds(metrics.Counter("sibyl_actor_inference_seconds_total", "Time spent in the policy.")),
+        room_waits(metrics.Counter("sibyl_actor_room_waits_seconds_total",
+                                   "Time that playing waited for the learner to have room for unrolls.")) {}
+  ActorMetrics actor;
+  prometheus::Gauge& version;
+  prometheus::Counter& inference_seconds;
+  prometheus::Counter& room_waits;
+};
+
+// What has come from the learner and was not looked at yet. Any thread.
+class Mail {
+ public:
+  struct Contents {
+    std::optional<v1::Weights> weights;  // the newest
+    std::vector<v1::EpisodeBlock> episodes;
+    std::vector<v1::CaptionTextRequest> text_requests;
+  };
+
+  void Put(v1::LocalLearnerMessage& message) {
+    MutexLock lock(mutex_);
+    if (message.has_room()) {
+      ++rooms_;
+      if (message.room().has_weights()) contents_.weights = std::move(*message.mutable_room()->mutable_weights());
+    } else if (message.has_episodes()) {
+      contents_.episodes.push_back(message.episodes());
+    } else if (message.has_text_request()) {
+      contents_.text_requests.push_back(message.text_request());
+    }
+    came_.NotifyAll();
+  }
+  // The learner says nothing more.
+  void End() {
+    MutexLock lock(mutex_);
+    ended_ = true;
+    came_.NotifyAll();
+  }
+
+  // What has come. Waits until room has been given `rooms` times, or something else came; nothing once the stream
+  // ended.
+  std::optional<Contents> Take(uint64_t rooms, bool* has_room) {
+    MutexLock lock(mutex_);
+    while (!ended_ && rooms_ < rooms && contents_.episodes.empty() && contents_.text_requests.empty()) {
+      came_.Wait(mutex_);
+    }
+    if (ended_) return std::nullopt;
+    *has_room = rooms_ >= rooms;
+    return std::exchange(contents_, {});
+  }
+  bool GotRoom() {
+    MutexLock lock(mutex_);
+    return rooms_ > 0;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar came_;
+  uint64_t rooms_ ABSL_GUARDED_BY(mutex_) = 0;
+  Contents contents_ ABSL_GUARDED_BY(mutex_);
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Plays round after round until the stream ends. `mail` is filled meanwhile.
+absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlayer& local, LocalMetrics& metrics) {
+  // So much of a round is played before the last batch is answered: enough to hide the way to the learner and back, and
+  // little enough that most of a round is played with new weights where training is what all wait for.
+  const int ahead = unroll_length / 4;
+  Player& player = local.player();
+  v1::LocalActorMessage out, other;
+  v1::UnrollBatch* batch = out.mutable_unrolls();
+  absl::Time last_sent = absl::Now();
+  const auto send = [&](const v1::LocalActorMessage& message) {
+    metrics.actor.sent_bytes.Increment(static_cast<double>(message.ByteSizeLong()));
+    last_sent = absl::Now();
+    return stream.Write(message);
+  };
+  uint64_t steps = 0, episodes = 0;
+  double inference_seconds = 0;
+  for (uint64_t round = 0;; ++round) {
+    for (int t = 0; t < unroll_length; ++t) {
+      const uint64_t rooms = t >= ahead || round == 0 ? round + 1 : round;
+      const absl::Time waiting = absl::Now();
+      for (bool has_room = false; !has_room;) {
+        const auto contents = mail.Take(rooms, &has_room);
+        if (!contents) return Lost();
+        for (const v1::EpisodeBlock& block : contents->episodes) player.AddEpisodes(block);
+        if (contents->weights) SIBYL_RETURN_IF_ERROR(local.TakeWeights(*contents->weights));
+        for (const v1::CaptionTextRequest& request : contents->text_requests) {
+          *other.mutable_texts() = player.Texts(request);
+          if (!send(other)) return Lost();
+        }
+      }
+      const absl::Time now = absl::Now();
+      if (t == (round == 0 ? 0 : ahead)) metrics.room_waits.Increment(absl::ToDoubleSeconds(now - waiting));
+      if (now - last_sent > kHeardEvery) {
+        other.mutable_playing();
+        if (!send(other)) return Lost();
+      }
+      if (t == 0) SIBYL_RETURN_IF_ERROR(local.Begin(batch));
+      SIBYL_RETURN_IF_ERROR(local.Step(batch));
+    }
+    if (const size_t bytes = out.ByteSizeLong(); bytes > size_t{rpc::kMaxMessageBytes}) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "a batch of unrolls has ", bytes, " bytes, more than the ", rpc::kMaxMessageBytes,
+          " of a message; lower actor.environments or learner.unroll_length, or let actor.codec compress"));
+    }
+    if (!send(out)) return Lost();
+    metrics.actor.steps.Increment(static_cast<double>(player.steps() - std::exchange(steps, player.steps())));
+    metrics.actor.episodes.Increment(
+        static_cast<double>(player.episodes() - std::exchange(episodes, player.episodes())));
+    metrics.inference_seconds.Increment(local.inference_seconds() -
+                                        std::exchange(inference_seconds, local.inference_seconds()));
+    metrics.actor.text_bytes.Set(static_cast<double>(player.text_bytes()));
+    metrics.version.Set(static_cast<double>(local.version()));
+  }
+}
+
+// Speaks on a fresh stream to its end.
+absl::Status Play(Stream& stream, grpc::ClientContext& context, Kept& kept, LocalMetrics& metrics, bool* played) {
+  v1::LocalActorMessage out;
+  v1::LocalLearnerMessage in;
+  *out.mutable_hello() = Hello(kept);
+  if (!stream.Write(out) || !stream.Read(&in)) return Lost();
+  if (!in.has_welcome()) return absl::InternalError("the learner's first message is not a welcome");
+  const v1::LocalWelcome welcome = in.welcome();
+  SIBYL_RETURN_IF_ERROR(Accept(welcome.actor(), &kept));
+  if (welcome.unroll_length() == 0) return absl::InternalError("the learner asks for unrolls of 0 steps");
+  at::set_num_threads(static_cast<int>(std::max<uint32_t>(welcome.threads(), 1)));
+  SIBYL_ASSIGN_OR_RETURN(const auto local, LocalPlayer::Make(welcome, &kept.environments));
+  *out.mutable_ready()->mutable_environment() = kept.environments.front()->spec();
+  if (!stream.Write(out)) return Lost();
+
+  Mail mail;
+  std::thread reader([&] {
+    NameThread("reader");
+    while (stream.Read(&in)) mail.Put(in);
+    mail.End();
+  });
+  metrics.actor.connected.Set(1);
+  absl::Status status;
+  try {
+    status = PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics);
+  } catch (const std::exception& e) {  // LibTorch's
+    status = absl::InternalError(e.what());
+  }
+  if (!absl::IsUnavailable(status)) context.TryCancel();
+  reader.join();
+  *played = mail.GotRoom();
+  return status;
+}
+
+}  // namespace
+
+absl::Status PlayLocallyFor(const std::string& address, Shutdown& shutdown, Metrics& registry) {
+  LocalMetrics metrics(registry);
+  Kept kept;
+  return StayConnected(address, shutdown, metrics.actor, kept,
+                       [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
+                         const auto stub = v1::UnrollService::NewStub(channel);
+                         const auto stream = stub->Play(&context);
+                         bool played = false;
+                         const absl::Status own = Play(*stream, context, kept, metrics, &played);
+                         return EndOf(*stream, context, own, played);
+                       });
+}
+
+}  // namespace sibyl::actor

@@ -1,0 +1,184 @@
+// sibyl-bench-limit: how fast LibTorch alone could act and train for a configuration, with everything else at no cost.
+// `sibyl bench train` runs it after a run, and prints what share of this the run reached.
+//
+// Observations are real ones, of random play; weights are fresh. Inference is measured as several batches side by side,
+// one a core, which is faster than one batch on all cores; training as the trainer does it, with the threads that the
+// configuration gives it.
+
+#include <torch/torch.h>
+
+#include <atomic>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/random.h"
+#include "common/status_macros.h"
+#include "common/tensor_spec.h"
+#include "environments/registry.h"
+#include "learner/trainer.h"
+#include "policy/device.h"
+#include "policy/memory.h"
+#include "policy/observation_tensor.h"
+
+ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
+ABSL_FLAG(int, rows, 64, "Rows of an inference batch.");
+ABSL_FLAG(double, seconds, 2, "Time of each of the two measurements.");
+
+namespace sibyl::learner {
+namespace {
+
+constexpr int kStepsBefore = 200;  // of random play, so that there is something to see
+
+// [T, B, ...] of B environments that play at random, and which observations start an episode: [T, B].
+absl::StatusOr<std::pair<Observations, torch::Tensor>> RandomPlay(const v1::Experiment& experiment,
+                                                                  const v1::EnvironmentSpec& spec, int64_t T,
+                                                                  int64_t B) {
+  Observations observations;
+  for (const auto& array : spec.observation()) {
+    observations.push_back(torch::empty(BatchedShape(array, {T, B}), ToScalarType(array.dtype())));
+  }
+  torch::Tensor first = torch::zeros({T, B}, torch::kBool);
+  EnvironmentOptions options;
+  options.max_episode_steps = experiment.environment().max_episode_steps();
+  Random random(1);
+  for (int64_t b = 0; b < B; ++b) {
+    SIBYL_ASSIGN_OR_RETURN(const auto environment, MakeEnvironment(experiment.environment().name(), options));
+    const auto buffers = [&](int64_t t) {
+      std::vector<void*> arrays;
+      for (const torch::Tensor& array : observations) arrays.push_back(array.select(0, t).select(0, b).data_ptr());
+      return arrays;
+    };
+    uint64_t seed = static_cast<uint64_t>(b) << 32;
+    bool starts = true;
+    for (int64_t t = -kStepsBefore; t < T; ++t) {
+      const std::vector<void*> arrays = buffers(std::max<int64_t>(t, 0));
+      if (t >= 0) first[t][b] = starts;
+      if (starts) {
+        SIBYL_RETURN_IF_ERROR(environment->Reset(seed++, arrays));
+        starts = false;
+        continue;
+      }
+      const int action = static_cast<int>(random.Below(spec.actions_size()));
+      SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment->Step(action, arrays));
+      starts = result.terminated || result.truncated;
+    }
+  }
+  return std::pair(std::move(observations), std::move(first));
+}
+
+double InferenceRows(Policy& policy, const Observations& observations, const torch::Tensor& first, int cores,
+                     double seconds) {
+  const int64_t rows = first.size(1);
+  const torch::Tensor state =
+      torch::zeros({rows, policy.state_size()}, torch::TensorOptions(policy.parameters()[0].device()));
+  std::atomic<int64_t> done = 0;
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < cores; ++i) {
+    threads.emplace_back([&] {
+      NameThread("inference");
+      at::set_num_threads(1);
+      torch::NoGradGuard no_grad;
+      while (!stop) {
+        policy.Forward(observations, first, state).logits.log_softmax(-1).to(torch::kCPU);
+        done += rows;
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  return static_cast<double>(done) / std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+absl::StatusOr<double> TrainingSteps(Trainer& trainer, const TrainingBatch& batch, double seconds) {
+  SIBYL_RETURN_IF_ERROR(trainer.Update(batch).status());  // takes its memory
+  const auto begin = std::chrono::steady_clock::now();
+  double steps = 0, passed = 0;
+  while (passed < seconds) {
+    SIBYL_RETURN_IF_ERROR(trainer.Update(batch).status());
+    steps += static_cast<double>(batch.reward.numel());
+    passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  return steps / passed;
+}
+
+absl::Status Measure(const std::vector<std::string>& overrides) {
+  if (absl::GetFlag(FLAGS_config).empty()) return absl::InvalidArgumentError("--config is not set; name a file");
+  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+  const int rows = absl::GetFlag(FLAGS_rows);
+  if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("--rows is ", rows, ", must be at least 1"));
+  const int cores = std::max<int>(static_cast<int>(std::thread::hardware_concurrency()), 1);
+  const double seconds = absl::GetFlag(FLAGS_seconds);
+  EnvironmentOptions options;
+  options.max_episode_steps = experiment.environment().max_episode_steps();
+  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
+  SIBYL_ASSIGN_OR_RETURN(const torch::Device device, FindDevice(experiment.learner().device()));
+  SIBYL_ASSIGN_OR_RETURN(const auto policy, MakePolicy(experiment.policy().kind(), spec));
+  if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
+  policy->to(device);
+  at::set_num_threads(1);
+
+  const auto on_device = [&](const Observations& arrays) {
+    Observations moved;
+    for (const torch::Tensor& array : arrays) moved.push_back(array.to(device));
+    return moved;
+  };
+  SIBYL_ASSIGN_OR_RETURN(const auto seen, RandomPlay(experiment, spec, 1, rows));
+  const double inference = InferenceRows(*policy, on_device(seen.first), seen.second.to(device), cores, seconds);
+
+  v1::LearnerConfig config = experiment.learner();
+  config.set_training_threads(static_cast<uint32_t>(TrainingThreads(config)));
+  const int64_t T = config.unroll_length(), B = UnrollsPerBatch(config);
+  SIBYL_ASSIGN_OR_RETURN(const auto played, RandomPlay(experiment, spec, T + 1, B));
+  TrainingBatch batch;
+  batch.observation = on_device(played.first);
+  batch.first = played.second;
+  batch.state = torch::zeros({B, policy->state_size()});
+  batch.action = torch::randint(spec.actions_size(), {T, B});
+  batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(spec.actions_size())));
+  batch.behaviour_value = torch::zeros({T, B});
+  batch.reward = torch::randn({T, B});
+  batch.terminated = played.second.slice(0, 1);
+  batch.truncated = torch::zeros({T, B}, torch::kBool);
+  batch.valid = torch::ones({T, B}, torch::kBool);
+  batch.final_step = batch.final_unroll = torch::empty({0}, torch::kInt64);
+  for (const torch::Tensor& array : played.first) batch.final_observation.push_back(array[0].slice(0, 0, 0).to(device));
+  for (torch::Tensor* tensor :
+       {&batch.first, &batch.state, &batch.action, &batch.behaviour_log_prob, &batch.behaviour_value, &batch.reward,
+        &batch.terminated, &batch.truncated, &batch.valid, &batch.final_step, &batch.final_unroll}) {
+    *tensor = tensor->to(device);
+  }
+  Trainer trainer(config, policy);
+  SIBYL_ASSIGN_OR_RETURN(const double training, TrainingSteps(trainer, batch, seconds));
+  const nlohmann::ordered_json line = {
+      {"inference_rows_per_second", inference}, {"training_steps_per_second", training}, {"cores", cores}};
+  std::printf("%s\n", line.dump().c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace sibyl::learner
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("How fast LibTorch alone could be: sibyl-bench-limit --config=FILE [--set field=value]");
+  sibyl::KeepMemory();
+  sibyl::InitLog("bench-limit");
+  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = sibyl::learner::Measure(overrides);
+  if (!status.ok()) {
+    spdlog::error("{}", status.ToString());
+    return absl::IsInvalidArgument(status) ? 2 : 1;
+  }
+  return 0;
+}
