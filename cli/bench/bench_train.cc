@@ -103,7 +103,9 @@ nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
 absl::Status AddLimit(const std::string& config, const std::vector<std::string>& overrides, absl::Duration time,
                       const std::string& log, nlohmann::ordered_json* line) {
   SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(config, overrides));
-  const double rows = line->value("inference_batch_rows", 1.0);
+  // An actor that holds the policy takes all its environments through it at once.
+  const double rows = experiment.actor().inference() == v1::INFERENCE_LOCAL ? experiment.actor().environments()
+                                                                            : line->value("inference_batch_rows", 1.0);
   std::vector<std::string> command = {cli::BinaryFolder() + "/sibyl-bench-limit", "--config=" + config,
                                       absl::StrCat("--rows=", std::max(1, static_cast<int>(std::lround(rows)))),
                                       absl::StrCat("--seconds=", absl::ToDoubleSeconds(time))};
