@@ -7,7 +7,9 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "annotator/annotator.h"
+#include "annotator/delayed_judge.h"
 #include "annotator/openai_judge.h"
+#include "annotator/prompt.h"
 #include "annotator/query_identity.h"
 #include "annotator/rules_judge.h"
 #include "annotator/service.h"
@@ -29,16 +31,33 @@ ABSL_FLAG(
 namespace sibyl::annotator {
 namespace {
 
+// The prompt asks what the reward model wants to know.
+absl::Status CheckPromptKind(const v1::Experiment& experiment) {
+  SIBYL_ASSIGN_OR_RETURN(const Prompt prompt, Prompt::Load(experiment.annotator().openai().prompt_file()));
+  const bool ranking = experiment.reward_model().kind() == v1::REWARD_MODEL_KIND_RANKING;
+  if ((prompt.kind() == v1::QUERY_KIND_COMPARE) == ranking) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "config: annotator.openai.prompt_file is ", experiment.annotator().openai().prompt_file(), ", which ",
+      ranking ? "asks about one caption; REWARD_MODEL_KIND_RANKING needs one with {first} and {second}"
+              : "compares two captions; only REWARD_MODEL_KIND_RANKING does, else take one with {caption}"));
+}
+
 absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, Metrics& metrics) {
   const v1::AnnotatorConfig& config = experiment.annotator();
   const auto& labels = experiment.reward_model().label_set();
-  if (config.judge() == v1::JUDGE_KIND_OPENAI) return OpenAiJudge::Make(config.openai(), metrics, Clock::Real());
+  if (config.judge() == v1::JUDGE_KIND_OPENAI) {
+    SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
+    return OpenAiJudge::Make(config.openai(), metrics, Clock::Real());
+  }
   if (config.rules_file().empty()) {
     return absl::InvalidArgumentError(
         "config: annotator.rules_file is not set, must be a file of rules, e.g. "
         "configs/rules/minigrid.rules");
   }
-  return RulesJudge::Load(config.rules_file(), {labels.begin(), labels.end()});
+  SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Judge> judge,
+                         RulesJudge::Load(config.rules_file(), {labels.begin(), labels.end()}, config.rules_noise()));
+  if (config.rules_seconds() == 0) return judge;
+  return std::make_unique<DelayedJudge>(std::move(judge), absl::Seconds(config.rules_seconds()));
 }
 
 absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) {

@@ -9,7 +9,9 @@
 #include "absl/strings/str_split.h"
 #include "annotator/query_identity.h"
 #include "annotator/utf8.h"
+#include "common/caption.h"
 #include "common/files.h"
+#include "common/random.h"
 #include "common/status_macros.h"
 
 namespace sibyl::annotator {
@@ -21,10 +23,12 @@ constexpr absl::string_view kAbstain = "abstain";
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& path,
-                                                             const std::vector<std::string>& label_set) {
+                                                             const std::vector<std::string>& label_set, double noise) {
   SIBYL_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
   std::unique_ptr<RulesJudge> judge(new RulesJudge());
   judge->path_ = path;
+  judge->label_set_ = label_set;
+  judge->noise_ = noise;
   judge->name_ =
       absl::StrCat("rules:", std::filesystem::path(path).filename().string(), "@", HexDigest(bytes).substr(0, 8));
 
@@ -67,11 +71,12 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
       rule.pattern->compiled = true;
     }
     if (label != kAbstain) {
-      if (std::find(label_set.begin(), label_set.end(), label) == label_set.end()) {
+      const auto it = std::find(label_set.begin(), label_set.end(), label);
+      if (it == label_set.end()) {
         return invalid("gives `", label, "`, which is not in the label set [", absl::StrJoin(label_set, ", "),
                        "]; use one of these, or `abstain`");
       }
-      rule.label = std::string(label);
+      rule.label = static_cast<int>(it - label_set.begin());
     }
     judge->rules_.push_back(std::move(rule));
   }
@@ -83,39 +88,54 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
   return judge;
 }
 
+std::string RulesJudge::sampling() const { return noise_ > 0 ? absl::StrCat("noise=", noise_) : ""; }
+
 absl::Status RulesJudge::Check(const v1::Query& query) const {
-  if (query.kind() != v1::QUERY_KIND_CLASSIFY) {
-    return absl::InvalidArgumentError(absl::StrCat("kind is ", v1::QueryKind_Name(query.kind()), "; rules (", path_,
-                                                   ") answer QUERY_KIND_CLASSIFY only; use an LLM for the others"));
-  }
+  if (query.kind() == v1::QUERY_KIND_COMPARE) return absl::OkStatus();
+  const auto& labels = query.label_set();
+  if (std::equal(labels.begin(), labels.end(), label_set_.begin(), label_set_.end())) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("label_set is [", absl::StrJoin(labels, ", "), "], the rules of ",
+                                                 path_, " give [", absl::StrJoin(label_set_, ", "),
+                                                 "]; change the one or the other"));
+}
+
+const RulesJudge::Rule& RulesJudge::RuleFor(const std::string& caption) const {
   for (const Rule& rule : rules_) {
-    if (rule.label.empty()) continue;
-    const auto& labels = query.label_set();
-    if (std::find(labels.begin(), labels.end(), rule.label) == labels.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("label_set is [", absl::StrJoin(labels, ", "), "] and lacks `",
-                                                     rule.label, "`, which ", path_, ":", rule.line,
-                                                     " gives; change the one or the other"));
-    }
+    if (rule.pattern == nullptr || regexec(&rule.pattern->regex, caption.c_str(), 0, nullptr, 0) == 0) return rule;
   }
-  return absl::OkStatus();
+  return rules_.back();
+}
+
+int RulesJudge::LabelOf(const std::string& caption) const {
+  const int label = RuleFor(caption).label;
+  Random random(CaptionId(caption));
+  if (label < 0 || random.Uniform() >= noise_) return label;
+  const auto size = static_cast<int>(label_set_.size());
+  return (label + 1 + static_cast<int>(random.Below(size - 1))) % size;
 }
 
 void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
-  const std::string& caption = query.captions(0);
-  for (const Rule& rule : rules_) {
-    if (rule.pattern != nullptr && regexec(&rule.pattern->regex, caption.c_str(), 0, nullptr, 0) != 0) continue;
-    Verdict verdict;
-    verdict.raw =
-        ValidUtf8(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
-    if (rule.label.empty()) {
-      verdict.outcome = v1::OUTCOME_ABSTAINED;
-    } else {
-      verdict.outcome = v1::OUTCOME_ANSWERED;
-      for (const std::string& label : query.label_set()) verdict.distribution.push_back(label == rule.label ? 1 : 0);
-    }
-    done(std::move(verdict));
-    return;
+  Verdict verdict;
+  std::vector<std::string> raw;
+  for (const std::string& caption : query.captions()) {
+    const Rule& rule = RuleFor(caption);
+    raw.push_back(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
   }
+  verdict.raw = ValidUtf8(absl::StrJoin(raw, "\n"));
+  int answer = LabelOf(query.captions(0));
+  if (query.kind() == v1::QUERY_KIND_COMPARE && answer >= 0) {
+    const int other = LabelOf(query.captions(1));
+    // Of first, second, tie.
+    answer = other < 0 ? -1 : answer > other ? 0 : answer < other ? 1 : 2;
+  }
+  if (answer < 0) {
+    verdict.outcome = v1::OUTCOME_ABSTAINED;
+  } else {
+    verdict.outcome = v1::OUTCOME_ANSWERED;
+    verdict.distribution.assign(query.label_set_size(), 0);
+    verdict.distribution[answer] = 1;
+  }
+  done(std::move(verdict));
 }
 
 }  // namespace sibyl::annotator

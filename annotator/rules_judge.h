@@ -11,18 +11,21 @@
 
 namespace sibyl::annotator {
 
-// A hand-written stand-in for a judge: a file of patterns and labels (its format is in annotator/README.md). Answers
-// CLASSIFY queries by their caption alone, at once.
+// A hand-written stand-in for a judge: a file of patterns and labels (its format is in annotator/README.md). Answers by
+// the captions alone: CLASSIFY with the caption's label; COMPARE prefers the caption whose label stands later in the
+// label set, a tie where they are the same, and abstains where it has no label for one of them.
 class RulesJudge : public Judge {
  public:
-  // Reads the file. Each label must be in `label_set`. InvalidArgument names file, line, text and remedy; NotFound and
-  // Unavailable the file.
+  // Reads the file. `label_set` is the one that queries have, the worst label first; each label must be in it. `noise`,
+  // for experiments: this share of captions gets another label of the set than the rules give; which ones, and which
+  // label, follows from the caption, so that asking again does not help. InvalidArgument names file, line, text and
+  // remedy; NotFound and Unavailable the file.
   static absl::StatusOr<std::unique_ptr<RulesJudge>> Load(const std::string& path,
-                                                          const std::vector<std::string>& label_set);
+                                                          const std::vector<std::string>& label_set, double noise = 0);
 
   std::string name() const override { return name_; }
   std::string prompt() const override { return ""; }
-  std::string sampling() const override { return ""; }
+  std::string sampling() const override;
   absl::Status Check(const v1::Query& query) const override;
   int capacity() const override { return 256; }
   void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
@@ -40,14 +43,20 @@ class RulesJudge : public Judge {
   struct Rule {
     int line = 0;
     std::string text;                  // the line as it stands in the file
-    std::string label;                 // "": abstain
+    int label = -1;                    // index into label_set_; -1: abstain
     std::unique_ptr<Pattern> pattern;  // nullptr: fits every caption
   };
 
   RulesJudge() = default;
+  // The rule that fits a caption; the last one fits all.
+  const Rule& RuleFor(const std::string& caption) const;
+  // Index into label_set_; -1: abstain.
+  int LabelOf(const std::string& caption) const;
 
   std::string path_;
   std::string name_;
+  std::vector<std::string> label_set_;
+  double noise_ = 0;
   std::vector<Rule> rules_;  // the default is the last
 };
 

@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/files.h"
 #include "common/random.h"
@@ -81,9 +82,9 @@ std::string Shown(T value) {
 std::string Shown(const std::string& value) { return value.empty() ? "not set" : absl::StrCat("`", value, "`"); }
 
 // CHECK_FIELD(learner(), batch_size, > 0)
-#define SIBYL_REQUIRE(section, field, condition, must)        \
-  if (const auto value = e.section().field(); !(condition)) { \
-    return Invalid(#section "." #field, Shown(value), must);  \
+#define SIBYL_REQUIRE(section, field, condition, must)                                          \
+  if (const auto value = e.section().field(); !(condition)) {                                   \
+    return Invalid(absl::StrReplaceAll(#section "." #field, {{"()", ""}}), Shown(value), must); \
   }
 
 std::string Absolute(const std::string& path, const std::filesystem::path& base) {
@@ -198,16 +199,37 @@ void FillDefaults(v1::Experiment* experiment) {
     model->add_label_set("unhelpful");
     model->add_label_set("helpful");
   }
-  SIBYL_DEFAULT(model, threshold, 0.5);
-  SIBYL_DEFAULT(model, binary, true);
+  const bool ranking = model->kind() == v1::REWARD_MODEL_KIND_RANKING;
+  SIBYL_DEFAULT(model, threshold, ranking ? 0 : 0.5);
+  SIBYL_DEFAULT(model, binary, !ranking);
   SIBYL_DEFAULT(model, max_candidates, 100'000);
   SIBYL_DEFAULT(model, queue_target, 64);
   SIBYL_DEFAULT(model, checkpoint_seconds, 30);
+  auto* training = model->mutable_training();
+  SIBYL_DEFAULT(training, batch_size, 256);
+  SIBYL_DEFAULT(training, learning_rate, 1e-4);
+  SIBYL_DEFAULT(training, passes, 80);
+  SIBYL_DEFAULT(training, dropout, 0.1);
+  SIBYL_DEFAULT(training, text_length, 256);
+  SIBYL_DEFAULT(training, balance, true);
+  SIBYL_DEFAULT(training, ensemble, 1);
+  SIBYL_DEFAULT_ENUM(training, ensemble_score, v1::ENSEMBLE_SCORE_UNSPECIFIED, v1::ENSEMBLE_SCORE_MEAN);
+  SIBYL_DEFAULT(training, ensemble_bound, 1);
+  SIBYL_DEFAULT(training, cpu_share, 0.25);
+  SIBYL_DEFAULT(training, version_seconds, 2);
+  SIBYL_DEFAULT(training, rescore_steps, 1'000'000);
+  SIBYL_DEFAULT(training, ask_unsure, false);
+  auto* pairs = model->mutable_pairs();
+  SIBYL_DEFAULT_ENUM(pairs, strategy, v1::PAIR_STRATEGY_UNSPECIFIED, v1::PAIR_STRATEGY_RANDOM);
+  SIBYL_DEFAULT(pairs, both_orders, false);
+  SIBYL_DEFAULT(pairs, comparisons, 8);
 
   auto* annotator = experiment->mutable_annotator();
   SIBYL_DEFAULT_ENUM(annotator, judge, v1::JUDGE_KIND_UNSPECIFIED, v1::JUDGE_KIND_RULES);
   if (annotator->store().empty()) annotator->set_store("labels.sqlite");
   SIBYL_DEFAULT(annotator, queue_capacity, 1000);
+  SIBYL_DEFAULT(annotator, rules_noise, 0);
+  SIBYL_DEFAULT(annotator, rules_seconds, 0);
   auto* openai = annotator->mutable_openai();
   if (openai->api_key_env().empty()) openai->set_api_key_env("OPENAI_API_KEY");
   SIBYL_DEFAULT(openai, temperature, 0.1);
@@ -273,7 +295,11 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(reward, intrinsic_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(reward, count_exponent, value >= 0 && finite(value), "0 or more");
 
-  SIBYL_REQUIRE(reward_model, threshold, value >= 0 && value < 1, "at least 0 and below 1");
+  if (e.reward_model().kind() == v1::REWARD_MODEL_KIND_RANKING) {
+    SIBYL_REQUIRE(reward_model, threshold, finite(value), "a finite number of deviations");
+  } else {
+    SIBYL_REQUIRE(reward_model, threshold, value >= 0 && value < 1, "at least 0 and below 1");
+  }
   if (e.reward_model().label_set_size() < 2) {
     return Invalid("reward_model.label_set", absl::StrCat("[", absl::StrJoin(e.reward_model().label_set(), ", "), "]"),
                    "at least two labels, the good one last");
@@ -281,7 +307,20 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(reward_model, max_candidates, value >= 1, "at least 1");
   SIBYL_REQUIRE(reward_model, queue_target, value >= 1 && value <= 1000, "between 1 and 1000");
   SIBYL_REQUIRE(reward_model, checkpoint_seconds, value > 0 && finite(value), "above 0");
+  SIBYL_REQUIRE(reward_model().training, batch_size, value >= 1, "at least 1");
+  SIBYL_REQUIRE(reward_model().training, learning_rate, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(reward_model().training, passes, value > 0 && finite(value), "above 0");
+  SIBYL_REQUIRE(reward_model().training, dropout, value >= 0 && value < 1, "at least 0 and below 1");
+  SIBYL_REQUIRE(reward_model().training, text_length, value >= 27 && value <= 4096,
+                "between 27 (three times a third of it is kept) and 4096");
+  SIBYL_REQUIRE(reward_model().training, ensemble, value >= 1 && value <= 100, "between 1 and 100");
+  SIBYL_REQUIRE(reward_model().training, ensemble_bound, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(reward_model().training, cpu_share, value > 0 && value <= 1, "above 0 and at most 1");
+  SIBYL_REQUIRE(reward_model().training, version_seconds, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(reward_model().pairs, comparisons, value >= 1, "at least 1");
   SIBYL_REQUIRE(annotator, queue_capacity, value >= 1, "at least 1");
+  SIBYL_REQUIRE(annotator, rules_noise, value >= 0 && value <= 1, "between 0 and 1");
+  SIBYL_REQUIRE(annotator, rules_seconds, value >= 0 && finite(value), "0 or more");
   if (e.reward().intrinsic_coefficient() > 0) {
     SIBYL_REQUIRE(reward_model, goal, !value.empty(), "the goal in words, since intrinsic_coefficient is above 0");
     if (e.annotator().judge() == v1::JUDGE_KIND_RULES) {
@@ -361,7 +400,8 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",
           "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window", "ranks", "rank_limit_seconds"});
   ignore(v1::RewardModelConfig::descriptor(), {"max_candidates", "queue_target", "checkpoint_seconds"});
-  ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity"});
+  ignore(v1::RewardTrainingConfig::descriptor(), {"cpu_share", "version_seconds", "rescore_steps"});
+  ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity", "rules_seconds"});
   ignore(v1::OpenAiConfig::descriptor(), {"url", "api_key_env", "max_in_flight", "timeout_seconds"});
   differencer.set_report_ignores(false);
   std::string report;

@@ -13,18 +13,18 @@ namespace sibyl::reward_model {
 struct Caption {
   // Kept in the checkpoint (RewardCaption).
   uint64_t id = 0;
-  std::string text;         // canonical; empty: not received yet
-  std::string context;      // what was in view when it was first seen; empty: none
-  uint64_t count = 0;       // steps of this run whose caption it was, over learner incarnations
-  uint64_t last_step = 0;   // environment step at which it was last seen
-  bool asked = false;       // a query about it was accepted
-  uint32_t answers = 0;     // labels with an answer
-  double good_sum = 0;      // sum of their probabilities of the good label
-  uint32_t unanswered = 0;  // labels with any other outcome
+  std::string text;            // canonical; empty: not received yet; it never changes once it is there
+  std::string context;         // what was in view when it was first seen; empty: none
+  uint64_t count = 0;          // steps of this run whose caption it was, over learner incarnations
+  uint64_t last_step = 0;      // environment step at which it was last seen
+  bool asked = false;          // a query about it was accepted
+  uint32_t answers = 0;        // labels with an answer; of a ranking, comparisons
+  double good_sum = 0;         // sum of their probabilities of the good label, or that it is better
+  uint32_t unanswered = 0;     // labels with any other outcome
   uint64_t learner_count = 0;  // the current learner incarnation's count when it last told it
 
   // This process only.
-  bool waiting = false;     // handed to the annotator (or on its way there), no label yet
+  uint32_t waiting = 0;     // queries for its sake that the annotator has (or will have in a moment), without a label
   bool refused = false;     // the annotator calls the query invalid; it is not offered again
   bool superseded = false;  // its labels are of a log that is gone; the next label replaces them
   bool dirty = false;       // listed among those whose score may have changed
@@ -33,8 +33,10 @@ struct Caption {
   float score = 0;
 
   bool labelled() const { return answers + unanswered > 0; }
-  // It may be offered to the annotator.
-  bool askable() const { return !text.empty() && count > 0 && !waiting && !refused && !labelled(); }
+  // It may be asked about, as long as it has fewer than `wanted` labels.
+  bool askable(uint32_t wanted) const {
+    return !text.empty() && count > 0 && waiting == 0 && !refused && answers + unanswered < wanted;
+  }
 };
 
 // All captions, by id. A Caption never moves and is never removed. One thread at a time.

@@ -40,6 +40,7 @@ Checkpointer::~Checkpointer() {
 absl::Status Checkpointer::Write() {
   MutexLock lock(writing_);
   const absl::Time start = absl::Now();
+  SIBYL_RETURN_IF_ERROR(model_.score_model().Save(run_dir_));
   SIBYL_RETURN_IF_ERROR(WriteCheckpoint(run_dir_, model_.MakeCheckpoint()));
   const absl::Time end = absl::Now();
   model_.metrics().checkpoint_duration.Set(absl::ToDoubleSeconds(end - start));

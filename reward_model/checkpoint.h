@@ -12,7 +12,8 @@
 
 namespace sibyl::reward_model {
 
-// A checkpoint is reward_model.pb in the run's folder. nullopt: there is none. DataLoss: it is damaged.
+// A checkpoint is reward_model.pb in the run's folder, beside what the score model itself keeps (ScoreModel::Save).
+// nullopt: there is none. DataLoss: it is damaged.
 absl::StatusOr<std::optional<v1::RewardModelState>> ReadCheckpoint(const std::string& run_dir);
 absl::Status WriteCheckpoint(const std::string& run_dir, const v1::RewardModelState& state);
 

@@ -17,6 +17,8 @@
 #include "reward_model/annotator_client.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
+#include "reward_model/learned_model.h"
+#include "reward_model/learning_thread.h"
 #include "reward_model/retrieval.h"
 #include "reward_model/reward_model.h"
 #include "reward_model/service.h"
@@ -51,13 +53,21 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   if (error) return absl::UnavailableError(absl::StrCat("cannot make folder ", run_dir, ": ", error.message()));
 
   Metrics metrics;
-  RewardModel model(experiment, std::make_unique<Retrieval>(experiment.reward_model()), FreshRandom64(), Clock::Real(),
-                    metrics);
+  std::unique_ptr<ScoreModel> score_model;
+  LearnedModel* learned = nullptr;  // where the kind is one that learns
+  if (experiment.reward_model().kind() == v1::REWARD_MODEL_KIND_RETRIEVAL) {
+    score_model = std::make_unique<Retrieval>(experiment.reward_model());
+  } else {
+    score_model = std::make_unique<LearnedModel>(experiment.reward_model(), experiment.seed(), Clock::Real(), metrics);
+    learned = static_cast<LearnedModel*>(score_model.get());
+  }
+  RewardModel model(experiment, std::move(score_model), FreshRandom64(), Clock::Real(), metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::optional<v1::RewardModelState> checkpoint, ReadCheckpoint(run_dir));
   if (checkpoint.has_value()) {
     SIBYL_RETURN_IF_ERROR(model.Restore(*checkpoint));
     spdlog::info("going on with run {}: {} captions, label log from {}", checkpoint->run_id(),
                  checkpoint->captions_size(), checkpoint->next_sequence());
+    SIBYL_RETURN_IF_ERROR(model.score_model().Load(run_dir));
   }
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   Service service(model);
@@ -66,11 +76,13 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   AnnotatorClient source(annotator);
   Checkpointer checkpointer(model, run_dir, absl::Seconds(experiment.reward_model().checkpoint_seconds()), shutdown);
   {
+    std::optional<LearningThread> learning;
+    if (learned != nullptr) learning.emplace(*learned, shutdown);
     AnnotatorLink link(model, source, shutdown, annotator, FreshRandom64());
     while (!shutdown.WaitFor(kTickPeriod)) model.Tick();
 
     // The order of going down: the learner first, so that nothing new comes in; then (with `link`) the annotator's
-    // threads; then the last checkpoint, of what is final now.
+    // threads and (with `learning`) what learns; then the last checkpoint, of what is final now.
     server->SetServing(false);
     model.Drain();
   }

@@ -25,6 +25,10 @@ RewardModelMetrics::RewardModelMetrics(Metrics& m)
                                    "Captions dropped from the candidates because there were too many.")),
       queries_outstanding(
           m.Gauge("sibyl_reward_model_queries_outstanding", "Queries with the annotator that have no label yet.")),
+      pairs_both_orders(
+          m.Gauge("sibyl_reward_model_pairs_both_orders", "Pairs of captions that were answered in both orders.")),
+      pairs_flipped(m.Gauge("sibyl_reward_model_pairs_flipped",
+                            "Those of them where the judge preferred the same place, not the same caption.")),
       queries_known(Queries(m, "known")),
       queries_accepted(Queries(m, "accepted")),
       queries_duplicate(Queries(m, "duplicate")),

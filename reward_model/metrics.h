@@ -15,6 +15,8 @@ struct RewardModelMetrics {
   prometheus::Gauge& candidates;
   prometheus::Counter& candidates_dropped;
   prometheus::Gauge& queries_outstanding;
+  prometheus::Gauge& pairs_both_orders;
+  prometheus::Gauge& pairs_flipped;
   prometheus::Counter& queries_known;
   prometheus::Counter& queries_accepted;
   prometheus::Counter& queries_duplicate;

@@ -13,7 +13,7 @@ void Retrieval::Observe(const Caption& caption, const v1::Label& label) {
   if (label.outcome() == v1::OUTCOME_ANSWERED) ++answers_;
 }
 
-void Retrieval::Restart(const CaptionBook& book) {
+void Retrieval::Restart(const CaptionBook& book, const Comparisons& comparisons) {
   answers_ = 0;
   for (const Caption& caption : book.captions()) answers_ += caption.answers;
 }

@@ -13,11 +13,11 @@ class Retrieval : public ScoreModel {
 
   std::string kind() const override { return "retrieval"; }
   void Observe(const Caption& caption, const v1::Label& label) override;
-  void Restart(const CaptionBook& book) override;
+  void ObserveComparison(const Caption&, const Caption&, double) override {}  // it asks for none
+  void Restart(const CaptionBook& book, const Comparisons& comparisons) override;
   void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) override;
   v1::RewardTransform transform() const override { return transform_; }
   uint64_t version() const override { return answers_; }
-  uint64_t generation() const override { return 0; }
 
  private:
   v1::RewardTransform transform_;

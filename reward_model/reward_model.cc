@@ -18,6 +18,10 @@ constexpr uint32_t kFormatVersion = 1;
 constexpr size_t kUnknownRoom = std::numeric_limits<size_t>::max();
 constexpr absl::Duration kTryAgainWhenFull = absl::Seconds(1);
 constexpr absl::Duration kProgressPeriod = absl::Seconds(1);
+// Captions among which a partner for a comparison is chosen, and tries to find one that is new to the caption.
+constexpr int kPartnersLookedAt = 16;
+// A caption that the model has no idea of is as urgent as one seen sixteen times as often that it is sure of.
+constexpr double kSureOf = 1.0 / 16;
 
 std::string Quoted(const google::protobuf::RepeatedPtrField<std::string>& labels) {
   return absl::StrCat("[", absl::StrJoin(labels, ", "), "]");
@@ -26,6 +30,17 @@ std::string Quoted(const google::protobuf::RepeatedPtrField<std::string>& labels
 bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
            const google::protobuf::RepeatedPtrField<std::string>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+google::protobuf::RepeatedPtrField<std::string> LabelSet(const v1::RewardModelConfig& config) {
+  if (config.kind() != v1::REWARD_MODEL_KIND_RANKING) return config.label_set();
+  google::protobuf::RepeatedPtrField<std::string> labels;
+  for (const char* label : {"first", "second", "tie"}) *labels.Add() = label;
+  return labels;
+}
+
+OrderedPair KeyOf(const v1::Query& query) {
+  return {CaptionId(query.captions(0)), query.captions_size() > 1 ? CaptionId(query.captions(1)) : 0};
 }
 
 std::string JudgeName(const v1::DescribeResponse& annotator) {
@@ -38,12 +53,16 @@ std::string JudgeName(const v1::DescribeResponse& annotator) {
 RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
                          Clock& clock, Metrics& metrics)
     : config_(experiment.reward_model()),
+      compares_(config_.kind() == v1::REWARD_MODEL_KIND_RANKING),
+      label_set_(LabelSet(config_)),
+      labels_wanted_(compares_ ? config_.pairs().comparisons() : 1),
       send_context_(experiment.environment().send_context()),
       incarnation_(incarnation),
       clock_(clock),
       metrics_(metrics),
-      candidates_(config_.max_candidates()),
       model_(std::move(model)),
+      random_(incarnation),
+      candidates_(config_.max_candidates()),
       score_log_(kHistoryRows) {}
 
 // --- Checkpoints ---
@@ -58,8 +77,8 @@ absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
                                                       "`, the checkpoint's is `", state.goal(),
                                                       "`; use another run folder for another goal"));
   }
-  if (!Equal(state.label_set(), config_.label_set())) {
-    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(config_.label_set()),
+  if (!Equal(state.label_set(), label_set_)) {
+    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(label_set_),
                                                       ", the checkpoint's is ", Quoted(state.label_set()),
                                                       "; use another run folder for another label set"));
   }
@@ -84,7 +103,11 @@ absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
     labels_without_answer_ += caption.unanswered;
     MarkDirty(caption);
   }
-  model_->Restart(book_);
+  for (const v1::RewardComparison& from : state.comparisons()) {
+    if (book_.Find(from.first()) == nullptr || book_.Find(from.second()) == nullptr) continue;
+    comparisons_.Add({from.first(), from.second()}, {from.answered(), from.first_better()});
+  }
+  model_->Restart(book_, comparisons_);
   return absl::OkStatus();
 }
 
@@ -94,7 +117,7 @@ v1::RewardModelState RewardModel::MakeCheckpoint() {
   state.set_format_version(kFormatVersion);
   state.set_run_id(run_id_);
   state.set_goal(config_.goal());
-  *state.mutable_label_set() = config_.label_set();
+  *state.mutable_label_set() = label_set_;
   state.set_next_sequence(next_sequence_);
   state.set_judge(labels_of_.judge());
   state.set_prompt(labels_of_.prompt());
@@ -123,6 +146,13 @@ v1::RewardModelState RewardModel::MakeCheckpoint() {
         to.set_unanswered(caption.unanswered - 1);
       }
     }
+  }
+  for (const auto& [pair, comparison] : comparisons_.all()) {
+    v1::RewardComparison& to = *state.add_comparisons();
+    to.set_first(pair.first);
+    to.set_second(pair.second);
+    to.set_answered(comparison.answered);
+    to.set_first_better(comparison.first_better);
   }
   return state;
 }
@@ -195,6 +225,8 @@ absl::Status RewardModel::OnCounts(const LearnerOutput* from, const v1::CaptionC
       // A learner drops scores of captions that it does not know.
       caption.resend = true;
       MarkDirty(caption);
+    } else if (model_->IsStale(caption)) {
+      MarkDirty(caption);
     }
     if (caption.text.empty()) text_requests_.Want(caption.id);
     OfferIfAskable(caption);
@@ -241,6 +273,7 @@ void RewardModel::SetText(uint64_t id, const std::string& text, const std::strin
   }
   Caption& caption = *book_.Find(id);
   text_requests_.Got(id);
+  partners_.push_back(&caption);
   MarkDirty(caption);
   OfferIfAskable(caption);
 }
@@ -271,10 +304,10 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
   ++connection_;
   annotator_connected_ = true;
   metrics_.annotator_connections.Increment();
-  outstanding_ = 0;
+  outstanding_.clear();
   room_ = kUnknownRoom;
   for (Caption& caption : book_.captions()) {
-    caption.waiting = false;
+    caption.waiting = 0;
     OfferIfAskable(caption);
   }
   askable_.NotifyAll();
@@ -282,7 +315,7 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
   v1::LabelsRequest request;
   request.set_from_sequence(next_sequence_);
   request.set_goal(config_.goal());
-  *request.mutable_label_set() = config_.label_set();
+  *request.mutable_label_set() = label_set_;
   request.set_judge(annotator.judge());
   request.set_prompt(annotator.prompt());
   return request;
@@ -308,20 +341,55 @@ Questions RewardModel::TakeQuestions() {
   MutexLock lock(mutex_);
   Questions questions;
   questions.connection = connection_;
+  const auto add = [&](Caption& caption, const Caption* first, const Caption* second) {
+    ++caption.waiting;
+    outstanding_[{first->id, second == nullptr ? 0 : second->id}] = caption.id;
+    v1::Query& query = *questions.request.add_queries();
+    query.set_kind(compares_ ? v1::QUERY_KIND_COMPARE : v1::QUERY_KIND_CLASSIFY);
+    query.add_captions(first->text);
+    if (second != nullptr) query.add_captions(second->text);
+    query.set_goal(config_.goal());
+    *query.mutable_label_set() = label_set_;
+    // A view belongs to one moment, a comparison is between two.
+    if (second == nullptr) query.set_context(caption.context);
+    query.set_tag(caption.id);
+    query.set_priority(Urgency(caption.count, caption.last_step));
+  };
   for (uint64_t id : candidates_.Take(Askable())) {
     Caption& caption = *book_.Find(id);
-    caption.waiting = true;
-    ++outstanding_;
-    v1::Query& query = *questions.request.add_queries();
-    query.set_kind(v1::QUERY_KIND_CLASSIFY);
-    query.add_captions(caption.text);
-    query.set_goal(config_.goal());
-    *query.mutable_label_set() = config_.label_set();
-    query.set_context(caption.context);
-    query.set_tag(id);
-    query.set_priority(Urgency(caption.count, caption.last_step));
+    if (!compares_) {
+      add(caption, &caption, nullptr);
+    } else if (const Caption* partner = ChoosePartner(caption); partner != nullptr) {
+      const bool both = config_.pairs().both_orders(), swapped = !both && random_.Below(2) == 1;
+      if (!swapped) add(caption, &caption, partner);
+      if (both || swapped) add(caption, partner, &caption);
+    }
   }
   return questions;
+}
+
+// A caption that it was not compared with; nullptr where none is found, and it is offered again when it is seen again.
+const Caption* RewardModel::ChoosePartner(const Caption& caption) {
+  std::vector<const Caption*> found;
+  const int wanted = config_.pairs().strategy() == v1::PAIR_STRATEGY_RANDOM ? 1 : kPartnersLookedAt;
+  for (int i = 0; i < 2 * kPartnersLookedAt && static_cast<int>(found.size()) < wanted; ++i) {
+    const Caption* other = partners_[random_.Below(partners_.size())];
+    const bool asked = comparisons_.Has(caption.id, other->id) || outstanding_.contains({caption.id, other->id}) ||
+                       outstanding_.contains({other->id, caption.id});
+    if (other != &caption && other->count > 0 && !other->refused && !asked) found.push_back(other);
+  }
+  if (found.empty()) return nullptr;
+  if (config_.pairs().strategy() == v1::PAIR_STRATEGY_UNCERTAIN) {
+    std::vector<double> uncertainty;
+    for (const Caption* other : found) uncertainty.push_back(model_->Uncertainty(caption, other));
+    return found[std::max_element(uncertainty.begin(), uncertainty.end()) - uncertainty.begin()];
+  }
+  uint64_t total = 0;
+  for (const Caption* other : found) total += other->count;
+  uint64_t at = random_.Below(total);
+  size_t chosen = 0;
+  while (at >= found[chosen]->count) at -= found[chosen++]->count;
+  return found[chosen];
 }
 
 void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& response) {
@@ -337,23 +405,27 @@ void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& r
   for (int i = 0; i < response.outcomes_size(); ++i) {
     const v1::AskOutcome& outcome = response.outcomes(i);
     Caption& caption = *book_.Find(questions.request.queries(i).tag());
+    const OrderedPair key = KeyOf(questions.request.queries(i));
     switch (outcome.kind()) {
       case v1::AskOutcome::KIND_ACCEPTED:
       case v1::AskOutcome::KIND_DUPLICATE:
         (outcome.kind() == v1::AskOutcome::KIND_ACCEPTED ? metrics_.queries_accepted : metrics_.queries_duplicate)
             .Increment();
-        SetAsked(caption);
+        for (const uint64_t id : {key.first, key.second}) {
+          if (id != 0) SetAsked(*book_.Find(id));
+        }
         break;
       case v1::AskOutcome::KIND_KNOWN: {
         metrics_.queries_known.Increment();
         SetAsked(caption);
-        if (current) Release(caption);
-        if (caption.labelled()) break;  // the log was faster
+        if (current) Release(key);
+        if (IsAnswered(key)) break;  // the log was faster
         const v1::Label& label = outcome.label();
-        if (!ApplyLabel(label) || !caption.labelled()) {
-          spdlog::warn("the annotator's known answer to `{}` is not one to that question", caption.text);
+        if (!ApplyLabel(label) || !IsAnswered(key)) {
+          spdlog::warn("the annotator's known answer to `{}` is not one to that question",
+                       absl::StrJoin(questions.request.queries(i).captions(), "` and `"));
           caption.refused = true;
-        } else if (label.sequence() >= next_sequence_) {
+        } else if (!compares_ && label.sequence() >= next_sequence_) {
           early_[label.sequence()] = {caption.id, label.outcome() == v1::OUTCOME_ANSWERED, caption.good_sum};
         }
         break;
@@ -361,7 +433,7 @@ void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& r
       default:  // full
         metrics_.queries_full.Increment();
         full = true;
-        if (current) Release(caption);
+        if (current) Release(key);
         OfferIfAskable(caption);
         break;
     }
@@ -375,7 +447,7 @@ void RewardModel::OnAskFailed(const Questions& questions) {
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
     Caption& caption = *book_.Find(query.tag());
-    if (questions.connection == connection_) Release(caption);
+    if (questions.connection == connection_) Release(KeyOf(query));
     OfferIfAskable(caption);
   }
 }
@@ -384,11 +456,12 @@ void RewardModel::OnRefused(const Questions& questions, const absl::Status& why)
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
     Caption& caption = *book_.Find(query.tag());
-    if (questions.connection == connection_) Release(caption);
+    if (questions.connection == connection_) Release(KeyOf(query));
     caption.refused = true;
     candidates_.Remove(caption.id);
     metrics_.queries_refused.Increment();
-    spdlog::warn("the annotator refuses to be asked about `{}`: {}", caption.text, why.message());
+    spdlog::warn("the annotator refuses to be asked about `{}`: {}", absl::StrJoin(query.captions(), "` and `"),
+                 why.message());
   }
 }
 
@@ -403,25 +476,38 @@ void RewardModel::WaitUntilAskable(absl::Duration limit) {
 
 // How many queries the annotator is to have now, in addition to those it has.
 size_t RewardModel::Askable() const {
-  if (!annotator_connected_ || outstanding_ >= config_.queue_target()) return 0;
-  const size_t free = config_.queue_target() - outstanding_;
+  if (!annotator_connected_ || outstanding_.size() >= config_.queue_target()) return 0;
+  size_t free = config_.queue_target() - outstanding_.size();
   // A few at a time, not one call for each label that comes.
   if (free * 4 < config_.queue_target()) return 0;
+  if (compares_ && config_.pairs().both_orders()) free = (free + 1) / 2;
   if (room_ > 0) return std::min(free, room_);
   return clock_.Now() >= try_again_at_ ? 1 : 0;
 }
 
 void RewardModel::OfferIfAskable(const Caption& caption) {
-  if (!caption.askable()) return;
-  candidates_.Offer(caption.id, Urgency(caption.count, caption.last_step));
+  if (!caption.askable(labels_wanted_)) return;
+  double urgency = Urgency(caption.count, caption.last_step);
+  if (config_.training().ask_unsure() && !compares_) {
+    // Of a probability p, p (1 - p) is at most 1/4, and a deviation at most 1/2.
+    urgency += std::log2(std::clamp(2 * model_->Uncertainty(caption, nullptr), kSureOf, 1.0));
+  }
+  candidates_.Offer(caption.id, urgency);
   askable_.NotifyOne();
 }
 
-// It is no longer with the annotator.
-void RewardModel::Release(Caption& caption) {
-  if (!caption.waiting) return;
-  caption.waiting = false;
-  --outstanding_;
+// The annotator has this query no longer.
+void RewardModel::Release(OrderedPair asked) {
+  const auto it = outstanding_.find(asked);
+  if (it == outstanding_.end()) return;
+  Caption& caption = *book_.Find(it->second);
+  outstanding_.erase(it);
+  --caption.waiting;
+  if (compares_) OfferIfAskable(caption);
+}
+
+bool RewardModel::IsAnswered(OrderedPair asked) {
+  return compares_ ? comparisons_.Find(asked) != nullptr : book_.Find(asked.first)->labelled();
 }
 
 void RewardModel::SetAsked(Caption& caption) {
@@ -431,37 +517,41 @@ void RewardModel::SetAsked(Caption& caption) {
 
 bool RewardModel::IsOurs(const v1::Label& label) const {
   const v1::Query& query = label.query();
-  if (query.kind() != v1::QUERY_KIND_CLASSIFY || query.captions_size() != 1 || query.captions(0).empty()) return false;
-  if (query.goal() != config_.goal() || !Equal(query.label_set(), config_.label_set())) return false;
+  if (query.kind() != (compares_ ? v1::QUERY_KIND_COMPARE : v1::QUERY_KIND_CLASSIFY)) return false;
+  if (query.captions_size() != (compares_ ? 2 : 1)) return false;
+  for (const std::string& caption : query.captions()) {
+    if (caption.empty()) return false;
+  }
+  if (query.goal() != config_.goal() || !Equal(query.label_set(), label_set_)) return false;
   if (label.judge() != labels_of_.judge() || label.prompt() != labels_of_.prompt()) return false;
   if (label.outcome() == v1::OUTCOME_UNSPECIFIED) return false;
   if (label.outcome() != v1::OUTCOME_ANSWERED) return true;
-  return label.distribution_size() == config_.label_set_size() &&
+  return label.distribution_size() == label_set_.size() &&
          std::all_of(label.distribution().begin(), label.distribution().end(),
                      [](float p) { return std::isfinite(p) && p >= 0; });
 }
 
-// Counts the label for its caption; false where it is not one of this run's.
+// Counts the label for its captions; false where it is not one of this run's.
 bool RewardModel::ApplyLabel(const v1::Label& label) {
   if (!IsOurs(label)) {
     metrics_.labels_ignored.Increment();
     return false;
   }
-  const std::string& text = label.query().captions(0);
-  const uint64_t id = CaptionId(text);
-  SetText(id, text, label.query().context());
-  Caption& caption = book_.FindOrAdd(id);
-  if (caption.text != text) return false;  // a collision, counted
-  Release(caption);
-  // Also where this process was killed before it could note that it had asked.
-  SetAsked(caption);
-  candidates_.Remove(id);
-  if (caption.superseded) ClearTally(caption);
+  std::vector<Caption*> captions;
+  for (const std::string& text : label.query().captions()) {
+    const uint64_t id = CaptionId(text);
+    SetText(id, text, compares_ ? "" : label.query().context());
+    captions.push_back(&book_.FindOrAdd(id));
+    if (captions.back()->text != text) return false;  // a collision, counted
+  }
+  if (compares_) {
+    if (captions[0] == captions[1]) return false;
+    ApplyComparison(*captions[0], *captions[1], label);
+  } else {
+    ApplyClassification(*captions[0], label);
+  }
   switch (label.outcome()) {
     case v1::OUTCOME_ANSWERED:
-      captions_labelled_ += caption.answers == 0;
-      ++caption.answers;
-      caption.good_sum += label.distribution(label.distribution_size() - 1);
       metrics_.labels_answered.Increment();
       break;
     case v1::OUTCOME_ABSTAINED:
@@ -474,15 +564,49 @@ bool RewardModel::ApplyLabel(const v1::Label& label) {
       metrics_.labels_failed.Increment();
       break;
   }
-  if (label.outcome() != v1::OUTCOME_ANSWERED) {
+  if (room_ != kUnknownRoom) ++room_;
+  askable_.NotifyOne();
+  return true;
+}
+
+void RewardModel::ApplyClassification(Caption& caption, const v1::Label& label) {
+  if (caption.superseded) ClearTally(caption);
+  const bool answered = label.outcome() == v1::OUTCOME_ANSWERED;
+  AddToTally(caption, answered, answered ? label.distribution(label.distribution_size() - 1) : 0);
+  Release({caption.id, 0});
+  candidates_.Remove(caption.id);
+  model_->Observe(caption, label);
+}
+
+void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Label& label) {
+  const OrderedPair pair = {first.id, second.id};
+  Comparison comparison;
+  comparison.answered = label.outcome() == v1::OUTCOME_ANSWERED;
+  if (comparison.answered) comparison.first_better = label.distribution(0) + label.distribution(2) / 2;
+  if (comparisons_.Find(pair) == nullptr) {
+    comparisons_.Add(pair, comparison);
+    AddToTally(first, comparison.answered, comparison.first_better);
+    AddToTally(second, comparison.answered, 1 - comparison.first_better);
+    if (comparison.answered) model_->ObserveComparison(first, second, comparison.first_better);
+  }
+  Release(pair);
+  for (const Caption* caption : {&first, &second}) {
+    if (!caption->askable(labels_wanted_)) candidates_.Remove(caption->id);
+  }
+}
+
+void RewardModel::AddToTally(Caption& caption, bool answered, double good) {
+  // Also where this process was killed before it could note that it had asked.
+  SetAsked(caption);
+  if (answered) {
+    captions_labelled_ += caption.answers == 0;
+    ++caption.answers;
+    caption.good_sum += good;
+  } else {
     ++caption.unanswered;
     ++labels_without_answer_;
   }
-  if (room_ != kUnknownRoom) ++room_;
-  model_->Observe(caption, label);
   MarkDirty(caption);
-  askable_.NotifyOne();
-  return true;
 }
 
 void RewardModel::ClearTally(Caption& caption) {
@@ -501,10 +625,11 @@ void RewardModel::ForgetLabels() {
     caption.refused = false;
     MarkDirty(caption);
   }
+  comparisons_.Clear();
   captions_asked_ = 0;
   early_.clear();
   next_sequence_ = 1;
-  model_->Restart(book_);
+  model_->Restart(book_, comparisons_);
 }
 
 // --- Scores ---
@@ -524,9 +649,10 @@ v1::ScoreUpdate RewardModel::NewUpdate() const {
 
 // Brings `score` and `sent` of the dirty captions up to date; gives the updates that say so.
 std::vector<v1::ScoreUpdate> RewardModel::Rescore() {
-  if (model_->generation() != scored_generation_) {
-    scored_generation_ = model_->generation();
-    for (Caption& caption : book_.captions()) MarkDirty(caption);
+  for (const uint64_t id : model_->TakeChanged()) {
+    Caption& caption = *book_.Find(id);
+    MarkDirty(caption);
+    if (config_.training().ask_unsure()) OfferIfAskable(caption);
   }
   std::vector<v1::ScoreUpdate> updates;
   std::vector<std::optional<float>> scores;
@@ -602,7 +728,8 @@ void RewardModel::SendProgressIfChanged() {
   progress.set_captions_asked(captions_asked_);
   progress.set_captions_labelled(captions_labelled_);
   progress.set_candidates(candidates_.size());
-  progress.set_labels_without_answer(labels_without_answer_);
+  // Of a comparison both captions count one.
+  progress.set_labels_without_answer(labels_without_answer_ / (compares_ ? 2 : 1));
   progress.set_annotator_connected(annotator_connected_);
   progress.set_judge(labels_of_.judge());
   progress.set_prompt(labels_of_.prompt());
@@ -616,6 +743,7 @@ void RewardModel::SendProgressIfChanged() {
 void RewardModel::Tick() {
   const absl::Time now = clock_.Now();
   MutexLock lock(mutex_);
+  model_->Tick(book_);
   if (learner_ != nullptr) {
     for (v1::ScoreUpdate& update : Rescore()) SendScores(std::move(update));
     const std::vector<uint64_t> ids = text_requests_.Next(now);
@@ -636,7 +764,9 @@ void RewardModel::Tick() {
   metrics_.candidates.Set(static_cast<double>(candidates_.size()));
   metrics_.candidates_dropped.Increment(static_cast<double>(candidates_.dropped() - dropped_shown_));
   dropped_shown_ = candidates_.dropped();
-  metrics_.queries_outstanding.Set(static_cast<double>(outstanding_));
+  metrics_.queries_outstanding.Set(static_cast<double>(outstanding_.size()));
+  metrics_.pairs_both_orders.Set(static_cast<double>(comparisons_.both_orders()));
+  metrics_.pairs_flipped.Set(static_cast<double>(comparisons_.flips()));
   metrics_.label_log_next_sequence.Set(static_cast<double>(next_sequence_));
   metrics_.annotator_connected.Set(annotator_connected_);
   metrics_.learner_connected.Set(learner_ != nullptr);

@@ -9,8 +9,10 @@
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/mutex.h"
+#include "common/random.h"
 #include "reward_model/candidates.h"
 #include "reward_model/caption_book.h"
+#include "reward_model/comparisons.h"
 #include "reward_model/learner_output.h"
 #include "reward_model/metrics.h"
 #include "reward_model/score_log.h"
@@ -92,15 +94,22 @@ class RewardModel {
   void Tick();
 
   RewardModelMetrics& metrics() { return metrics_; }
+  // For Save and Load.
+  ScoreModel& score_model() { return *model_; }
 
  private:
   size_t Askable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OfferIfAskable(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Release(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const Caption* ChoosePartner(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Release(OrderedPair asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsAnswered(OrderedPair asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetAsked(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetText(uint64_t id, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsOurs(const v1::Label& label) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool ApplyLabel(const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ApplyClassification(Caption& caption, const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ApplyComparison(Caption& first, Caption& second, const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddToTally(Caption& caption, bool answered, double good) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetLabels() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ClearTally(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkDirty(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -112,17 +121,24 @@ class RewardModel {
   void SendProgressIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::RewardModelConfig config_;
+  const bool compares_;  // asks which of two captions is better, not what one is
+  const google::protobuf::RepeatedPtrField<std::string> label_set_;
+  const uint32_t labels_wanted_;  // of each caption
   const bool send_context_;
   const uint64_t incarnation_;
   Clock& clock_;
   RewardModelMetrics metrics_;
+  const std::unique_ptr<ScoreModel> model_;  // called under mutex_, Save and Load apart
 
   Mutex mutex_;
   CondVar askable_;
   CaptionBook book_ ABSL_GUARDED_BY(mutex_);
+  // For rankings: what is known of pairs, and the captions that can be in one.
+  Comparisons comparisons_ ABSL_GUARDED_BY(mutex_);
+  std::vector<const Caption*> partners_ ABSL_GUARDED_BY(mutex_);
+  Random random_ ABSL_GUARDED_BY(mutex_);
   Candidates candidates_ ABSL_GUARDED_BY(mutex_);
   TextRequests text_requests_ ABSL_GUARDED_BY(mutex_);
-  std::unique_ptr<ScoreModel> model_ ABSL_GUARDED_BY(mutex_);
   ScoreLog score_log_ ABSL_GUARDED_BY(mutex_);
   std::string run_id_ ABSL_GUARDED_BY(mutex_);
   uint64_t captions_asked_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -134,7 +150,6 @@ class RewardModel {
   uint64_t learner_incarnation_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Caption*> dirty_ ABSL_GUARDED_BY(mutex_);
-  uint64_t scored_generation_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string sent_transform_ ABSL_GUARDED_BY(mutex_);
   std::string sent_progress_ ABSL_GUARDED_BY(mutex_);
   absl::Time progress_sent_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
@@ -144,12 +159,14 @@ class RewardModel {
   uint64_t connection_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::DescribeResponse labels_of_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
-  size_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Queries that the annotator has, or will have in a moment, and the caption for whose sake each is asked. Of a
+  // classification the key is (caption, 0).
+  absl::flat_hash_map<OrderedPair, uint64_t> outstanding_ ABSL_GUARDED_BY(mutex_);
   // What the annotator would accept, as far as known, and when to try it again although there is no room.
   size_t room_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time try_again_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  // Labels that came as "known" before the log had reached them, by sequence: in the tallies, not in a checkpoint, and
-  // passed over when the log gets there.
+  // Classifications that came as "known" before the log had reached them, by sequence: in the tallies, not in a
+  // checkpoint, and passed over when the log gets there. (A comparison counts once, however often it comes.)
   struct EarlyLabel {
     uint64_t id;
     bool answered;

@@ -9,6 +9,7 @@
 #include "annotator/answer_parser.h"
 #include "annotator/chat_api.h"
 #include "annotator/congestion.h"
+#include "annotator/delayed_judge.h"
 #include "annotator/prompt.h"
 #include "annotator/query_identity.h"
 #include "annotator/rules_judge.h"
@@ -92,11 +93,73 @@ TEST(Rules, ErrorsNameFileLineTextAndRemedy) {
 TEST(Rules, RefuseQueriesTheyCannotAnswer) {
   TemporaryFolder folder;
   auto judge = *RulesJudge::Load(folder.Write("a.rules", "default: helpful\n"), kLabels);
-  EXPECT_THAT(judge->Check(Compare("a", "b")).message(), HasSubstr("QUERY_KIND_COMPARE"));
   v1::Query query = Classify("a");
   query.set_label_set(1, "good");
-  EXPECT_THAT(judge->Check(query).message(), AllOf(HasSubstr("lacks `helpful`"), HasSubstr("a.rules:1")));
+  EXPECT_THAT(judge->Check(query).message(), AllOf(HasSubstr("[unhelpful, good]"), HasSubstr("[unhelpful, helpful]")));
   EXPECT_TRUE(judge->Check(Classify("a")).ok());
+}
+
+TEST(Rules, PreferTheCaptionWithTheBetterLabel) {
+  TemporaryFolder folder;
+  const std::string path = folder.Write("my.rules", "helpful: good\nabstain: odd\ndefault: unhelpful\n");
+  auto judge = *RulesJudge::Load(path, kLabels);
+  ASSERT_TRUE(judge->Check(Compare("a", "b")).ok());
+  EXPECT_THAT(AnswerNow(*judge, Compare("good", "bad")).distribution, ElementsAre(1, 0, 0));
+  EXPECT_THAT(AnswerNow(*judge, Compare("bad", "good")).distribution, ElementsAre(0, 1, 0));
+  EXPECT_THAT(AnswerNow(*judge, Compare("bad", "worse")).distribution, ElementsAre(0, 0, 1));
+  EXPECT_EQ(AnswerNow(*judge, Compare("bad", "odd")).outcome, v1::OUTCOME_ABSTAINED);
+  EXPECT_EQ(AnswerNow(*judge, Compare("good", "bad")).raw, "my.rules:1: helpful: good\nmy.rules:3: default: unhelpful");
+}
+
+TEST(Rules, NoiseTurnsAShareOfTheLabelsAlwaysTheSame) {
+  TemporaryFolder folder;
+  const std::string path = folder.Write("my.rules", "default: unhelpful\n");
+  auto sound = *RulesJudge::Load(path, kLabels), noisy = *RulesJudge::Load(path, kLabels, 0.3),
+       opposite = *RulesJudge::Load(path, kLabels, 1);
+  int wrong = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const v1::Query query = Classify(absl::StrCat("caption ", i));
+    EXPECT_THAT(AnswerNow(*sound, query).distribution, ElementsAre(1, 0));
+    EXPECT_THAT(AnswerNow(*opposite, query).distribution, ElementsAre(0, 1));
+    const auto answer = AnswerNow(*noisy, query).distribution;
+    EXPECT_EQ(AnswerNow(*noisy, query).distribution, answer);
+    wrong += answer[1] == 1;
+  }
+  EXPECT_NEAR(wrong, 300, 60);
+  EXPECT_NE(JudgeIdentity(*sound), JudgeIdentity(*noisy)) << "their answers are not each other's";
+}
+
+TEST(Delay, AnswersComeLateAndInOrder) {
+  TemporaryFolder folder;
+  auto rules = *RulesJudge::Load(folder.Write("my.rules", "default: unhelpful\n"), kLabels);
+  DelayedJudge judge(std::move(rules), absl::Milliseconds(20));
+  EXPECT_EQ(judge.capacity(), 8);
+  const absl::Time start = absl::Now();
+  Mutex mutex;
+  CondVar changed;
+  std::vector<int> answered;
+  for (int i = 0; i < 3; ++i) {
+    judge.Answer(Classify("a"), [&, i](Verdict) {
+      MutexLock lock(mutex);
+      answered.push_back(i);
+      changed.NotifyAll();
+    });
+  }
+  MutexLock lock(mutex);
+  while (answered.size() < 3) changed.Wait(mutex);
+  EXPECT_THAT(answered, ElementsAre(0, 1, 2));
+  EXPECT_GE(absl::Now() - start, absl::Milliseconds(20));
+}
+
+TEST(Delay, WhatIsNotAnsweredYetIsDroppedAtTheEnd) {
+  TemporaryFolder folder;
+  auto rules = *RulesJudge::Load(folder.Write("my.rules", "default: unhelpful\n"), kLabels);
+  int answers = 0;
+  {
+    DelayedJudge judge(std::move(rules), absl::Hours(1));
+    judge.Answer(Classify("a"), [&](Verdict) { ++answers; });
+  }
+  EXPECT_EQ(answers, 0);
 }
 
 std::unique_ptr<RulesJudge> ShippedRules(const std::string& name) {

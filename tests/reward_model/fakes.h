@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/caption.h"
 #include "common/clock.h"
 #include "common/config.h"
@@ -116,6 +117,15 @@ class FakeAnnotator : public LabelSource {
     MutexLock lock(mutex_);
     Append(caption, outcome, 0, "");
   }
+  // What a comparison says: the probability that the first caption is better, and that of a tie.
+  void AnswerPair(const std::string& first, const std::string& second, float first_better, float tie = 0) {
+    MutexLock lock(mutex_);
+    AppendPair(first, second, v1::OUTCOME_ANSWERED, {first_better, 1 - first_better - tie, tie});
+  }
+  void AnswerPair(const std::string& first, const std::string& second, v1::Outcome outcome) {
+    MutexLock lock(mutex_);
+    AppendPair(first, second, outcome, {});
+  }
   // A label of the same caption asked with something in view.
   void AnswerWithContext(const std::string& caption, const std::string& context, float good) {
     MutexLock lock(mutex_);
@@ -164,27 +174,40 @@ class FakeAnnotator : public LabelSource {
 
  private:
   static std::string Key(const v1::Query& query) {
-    return absl::StrCat(query.captions(0), "\n", query.goal(), "\n", query.context());
+    return absl::StrCat(absl::StrJoin(query.captions(), "\n"), "\n", query.goal(), "\n", query.context());
   }
 
   void Append(const std::string& caption, v1::Outcome outcome, float good, const std::string& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    v1::Label label;
-    label.set_sequence(log_.size() + 1);
-    v1::Query& query = *label.mutable_query();
+    v1::Query query;
     query.set_kind(v1::QUERY_KIND_CLASSIFY);
     query.add_captions(caption);
-    query.set_goal(goal_);
     query.add_label_set("unhelpful");
     query.add_label_set("helpful");
     query.set_context(context);
+    std::vector<float> distribution;
+    if (outcome == v1::OUTCOME_ANSWERED) distribution = {1 - good, good};
+    AppendLabel(std::move(query), outcome, distribution);
+  }
+  void AppendPair(const std::string& first, const std::string& second, v1::Outcome outcome,
+                  const std::vector<float>& distribution) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::Query query;
+    query.set_kind(v1::QUERY_KIND_COMPARE);
+    query.add_captions(first);
+    query.add_captions(second);
+    for (const char* label : {"first", "second", "tie"}) query.add_label_set(label);
+    AppendLabel(std::move(query), outcome, distribution);
+  }
+  void AppendLabel(v1::Query query, v1::Outcome outcome, const std::vector<float>& distribution)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    query.set_goal(goal_);
+    v1::Label label;
+    label.set_sequence(log_.size() + 1);
     label.set_outcome(outcome);
     label.set_judge(judge_);
     label.set_prompt(prompt_);
-    if (outcome == v1::OUTCOME_ANSWERED) {
-      label.add_distribution(1 - good);
-      label.add_distribution(good);
-    }
+    for (const float probability : distribution) label.add_distribution(probability);
+    *label.mutable_query() = query;
     waiting_.erase(Key(query));
     answers_[Key(query)] = label.sequence();
     log_.push_back(std::move(label));

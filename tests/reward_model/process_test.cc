@@ -283,6 +283,75 @@ TEST_F(ProcessTest, KilledInTheMiddleItLosesNoLabelAndAsksNothingTwice) {
   for (const v1::RewardCaption& caption : state.captions()) EXPECT_EQ(caption.answers(), 1) << caption.text();
 }
 
+TEST_F(ProcessTest, AClassifierLearnsAndGoesOnWhereItWasKilled) {
+  const std::vector<std::string> flags = {"--set", "reward_model.kind=REWARD_MODEL_KIND_CLASSIFICATION",
+                                          "--set", "reward_model.training.text_length=27",
+                                          "--set", "reward_model.training.learning_rate=1e-3",
+                                          "--set", "reward_model.training.cpu_share=1",
+                                          "--set", "reward_model.training.version_seconds=0"};
+  AnnotatorServer server(annotator_, annotator_address_);
+  Start(flags);
+  auto learner = Connect();
+  for (int i = 0; i < 20; ++i) {
+    learner->Count(absl::StrCat(i, " good"), i + 1);
+    learner->Count(absl::StrCat(i, " bad"), i + 1);
+  }
+  const auto learned = [&] {
+    AnswerAll();
+    const ScoreTable table = learner->table();
+    return table.Of("3 good") > 0.9 && table.Of("3 bad") >= 0 && table.Of("3 bad") < 0.1;
+  };
+  ASSERT_TRUE(Eventually(learned)) << process_->log();
+  learner->Count("99 good", 1);
+  ASSERT_TRUE(Eventually([&] { return learner->table().Of("99 good") > 0.5; })) << "scored before it has a label";
+  ASSERT_TRUE(Eventually([&] { return AnswersOnDisk() >= 40; }));
+  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ / "run/reward_model.safetensors"); }));
+  process_->Signal(SIGKILL);
+  EXPECT_EQ(process_->Wait(), 128 + SIGKILL);
+
+  Start(flags);
+  learner = Connect();
+  for (int i = 0; i < 20; ++i) {
+    learner->Count(absl::StrCat(i, " good"), i + 1);
+    learner->Count(absl::StrCat(i, " bad"), i + 1);
+  }
+  ASSERT_TRUE(Eventually(learned)) << process_->log();
+  std::set<std::string> distinct;
+  for (const std::string& caption : annotator_.accepted_captions()) EXPECT_TRUE(distinct.insert(caption).second);
+
+  // Another network's weights are not taken for this one's.
+  process_->Signal(SIGTERM);
+  EXPECT_EQ(process_->Wait(), 0);
+  std::string log;
+  std::vector<std::string> larger = flags;
+  larger[3] = "reward_model.training.text_length=60";
+  EXPECT_EQ(Fails(larger, &log), 1);
+  EXPECT_THAT(log, HasSubstr("is of another network"));
+}
+
+TEST_F(ProcessTest, ARankerAsksForComparisons) {
+  AnnotatorServer server(annotator_, annotator_address_);
+  Start({"--set", "reward_model.kind=REWARD_MODEL_KIND_RANKING", "--set", "reward_model.training.text_length=27",
+         "--set", "reward_model.training.learning_rate=1e-3", "--set", "reward_model.training.cpu_share=1"});
+  auto learner = Connect();
+  for (const char* caption : {"one good", "one bad", "two good", "two bad"}) learner->Count(caption, 10);
+  std::set<std::pair<std::string, std::string>> answered;
+  ASSERT_TRUE(Eventually([&] {
+    for (const v1::Query& query : annotator_.accepted()) {
+      const std::string &first = query.captions(0), &second = query.captions(1);
+      if (!answered.insert({first, second}).second) continue;
+      const bool tie = first.ends_with("good") == second.ends_with("good");
+      annotator_.AnswerPair(first, second, !tie && first.ends_with("good") ? 1 : 0, tie ? 1 : 0);
+    }
+    const ScoreTable table = learner->table();
+    return table.transform_.deviation() > 0 && table.Of("one good") > table.transform_.mean() &&
+           table.Of("two good") > table.transform_.mean() && table.scores_.size() == 4 &&
+           table.Of("one bad") < table.transform_.mean() && table.Of("two bad") < table.transform_.mean();
+  })) << process_->log();
+  EXPECT_FALSE(learner->table().transform_.binary());
+  EXPECT_LE(answered.size(), 6u) << "no pair twice";
+}
+
 TEST_F(ProcessTest, WorksBeforeTheAnnotatorIsThereAndWhenItComes) {
   Start();
   auto learner = Connect();

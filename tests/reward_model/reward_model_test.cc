@@ -815,5 +815,235 @@ TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
   }
 }
 
+// --- Rankings ---
+
+// What a model that learns from comparisons is told, and a certainty that a test sets.
+class FakeRanker : public Retrieval {
+ public:
+  using Retrieval::Retrieval;
+  void ObserveComparison(const Caption& first, const Caption& second, double first_better) override {
+    observed[{first.text, second.text}] = first_better;
+  }
+  void Restart(const CaptionBook& book, const Comparisons& comparisons) override {
+    observed.clear();
+    for (const auto& [pair, comparison] : comparisons.all()) {
+      if (!comparison.answered) continue;
+      const auto text = [&](uint64_t id) {
+        for (const Caption& caption : book.captions()) {
+          if (caption.id == id) return caption.text;
+        }
+        return std::string();
+      };
+      observed[{text(pair.first), text(pair.second)}] = comparison.first_better;
+    }
+  }
+  double Uncertainty(const Caption& caption, const Caption* other) const override {
+    return other->text == unsure_of ? 1 : 0;
+  }
+
+  std::map<std::pair<std::string, std::string>, double> observed;
+  std::string unsure_of;
+};
+
+class RankingTest : public RewardModelTest {
+ protected:
+  RankingTest() {
+    experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RANKING);
+    experiment_.mutable_reward_model()->mutable_pairs()->set_comparisons(2);
+  }
+  std::unique_ptr<RewardModel> MakeRanking(uint64_t incarnation = 100) {
+    metrics_ = std::make_unique<Metrics>();
+    auto ranker = std::make_unique<FakeRanker>(experiment_.reward_model());
+    ranker_ = ranker.get();
+    return std::make_unique<RewardModel>(experiment_, std::move(ranker), incarnation, clock_, *metrics_);
+  }
+  // As unordered pairs.
+  std::multiset<std::set<std::string>> AskedPairs() {
+    std::multiset<std::set<std::string>> pairs;
+    for (const v1::Query& query : annotator_.accepted()) pairs.insert({query.captions(0), query.captions(1)});
+    return pairs;
+  }
+  // Answers everything that was asked and was not: the longer caption is better.
+  void AnswerAll() {
+    for (const v1::Query& query : annotator_.accepted()) {
+      if (!answered_.insert({query.captions(0), query.captions(1)}).second) continue;
+      annotator_.AnswerPair(query.captions(0), query.captions(1), query.captions(0).size() > query.captions(1).size());
+    }
+  }
+
+  FakeRanker* ranker_ = nullptr;
+  std::set<std::pair<std::string, std::string>> answered_;
+};
+
+TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a", 10);
+  EXPECT_EQ(AskNow(*model), 0) << "nobody to compare it with";
+  for (const char* caption : {"bb", "ccc", "dddd", "eeeee"}) learner.SeeAndTell(caption, 10);
+  for (int i = 0; i < 5; ++i) {
+    learner.SeeAndTell("a");
+    Work(*model);
+    AnswerAll();
+  }
+  Work(*model);
+  const v1::Query query = annotator_.accepted().front();
+  EXPECT_EQ(query.kind(), v1::QUERY_KIND_COMPARE);
+  EXPECT_THAT(query.label_set(), ElementsAre("first", "second", "tie"));
+  std::map<std::string, int> comparisons;
+  for (const std::set<std::string>& pair : AskedPairs()) {
+    EXPECT_EQ(pair.size(), 2u);
+    EXPECT_EQ(AskedPairs().count(pair), 1u);
+    for (const std::string& caption : pair) ++comparisons[caption];
+  }
+  EXPECT_THAT(comparisons, SizeIs(5));
+  for (const auto& [caption, times] : comparisons) EXPECT_GE(times, 2) << caption;
+  EXPECT_EQ(ranker_->observed.size(), annotator_.accepted().size());
+  for (const auto& [pair, better] : ranker_->observed) EXPECT_EQ(better, pair.first.size() > pair.second.size());
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_captions_labelled"), 5);
+  EXPECT_EQ(Metric("sibyl_reward_model_queries_outstanding"), 0);
+  EXPECT_EQ(Metric("sibyl_reward_model_pairs_both_orders"), 0);
+}
+
+TEST_F(RankingTest, BothOrdersShowAJudgeThatGoesByPosition) {
+  experiment_.mutable_reward_model()->mutable_pairs()->set_both_orders(true);
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "bb", "ccc"}) learner.SeeAndTell(caption);
+  AskNow(*model);
+  const auto pairs = AskedPairs();
+  ASSERT_FALSE(pairs.empty());
+  for (const auto& pair : pairs) EXPECT_EQ(pairs.count(pair), 2u);
+  annotator_.AnswerPair("a", "bb", 1);
+  annotator_.AnswerPair("bb", "a", 1);  // the first place again
+  annotator_.AnswerPair("a", "ccc", 0);
+  annotator_.AnswerPair("ccc", "a", 0.7, 0.2);
+  annotator_.AnswerPair("bb", "ccc", 0, 1);  // a tie prefers no place
+  annotator_.AnswerPair("ccc", "bb", 1);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_pairs_both_orders"), 3);
+  EXPECT_EQ(Metric("sibyl_reward_model_pairs_flipped"), 1);
+  EXPECT_NEAR((ranker_->observed[{"ccc", "a"}]), 0.8, 1e-6) << "a tie is half and half";
+  EXPECT_EQ((ranker_->observed[{"bb", "ccc"}]), 0.5);
+}
+
+TEST_F(RankingTest, OneOrderIsARandomOne) {
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (int i = 0; i < 100; ++i) learner.See(absl::StrCat("caption ", i), i == 0 ? 1'000'000 : 1);
+  learner.SeeAndTell("last");
+  experiment_.mutable_reward_model()->set_queue_target(1000);
+  int first = 0, queries = 0;
+  for (int i = 0; i < 20; ++i) {
+    AskNow(*model);
+    AnswerAll();
+    EXPECT_FALSE(FollowOnce(*model, annotator_).ok());
+  }
+  for (const v1::Query& query : annotator_.accepted()) {
+    ++queries;
+    first += query.tag() == CaptionId(query.captions(0));
+  }
+  EXPECT_GT(queries, 50);
+  EXPECT_NEAR(static_cast<double>(first) / queries, 0.5, 0.25);
+}
+
+TEST_F(RankingTest, StrategiesChooseThePartner) {
+  const auto partner_of_a = [&](v1::PairStrategy strategy) {
+    experiment_.mutable_reward_model()->mutable_pairs()->set_strategy(strategy);
+    experiment_.mutable_reward_model()->set_queue_target(1);
+    std::map<std::string, int> partners;
+    for (uint64_t incarnation = 1; incarnation <= 40; ++incarnation) {
+      annotator_.LoseEverything();
+      auto model = MakeRanking(incarnation);
+      ranker_->unsure_of = "c";
+      FakeLearner learner(*model);
+      EXPECT_TRUE(learner.Connect().ok());
+      for (const auto& [caption, count] : {std::pair("a", 1'000'000), {"b", 90'000}, {"c", 10}, {"d", 10}}) {
+        learner.SeeAndTell(caption, count);
+      }
+      const size_t before = annotator_.accepted().size();
+      model->ConnectAnnotator(*annotator_.Describe());
+      EXPECT_EQ(AskOnce(*model, annotator_).value_or(0), 1);
+      const v1::Query query = annotator_.accepted()[before];
+      ++partners[query.captions(query.captions(0) == "a" ? 1 : 0)];
+    }
+    return partners;
+  };
+  EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_RANDOM)["d"], 3);
+  EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_COUNT)["b"], 38);
+  EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_UNCERTAIN)["c"], 38);
+}
+
+TEST_F(RankingTest, ComparisonsComeBackFromTheCheckpointAndCountOnce) {
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "bb", "ccc"}) learner.SeeAndTell(caption);
+  Work(*model);
+  AnswerAll();
+  Work(*model);
+  AnswerAll();
+  Work(*model);
+  const auto observed = ranker_->observed;
+  ASSERT_GE(observed.size(), 2u);
+  v1::RewardModelState state = model->MakeCheckpoint();
+  EXPECT_EQ(static_cast<size_t>(state.comparisons_size()), observed.size());
+
+  // As if it had been killed before the last labels were noted down: the log brings them again.
+  state.set_next_sequence(1);
+  auto again = MakeRanking(101);
+  ASSERT_TRUE(again->Restore(state).ok());
+  EXPECT_EQ(ranker_->observed, observed);
+  const size_t asked = annotator_.accepted().size();
+  Work(*again);
+  const v1::RewardModelState after = again->MakeCheckpoint();
+  EXPECT_EQ(after.comparisons_size(), state.comparisons_size());
+  for (const v1::RewardCaption& caption : after.captions()) EXPECT_EQ(caption.answers(), 2u);
+  EXPECT_EQ(annotator_.accepted().size(), asked) << "nothing is asked again";
+
+  // Labels of single captions are not comparisons.
+  experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RETRIEVAL);
+  EXPECT_THAT(std::string(Make()->Restore(state).message()), HasSubstr("label_set"));
+}
+
+TEST_F(RankingTest, WithoutAnAnswerThereIsNothingToLearn) {
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "bb"}) learner.SeeAndTell(caption);
+  AskNow(*model);
+  ASSERT_THAT(annotator_.accepted(), SizeIs(1));
+  const v1::Query query = annotator_.accepted()[0];
+  annotator_.AnswerPair(query.captions(0), query.captions(1), v1::OUTCOME_ABSTAINED);
+  Work(*model);
+  EXPECT_TRUE(ranker_->observed.empty());
+  learner.SeeAndTell("a", 1000);
+  EXPECT_EQ(AskNow(*model), 0) << "the same pair is not asked again";
+  EXPECT_EQ(learner.output->messages.back().progress().labels_without_answer(), 0u) << "told at most once a second";
+  clock_.Advance(absl::Seconds(2));
+  model->Tick();
+  EXPECT_EQ(learner.output->messages.back().progress().labels_without_answer(), 1u);
+}
+
+TEST_F(RankingTest, KnownAnswersAreTaken) {
+  annotator_.AnswerPair("a", "bb", 0);
+  annotator_.AnswerPair("bb", "a", 1);
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "bb"}) learner.SeeAndTell(caption);
+  EXPECT_EQ(AskNow(*model), 1);
+  EXPECT_THAT(ranker_->observed, SizeIs(1));
+  EXPECT_THAT(annotator_.accepted(), IsEmpty());
+  Work(*model);
+  EXPECT_THAT(ranker_->observed, SizeIs(2)) << "the log has the other order too";
+  EXPECT_EQ(Metric("sibyl_reward_model_labels_ignored_total"), 0);
+}
+
 }  // namespace
 }  // namespace sibyl::reward_model

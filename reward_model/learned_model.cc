@@ -1,0 +1,414 @@
+#include "reward_model/learned_model.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace sibyl::reward_model {
+namespace {
+
+// Texts that go through the networks at a time, and new labels that are predicted before they are learned from.
+constexpr size_t kPiece = 256;
+constexpr char kFile[] = "/reward_model.safetensors";
+constexpr size_t kHeldOutWindow = 1000;
+constexpr double kLargestWeight = 10;
+constexpr absl::Duration kIdle = absl::Milliseconds(20);
+
+absl::Duration ThreadCpuTime() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
+
+}  // namespace
+
+LearnedModelMetrics::LearnedModelMetrics(Metrics& m)
+    : examples(m.Gauge("sibyl_reward_model_examples", "Labels that the networks learn from: captions, or pairs.")),
+      training_steps(m.Counter("sibyl_reward_model_training_steps_total", "Optimiser steps, of each network one.")),
+      training_steps_due(m.Gauge("sibyl_reward_model_training_steps_due",
+                                 "Optimiser steps of every network that the labels so far still ask for.")),
+      loss(m.Gauge("sibyl_reward_model_loss", "Cross-entropy of the last training batch, in nats.")),
+      accuracy(m.Gauge("sibyl_reward_model_held_out_accuracy",
+                       "Share of the last 1000 labels that were predicted before they were learned from.")),
+      calibration_error(m.Gauge("sibyl_reward_model_held_out_calibration_error",
+                                "Expected calibration error (ten bins) of those predictions.")),
+      good_share(m.Gauge("sibyl_reward_model_held_out_good_share",
+                         "Mean target of those labels: how many are good, or prefer the first of a pair.")),
+      disagreement(m.Gauge("sibyl_reward_model_disagreement",
+                           "Mean deviation between the networks' scores, over the captions of the last version.")),
+      score_mean(m.Gauge("sibyl_reward_model_score_mean", "Mean score, captions weighing as often as they were seen.")),
+      score_deviation(m.Gauge("sibyl_reward_model_score_deviation", "Deviation of the scores, weighed the same way.")),
+      captions_scored(m.Counter("sibyl_reward_model_captions_scored_total", "Captions scored, again or anew.")),
+      cpu_seconds(m.Counter("sibyl_reward_model_learning_cpu_seconds_total", "CPU time of learning and scoring.")) {}
+
+LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, Clock& clock, Metrics& metrics)
+    : config_(config),
+      ranking_(config.kind() == v1::REWARD_MODEL_KIND_RANKING),
+      seed_(seed),
+      clock_(clock),
+      metrics_(metrics),
+      random_(seed),
+      held_out_(kHeldOutWindow) {
+  MutexLock work(work_mutex_);
+  Forget();
+  MutexLock lock(mutex_);
+  transform_.set_deviation(1);
+  transform_.set_threshold(static_cast<float>(config.threshold()));
+  transform_.set_binary(config.binary());
+}
+
+void LearnedModel::Forget() {
+  model_ = std::make_unique<TextModel>(config_.kind(), config_.training(), seed_);
+  moments_ = {torch::zeros({model_->size()}), torch::ones({model_->size()})};
+  examples_.clear();
+  example_of_.clear();
+  good_sum_ = due_ = 0;
+  held_out_ = HeldOut(kHeldOutWindow);
+  trained_ = false;
+  version_captions_.clear();
+  version_scores_.clear();
+}
+
+// --- What comes in, and goes out ---
+
+std::string LearnedModel::kind() const { return ranking_ ? "ranking" : "classification"; }
+
+void LearnedModel::Observe(const Caption& caption, const v1::Label& label) {
+  if (ranking_ || label.outcome() != v1::OUTCOME_ANSWERED) return;
+  MutexLock lock(mutex_);
+  incoming_.push_back({&caption, nullptr, static_cast<float>(caption.good_sum / caption.answers)});
+}
+
+void LearnedModel::ObserveComparison(const Caption& first, const Caption& second, double first_better) {
+  MutexLock lock(mutex_);
+  incoming_.push_back({&first, &second, static_cast<float>(first_better)});
+}
+
+void LearnedModel::Restart(const CaptionBook& book, const Comparisons& comparisons) {
+  MutexLock lock(mutex_);
+  incoming_.clear();
+  restarted_ = true;
+  if (ranking_) {
+    absl::flat_hash_map<uint64_t, const Caption*> by_id;
+    for (const Caption& caption : book.captions()) by_id[caption.id] = &caption;
+    for (const auto& [pair, comparison] : comparisons.all()) {
+      if (!comparison.answered) continue;
+      incoming_.push_back({by_id.at(pair.first), by_id.at(pair.second), static_cast<float>(comparison.first_better)});
+    }
+  } else {
+    for (const Caption& caption : book.captions()) {
+      if (caption.answers == 0) continue;
+      incoming_.push_back({&caption, nullptr, static_cast<float>(caption.good_sum / caption.answers)});
+    }
+  }
+  scores_.clear();
+  wanted_.clear();
+  changed_.clear();
+  version_ = 0;
+  wants_counts_ = false;
+  seen_.clear();
+}
+
+void LearnedModel::Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) {
+  MutexLock lock(mutex_);
+  for (size_t i = 0; i < captions.size(); ++i) {
+    scores[i] = std::nullopt;
+    if (version_ == 0 || captions[i]->text.empty()) continue;
+    ScoreEntry& entry = scores_[captions[i]->id];
+    if (entry.version > 0) scores[i] = entry.score;
+    if (entry.version < version_ && !entry.wanted) {
+      entry.wanted = true;
+      wanted_.push_back(captions[i]);
+    }
+  }
+}
+
+v1::RewardTransform LearnedModel::transform() const {
+  MutexLock lock(mutex_);
+  return transform_;
+}
+
+uint64_t LearnedModel::version() const {
+  MutexLock lock(mutex_);
+  return version_;
+}
+
+void LearnedModel::Tick(const CaptionBook& book) {
+  MutexLock lock(mutex_);
+  if (!wants_counts_) return;
+  wants_counts_ = false;
+  seen_.clear();
+  for (const Caption& caption : book.captions()) {
+    if (caption.count > 0 && !caption.text.empty()) seen_.push_back({&caption, caption.count, caption.last_step});
+  }
+}
+
+std::vector<uint64_t> LearnedModel::TakeChanged() {
+  MutexLock lock(mutex_);
+  std::vector<uint64_t> changed(changed_.begin(), changed_.end());
+  changed_.clear();
+  return changed;
+}
+
+bool LearnedModel::IsStale(const Caption& caption) const {
+  MutexLock lock(mutex_);
+  if (version_ == 0 || caption.text.empty()) return false;
+  const auto it = scores_.find(caption.id);
+  return it == scores_.end() || (it->second.version < version_ && !it->second.wanted);
+}
+
+double LearnedModel::Uncertainty(const Caption& caption, const Caption* other) const {
+  MutexLock lock(mutex_);
+  double score = 0, disagreement = 0;
+  for (const auto& [one, sign] : {std::pair(&caption, 1), std::pair(other, -1)}) {
+    if (one == nullptr) continue;
+    const auto it = scores_.find(one->id);
+    if (it == scores_.end() || it->second.version == 0) return std::numeric_limits<double>::infinity();
+    score += sign * it->second.score;
+    disagreement += it->second.disagreement;
+  }
+  if (config_.training().ensemble() > 1) return disagreement;
+  // One network: how close to a coin's toss.
+  const double p = ranking_ ? 1 / (1 + std::exp(-score)) : score;
+  return p * (1 - p);
+}
+
+// --- The work ---
+
+absl::Duration LearnedModel::Work() {
+  MutexLock lock(work_mutex_);
+  const absl::Duration before = ThreadCpuTime();
+  const bool worked = TakeExamples() || ScoreWanted() || ScoreVersion() || Train();
+  metrics_.examples.Set(static_cast<double>(examples_.size()));
+  metrics_.training_steps_due.Set(due_);
+  if (!worked) return kIdle;
+  const absl::Duration used = ThreadCpuTime() - before;
+  metrics_.cpu_seconds.Increment(absl::ToDoubleSeconds(used));
+  return used * (1 / config_.training().cpu_share() - 1);
+}
+
+void LearnedModel::Add(const Example& example) {
+  const OrderedPair key = {example.first->id, example.second == nullptr ? 0 : example.second->id};
+  const auto [it, is_new] = example_of_.emplace(key, examples_.size());
+  if (is_new) {
+    examples_.push_back(example);
+  } else {
+    good_sum_ -= examples_[it->second].target;
+    examples_[it->second] = example;
+  }
+  good_sum_ += example.target;
+  due_ += config_.training().passes() / std::min<double>(config_.training().batch_size(), examples_.size());
+}
+
+// Takes in the labels that have come. Those that networks with some training have not seen test them first.
+bool LearnedModel::TakeExamples() {
+  std::vector<Example> incoming;
+  {
+    MutexLock lock(mutex_);
+    if (std::exchange(restarted_, false)) Forget();
+    incoming.swap(incoming_);
+  }
+  if (incoming.empty()) return false;
+  if (model_->steps() > 0) {
+    std::vector<const Caption*> first, second;
+    for (const Example& example : incoming) {
+      const OrderedPair key = {example.first->id, example.second == nullptr ? 0 : example.second->id};
+      if (example_of_.contains(key) || first.size() == kPiece) continue;
+      first.push_back(example.first);
+      second.push_back(example.second);
+    }
+    if (!first.empty()) {
+      torch::Tensor score = model_->Score(Encode(first));
+      if (ranking_) score = score - model_->Score(Encode(second));
+      const torch::Tensor predicted = score.sigmoid().mean(0);
+      size_t next = 0;
+      for (const Example& example : incoming) {
+        if (next == first.size()) break;
+        if (example.first != first[next] || example.second != second[next]) continue;
+        held_out_.Add(predicted[static_cast<int64_t>(next++)].item<double>(), example.target);
+      }
+    }
+    metrics_.accuracy.Set(held_out_.Accuracy());
+    metrics_.calibration_error.Set(held_out_.CalibrationError());
+    metrics_.good_share.Set(held_out_.GoodShare());
+  }
+  for (const Example& example : incoming) Add(example);
+  return true;
+}
+
+bool LearnedModel::Train() {
+  if (due_ <= 0 || examples_.empty()) return false;
+  const auto& training = config_.training();
+  const size_t n = std::min<size_t>(training.batch_size(), examples_.size());
+  // A caption that is in several examples goes through the network once.
+  std::vector<const Caption*> captions;
+  absl::flat_hash_map<const Caption*, int64_t> row_of;
+  const auto row = [&](const Caption* caption) {
+    const auto [it, is_new] = row_of.emplace(caption, static_cast<int64_t>(captions.size()));
+    if (is_new) captions.push_back(caption);
+    return it->second;
+  };
+  std::vector<int64_t> first, second;
+  std::vector<float> targets;
+  for (size_t i = 0; i < n; ++i) {
+    const Example& example = examples_[n < examples_.size() ? random_.Below(examples_.size()) : i];
+    first.push_back(row(example.first));
+    if (ranking_) second.push_back(row(example.second));
+    targets.push_back(example.target);
+  }
+  const torch::Tensor target = torch::tensor(targets);
+  torch::Tensor weight = torch::ones_like(target);
+  if (!ranking_ && training.balance()) {
+    weight = BalancingWeights(target, good_sum_ / static_cast<double>(examples_.size()), kLargestWeight);
+  }
+  metrics_.loss.Set(model_->Train(next_network_, Encode(captions), torch::tensor(first),
+                                  ranking_ ? torch::tensor(second) : torch::Tensor(), target, weight));
+  next_network_ = (next_network_ + 1) % model_->size();
+  due_ -= 1.0 / model_->size();
+  trained_ = true;
+  metrics_.training_steps.Increment();
+  return true;
+}
+
+// Scores captions that appeared since the last version, or reappeared.
+bool LearnedModel::ScoreWanted() {
+  std::vector<const Caption*> captions;
+  uint64_t version;
+  {
+    MutexLock lock(mutex_);
+    if (wanted_.empty()) return false;
+    const size_t rest = wanted_.size() - std::min(wanted_.size(), kPiece);
+    captions.assign(wanted_.begin() + static_cast<ptrdiff_t>(rest), wanted_.end());
+    wanted_.resize(rest);
+    version = version_;
+  }
+  const Scored scored = Combine(model_->Score(Encode(captions)));
+  MutexLock lock(mutex_);
+  if (!restarted_) SetScores(captions, scored, version);
+  return true;
+}
+
+// Goes on with the next version, one piece at a time: asks for the counts, scores, shows.
+bool LearnedModel::ScoreVersion() {
+  if (version_captions_.empty()) {
+    MutexLock lock(mutex_);
+    if (seen_.empty()) {
+      const absl::Duration since = clock_.Now() - version_at_;
+      wants_counts_ |= trained_ && since >= absl::Seconds(config_.training().version_seconds());
+      return false;
+    }
+    version_captions_.swap(seen_);
+    trained_ = false;
+    std::sort(version_captions_.begin(), version_captions_.end(),
+              [](const Seen& a, const Seen& b) { return a.last_step > b.last_step; });
+    const uint64_t newest = version_captions_[0].last_step, reach = config_.training().rescore_steps();
+    const auto is_old = [&](const Seen& seen) { return newest - seen.last_step > reach; };
+    version_captions_.erase(std::find_if(version_captions_.begin(), version_captions_.end(), is_old),
+                            version_captions_.end());
+  }
+  std::vector<const Caption*> piece;
+  for (size_t i = version_scores_.size() * kPiece; i < version_captions_.size() && piece.size() < kPiece; ++i) {
+    piece.push_back(version_captions_[i].caption);
+  }
+  version_scores_.push_back(model_->Score(Encode(piece)));
+  if (version_scores_.size() * kPiece >= version_captions_.size()) ShowVersion();
+  return true;
+}
+
+void LearnedModel::ShowVersion() {
+  const torch::Tensor raw = torch::cat(version_scores_, 1);
+  std::vector<const Caption*> captions;
+  std::vector<double> counts;
+  for (const Seen& seen : version_captions_) {
+    captions.push_back(seen.caption);
+    counts.push_back(static_cast<double>(seen.count));
+  }
+  const torch::Tensor count = torch::tensor(counts, torch::kFloat64);
+  if (ranking_) moments_ = WeightedMoments(raw, count);
+  const Scored scored = Combine(raw);
+  const Moments all = WeightedMoments(scored.score.unsqueeze(0), count);
+  const float mean = all.mean.item<float>(), deviation = all.deviation.item<float>();
+  metrics_.score_mean.Set(mean);
+  metrics_.score_deviation.Set(deviation);
+  metrics_.disagreement.Set(scored.disagreement.mean().item<double>());
+  version_captions_.clear();
+  version_scores_.clear();
+  version_at_ = clock_.Now();
+
+  MutexLock lock(mutex_);
+  if (restarted_) return;
+  version_ = static_cast<uint64_t>(model_->steps());
+  if (ranking_) {
+    transform_.set_mean(mean);
+    transform_.set_deviation(deviation);
+  }
+  SetScores(captions, scored, version_);
+}
+
+torch::Tensor LearnedModel::Encode(absl::Span<const Caption* const> captions) const {
+  std::vector<absl::string_view> texts;
+  for (const Caption* caption : captions) texts.push_back(caption->text);
+  return EncodeTexts(texts, config_.training().text_length());
+}
+
+LearnedModel::Scored LearnedModel::Combine(const torch::Tensor& raw) const {
+  const torch::Tensor scores =
+      ranking_ ? (raw - moments_.mean.unsqueeze(1)) / moments_.deviation.unsqueeze(1) : raw.sigmoid();
+  return {EnsembleOf(scores, config_.training().ensemble_score(), config_.training().ensemble_bound()),
+          Disagreement(scores)};
+}
+
+void LearnedModel::SetScores(absl::Span<const Caption* const> captions, const Scored& scored, uint64_t version) {
+  const auto score = scored.score.accessor<float, 1>(), disagreement = scored.disagreement.accessor<float, 1>();
+  for (size_t i = 0; i < captions.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    // A caption that still waits to be scored stays in the line, and is taken out there.
+    scores_[captions[i]->id] = {score[row], disagreement[row], version, false};
+    changed_.insert(captions[i]->id);
+  }
+  metrics_.captions_scored.Increment(static_cast<double>(captions.size()));
+}
+
+// --- Checkpoints ---
+
+NamedTensors LearnedModel::Tensors() const {
+  NamedTensors tensors = model_->tensors();
+  tensors.emplace_back("score/mean", moments_.mean);
+  tensors.emplace_back("score/deviation", moments_.deviation);
+  return tensors;
+}
+
+absl::Status LearnedModel::Save(const std::string& run_dir) {
+  NamedTensors copies;
+  std::map<std::string, std::string> metadata = {{"kind", kind()}};
+  {
+    MutexLock lock(work_mutex_);
+    for (const auto& [name, tensor] : Tensors()) copies.emplace_back(name, tensor.detach().clone().contiguous());
+    metadata["training_steps_due"] = absl::StrCat(due_);
+  }
+  return WriteTensors(absl::StrCat(run_dir, kFile), copies, metadata);
+}
+
+absl::Status LearnedModel::Load(const std::string& run_dir) {
+  const absl::StatusOr<TensorFile> file = ReadTensors(absl::StrCat(run_dir, kFile));
+  if (absl::IsNotFound(file.status())) return absl::OkStatus();
+  SIBYL_RETURN_IF_ERROR(file.status());
+  MutexLock lock(work_mutex_);
+  TakeExamples();
+  SIBYL_RETURN_IF_ERROR(CopyTensors(*file, Tensors(), /*all=*/true));
+  const auto due = file->metadata.find("training_steps_due");
+  if (due == file->metadata.end() || !absl::SimpleAtod(due->second, &due_)) {
+    return absl::DataLossError(absl::StrCat(file->path, " does not say its training_steps_due"));
+  }
+  trained_ = model_->steps() > 0;
+  return absl::OkStatus();
+}
+
+}  // namespace sibyl::reward_model
