@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/numeric/bits.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -185,11 +186,20 @@ double LearnedModel::Uncertainty(const Caption& caption, const Caption* other) c
 absl::Duration LearnedModel::Work() {
   MutexLock lock(work_mutex_);
   const absl::Duration before = ThreadCpuTime();
-  const bool worked = TakeExamples() || ScoreWanted() || ScoreVersion() || Train();
+  bool worked = TakeExamples() || ScoreWanted();
+  absl::Duration* counted = nullptr;
+  if (!worked && ScoreVersion()) {
+    worked = true;
+    counted = &version_cpu_;
+  } else if (!worked && Train()) {
+    worked = true;
+    counted = &training_cpu_;
+  }
   metrics_.examples.Set(static_cast<double>(examples_.size()));
   metrics_.training_steps_due.Set(due_);
   if (!worked) return kIdle;
   const absl::Duration used = ThreadCpuTime() - before;
+  if (counted != nullptr) *counted += used;
   metrics_.cpu_seconds.Increment(absl::ToDoubleSeconds(used));
   return used * (1 / config_.training().cpu_share() - 1);
 }
@@ -225,8 +235,8 @@ bool LearnedModel::TakeExamples() {
       second.push_back(example.second);
     }
     if (!first.empty()) {
-      torch::Tensor score = model_->Score(Encode(first));
-      if (ranking_) score = score - model_->Score(Encode(second));
+      torch::Tensor score = RawScores(first);
+      if (ranking_) score = score - RawScores(second);
       const torch::Tensor predicted = score.sigmoid().mean(0);
       size_t next = 0;
       for (const Example& example : incoming) {
@@ -289,7 +299,7 @@ bool LearnedModel::ScoreWanted() {
     wanted_.resize(rest);
     version = version_;
   }
-  const Scored scored = Combine(model_->Score(Encode(captions)));
+  const Scored scored = Combine(RawScores(captions));
   MutexLock lock(mutex_);
   if (!restarted_) SetScores(captions, scored, version);
   return true;
@@ -300,11 +310,13 @@ bool LearnedModel::ScoreVersion() {
   if (version_captions_.empty()) {
     MutexLock lock(mutex_);
     if (seen_.empty()) {
-      const absl::Duration since = clock_.Now() - version_at_;
-      wants_counts_ |= trained_ && since >= absl::Seconds(config_.training().version_seconds());
+      const bool time = clock_.Now() - version_at_ >= absl::Seconds(config_.training().version_seconds());
+      // Versions take half of what is spent at most, as long as there is training to be done.
+      wants_counts_ |= trained_ && time && (due_ <= 0 || training_cpu_ >= version_cpu_);
       return false;
     }
     version_captions_.swap(seen_);
+    version_cpu_ = training_cpu_ = absl::ZeroDuration();
     trained_ = false;
     std::sort(version_captions_.begin(), version_captions_.end(),
               [](const Seen& a, const Seen& b) { return a.last_step > b.last_step; });
@@ -317,7 +329,7 @@ bool LearnedModel::ScoreVersion() {
   for (size_t i = version_scores_.size() * kPiece; i < version_captions_.size() && piece.size() < kPiece; ++i) {
     piece.push_back(version_captions_[i].caption);
   }
-  version_scores_.push_back(model_->Score(Encode(piece)));
+  version_scores_.push_back(RawScores(piece));
   if (version_scores_.size() * kPiece >= version_captions_.size()) ShowVersion();
   return true;
 }
@@ -353,9 +365,14 @@ void LearnedModel::ShowVersion() {
 }
 
 torch::Tensor LearnedModel::Encode(absl::Span<const Caption* const> captions) const {
-  std::vector<absl::string_view> texts;
-  for (const Caption* caption : captions) texts.push_back(caption->text);
+  // Filled up to a power of two: LibTorch keeps a kernel for every number of rows that it has seen.
+  std::vector<absl::string_view> texts(absl::bit_ceil(captions.size()));
+  for (size_t i = 0; i < captions.size(); ++i) texts[i] = captions[i]->text;
   return EncodeTexts(texts, config_.training().text_length());
+}
+
+torch::Tensor LearnedModel::RawScores(absl::Span<const Caption* const> captions) {
+  return model_->Score(Encode(captions)).slice(1, 0, static_cast<int64_t>(captions.size()));
 }
 
 LearnedModel::Scored LearnedModel::Combine(const torch::Tensor& raw) const {

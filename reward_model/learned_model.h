@@ -99,7 +99,10 @@ class LearnedModel : public ScoreModel {
   bool ScoreVersion() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void ShowVersion() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   bool Train() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
+  // Texts of the captions and, behind them, empty ones: [M, text_length].
   torch::Tensor Encode(absl::Span<const Caption* const> captions) const;
+  // [K, N].
+  torch::Tensor RawScores(absl::Span<const Caption* const> captions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   Scored Combine(const torch::Tensor& raw) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void SetScores(absl::Span<const Caption* const> captions, const Scored& scored, uint64_t version)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -124,6 +127,8 @@ class LearnedModel : public ScoreModel {
   Random random_ ABSL_GUARDED_BY(work_mutex_);
   HeldOut held_out_ ABSL_GUARDED_BY(work_mutex_);
   bool trained_ ABSL_GUARDED_BY(work_mutex_) = false;  // since the last version
+  // CPU time of the last version's scoring, and of training since it began.
+  absl::Duration version_cpu_ ABSL_GUARDED_BY(work_mutex_), training_cpu_ ABSL_GUARDED_BY(work_mutex_);
   absl::Time version_at_ ABSL_GUARDED_BY(work_mutex_) = absl::InfinitePast();
   // The version in the making: captions seen lately, last seen first, and the raw scores of the first of them.
   std::vector<Seen> version_captions_ ABSL_GUARDED_BY(work_mutex_);

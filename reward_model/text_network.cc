@@ -1,7 +1,6 @@
 #include "reward_model/text_network.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
@@ -20,7 +19,7 @@ torch::Tensor EncodeTexts(absl::Span<const absl::string_view> texts, int64_t len
   torch::Tensor encoded = torch::zeros({static_cast<int64_t>(texts.size()), length}, torch::kUInt8);
   uint8_t* row = encoded.data_ptr<uint8_t>();
   for (const absl::string_view text : texts) {
-    std::memcpy(row, text.data(), std::min<size_t>(text.size(), length));
+    std::copy_n(text.begin(), std::min<size_t>(text.size(), length), row);
     row += length;
   }
   return encoded;
