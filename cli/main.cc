@@ -36,7 +36,7 @@ constexpr char kHelp[] =
       Plays episodes with given actions and prints what happens.
   sibyl bench env ENV [--envs N] [--threads T] [--seconds S] [--max_episode_steps M]
   sibyl bench train CONFIG [--set field=value]... [--seconds S] [--warmup W] [--against field=value]... [--pairs N]
-  sibyl bench transport [--actors N] [--environments E] [--groups G] [--set field=value]... [--seconds S] [--warmup W]
+  sibyl bench transport [--actors N] [--environments E] [--groups G] [--pin 0|1] [--set field=value]... [--seconds S] [--warmup W]
   sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
       Measure how fast environments are stepped, how fast a configuration trains (--against: how much faster than with
       those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.

@@ -1,5 +1,6 @@
 #include "cli/bench/bench_transport.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,6 +8,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
@@ -42,10 +45,21 @@ class Processes {
     }
   }
 
-  absl::Status Start(const std::string& name, std::vector<std::string> command) {
+  // `core`: the only one it may use; nullopt: any.
+  absl::Status Start(const std::string& name, std::vector<std::string> command, std::optional<int> core) {
     command[0] = absl::StrCat(cli::BinaryFolder(), "/", command[0]);
-    SIBYL_ASSIGN_OR_RETURN(const pid_t pid, cli::StartProcess(command, LogOf(name)));
-    processes_.push_back({name, pid});
+    // The process inherits what this thread may use.
+    cpu_set_t before, only;
+    sched_getaffinity(0, sizeof before, &before);
+    if (core.has_value()) {
+      CPU_ZERO(&only);
+      CPU_SET(*core, &only);
+      sched_setaffinity(0, sizeof only, &only);
+    }
+    const absl::StatusOr<pid_t> pid = cli::StartProcess(command, LogOf(name));
+    sched_setaffinity(0, sizeof before, &before);
+    SIBYL_RETURN_IF_ERROR(pid.status());
+    processes_.push_back({name, *pid});
     return absl::OkStatus();
   }
 
@@ -124,19 +138,23 @@ nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
 }
 
 absl::StatusOr<nlohmann::ordered_json> Measure(const v1::Experiment& experiment, const std::string& folder,
-                                               absl::Duration warm_up, absl::Duration time) {
+                                               absl::Duration warm_up, absl::Duration time, bool pin) {
   const std::string config = folder + "/experiment.textproto";
   SIBYL_RETURN_IF_ERROR(WriteFileDurably(config, ExperimentText(experiment)));
   const int actors = static_cast<int>(experiment.actor().processes());
   SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, cli::FreePorts(2 + actors, getpid()));
   const std::string address = absl::StrCat("127.0.0.1:", ports[0]), metrics = absl::StrCat("127.0.0.1:", ports[1]);
   Processes processes(folder);
-  SIBYL_RETURN_IF_ERROR(processes.Start("learner", {"sibyl-bench-learner", "--config=" + config, "--run_dir=" + folder,
-                                                    "--listen=" + address, "--metrics_listen=" + metrics}));
+  SIBYL_RETURN_IF_ERROR(processes.Start("learner",
+                                        {"sibyl-bench-learner", "--config=" + config, "--run_dir=" + folder,
+                                         "--listen=" + address, "--metrics_listen=" + metrics},
+                                        pin ? std::optional(0) : std::nullopt));
+  const int others = static_cast<int>(std::thread::hardware_concurrency()) - 1;
   for (int i = 0; i < actors; ++i) {
     SIBYL_RETURN_IF_ERROR(processes.Start(
         absl::StrCat("actor-", i),
-        {"sibyl-actor", "--learner=" + address, absl::StrCat("--metrics_listen=127.0.0.1:", ports[2 + i])}));
+        {"sibyl-actor", "--learner=" + address, absl::StrCat("--metrics_listen=127.0.0.1:", ports[2 + i])},
+        pin ? std::optional(1 + i % others) : std::nullopt));
   }
   // Until every actor plays.
   for (const absl::Time limit = absl::Now() + kStartLimit;;) {
@@ -165,7 +183,8 @@ int BenchTransportMain(absl::Span<const std::string> arguments) {
     return absl::IsInvalidArgument(status) ? 2 : 1;
   };
   const std::vector<cli::Flag> flags = {{"actors", "N"},        {"environments", "E"}, {"groups", "G"},
-                                        {"set", "field=value"}, {"seconds", "S"},      {"warmup", "W"}};
+                                        {"set", "field=value"}, {"seconds", "S"},      {"warmup", "W"},
+                                        {"pin", "0|1"}};
   const auto parsed = cli::ParseArguments("sibyl bench transport", flags, arguments);
   if (!parsed.ok()) return refuse(parsed.status());
   if (!parsed->positional.empty()) {
@@ -182,6 +201,13 @@ int BenchTransportMain(absl::Span<const std::string> arguments) {
     if (absl::SimpleAtoi(text, value) && *value >= 1 && *value <= 100'000) continue;
     return refuse(
         absl::InvalidArgumentError(absl::StrCat("--", name, " is `", text, "`, must be a number from 1 to 100000")));
+  }
+  const std::string pin = parsed->Value("pin", "0");
+  if (pin != "0" && pin != "1") {
+    return refuse(absl::InvalidArgumentError(absl::StrCat("--pin is `", pin, "`, must be 0 or 1")));
+  }
+  if (pin == "1" && std::thread::hardware_concurrency() < 2) {
+    return refuse(absl::InvalidArgumentError("--pin 1 needs two cores: one for the learner, the others for actors"));
   }
   v1::Experiment experiment;
   experiment.set_name("transport");
@@ -201,13 +227,14 @@ int BenchTransportMain(absl::Span<const std::string> arguments) {
   std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return refuse(absl::UnavailableError("cannot make " + folder));
   const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
-  const auto measured = Measure(experiment, folder, absl::Seconds(warm_up), absl::Seconds(seconds));
+  const auto measured = Measure(experiment, folder, absl::Seconds(warm_up), absl::Seconds(seconds), pin == "1");
   if (!measured.ok()) return refuse(measured.status());
   nlohmann::ordered_json line = {{"bench", "transport"},
                                  {"environment", spec->name()},
                                  {"actors", experiment.actor().processes()},
                                  {"environments", experiment.actor().environments()},
-                                 {"groups", experiment.actor().groups()}};
+                                 {"groups", experiment.actor().groups()},
+                                 {"pinned", pin == "1"}};
   line.update(*measured);
   line["raw_bytes_per_step"] = ObservationBytes(*spec);
   std::printf("%s\n", line.dump().c_str());

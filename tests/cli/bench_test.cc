@@ -109,7 +109,7 @@ TEST(BenchRewards, MeasuresStepsWhileCaptionsGetNewScores) {
 }
 
 TEST(BenchTransport, MeasuresARealStream) {
-  const Said said = RunSibyl("bench transport --actors 2 --environments 8 --groups 2 --seconds 2 --warmup 1");
+  const Said said = RunSibyl("bench transport --actors 2 --environments 8 --groups 2 --pin 1 --seconds 2 --warmup 1");
   ASSERT_EQ(said.status, 0) << said.text;
   const auto line = nlohmann::json::parse(said.text);
   for (const char* key :
@@ -124,6 +124,7 @@ TEST(BenchTransport, MeasuresARealStream) {
 
 TEST(BenchTransport, SaysWhatIsWrong) {
   EXPECT_THAT(RunSibyl("bench transport --actors none").text, HasSubstr("--actors is `none`"));
+  EXPECT_THAT(RunSibyl("bench transport --pin yes").text, HasSubstr("--pin is `yes`, must be 0 or 1"));
   EXPECT_THAT(RunSibyl("bench transport nethack").text, HasSubstr("`nethack`"));
   EXPECT_THAT(RunSibyl("bench transport --environments 7").text, HasSubstr("actor.groups"));
 }
