@@ -44,9 +44,11 @@ std::string HungerWord(int64_t hunger) {
   return hunger >= 0 && hunger < int64_t{std::size(kWords)} ? kWords[hunger] : absl::StrCat("hunger ", hunger);
 }
 
-Moment MomentOf(const Game& game) {
+Moment MomentOf(const Game& game, double cells_seen) {
   Moment moment;
   std::memcpy(moment.blstats, game.observation.blstats, sizeof moment.blstats);
+  moment.nutrition = game.observation.internal[kNutrition];
+  moment.cells_seen = cells_seen;
   moment.in_normal_game = game.observation.in_normal_game != 0;
   return moment;
 }
@@ -68,9 +70,11 @@ class NetHack : public Environment {
     over_ = true;
     SIBYL_RETURN_IF_ERROR(Start(*game_, seed));
     over_ = false;
-    steps_ = 0;
+    steps_ = idle_steps_ = 0;
+    reached_ = false;
     figures_ = nethack::Figures();
     Observe(observation);
+    now_.cells_seen = 0;
     return absl::OkStatus();
   }
 
@@ -81,23 +85,30 @@ class NetHack : public Environment {
           absl::StrCat("nethack: action ", action, " is not one of 0 to ", spec_.actions_size() - 1));
     }
     const Moment before = now_;
-    Press(*game_, task_.actions[action].key);
-    PressKnownKeys(*game_, /*keep_questions=*/true);
+    task_.play(*game_, task_.actions[action].key);
     ++steps_;
-    const bool ended = game_->observation.done != 0;
-    const bool cut_off = !ended && steps_ >= spec_.max_episode_steps();
     Observe(observation);
+    idle_steps_ = now_.blstats[kTime] == before.blstats[kTime] ? idle_steps_ + 1 : 0;
+
+    const bool ended = game_->observation.done != 0;
+    const bool idle = task_.max_idle_steps != 0 && idle_steps_ >= task_.max_idle_steps;
+    const bool cut_off = !ended && (idle || steps_ >= spec_.max_episode_steps());
+    // At the step limit it is too late, as in NLE.
+    const bool reached = !ended && !cut_off && !reached_ && task_.at_goal != nullptr && task_.at_goal(*game_);
+    reached_ |= reached;
+    const bool finished = reached && !task_.continual;
 
     StepResult result;
-    result.reward = static_cast<float>(task_.reward(before, now_));
-    result.terminated = ended;
+    result.reward = static_cast<float>(task_.reward(before, now_, reached));
+    result.terminated = ended || finished;
     result.truncated = cut_off;
-    // NLE calls both ends termination.
-    result.package_terminated = ended || cut_off;
-    over_ = ended || cut_off;
-    if (over_) figures_.values[kEndStatus] = ended ? 1 : -1;
+    // NLE calls all ends termination, and being idle both.
+    result.package_terminated = ended || finished || cut_off;
+    result.package_truncated = cut_off && idle;
+    over_ = ended || finished || cut_off;
+    if (over_) figures_.values[kEndStatus] = ended ? 1 : finished ? 2 : -1;
     // After everything is copied: the keys that quit blank what the game shows.
-    if (cut_off) Quit(*game_);
+    if (over_ && !ended) Quit(*game_);
     return result;
   }
 
@@ -110,8 +121,7 @@ class NetHack : public Environment {
                         HungerWord(blstats[kHunger]));
   }
 
-  // Score has no goal to reach.
-  bool Success() const override { return false; }
+  bool Success() const override { return reached_; }
 
   absl::Span<const double> Figures() const override { return figures_.values; }
 
@@ -125,9 +135,9 @@ class NetHack : public Environment {
     for (size_t i = 0; i < sources_.size(); ++i) {
       if (observation[i] != nullptr) std::memcpy(observation[i], sources_[i].bytes, sources_[i].size);
     }
-    now_ = MomentOf(*game_);
-    if (now_.in_normal_game) status_ = now_;
     Update(figures_, *game_);
+    now_ = MomentOf(*game_, figures_.values[kScout]);
+    if (now_.in_normal_game) status_ = now_;
     const absl::string_view message = Message(*game_);
     caption_.assign(message.data(), message.size());
   }
@@ -138,6 +148,8 @@ class NetHack : public Environment {
   std::vector<Source> sources_;  // one for each entry of spec_.observation
   bool over_ = true;
   uint32_t steps_ = 0;
+  uint32_t idle_steps_ = 0;  // the last ones, in which no turn passed
+  bool reached_ = false;     // the goal, in this episode
   Moment now_;
   Moment status_;  // the last one with a game in it
   nethack::Figures figures_;
@@ -162,7 +174,7 @@ EnvironmentFamily Family() {
         v1::EnvironmentSpec spec = SpecOf(task, options);
         std::vector<std::string> arrays;
         for (const v1::TensorSpec& array : spec.observation()) arrays.push_back(array.name());
-        SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Game> game, MakeGame(arrays, options.system_clock));
+        SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Game> game, MakeGame(arrays, options.system_clock, task.options));
         return std::make_unique<NetHack>(task, std::move(spec), std::move(game));
       }};
 }

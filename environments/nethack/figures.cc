@@ -7,7 +7,7 @@
 namespace sibyl::nethack {
 namespace {
 
-constexpr int kMapCells = 21 * 79;
+constexpr int kMapCells = kRows * kColumns;
 // The glyph of a cell that was never seen ("dark part of a room" and solid stone).
 constexpr int16_t kUnseen = 2359;
 

@@ -21,7 +21,7 @@ enum Figure {
   kKills,            // messages saying that the hero (or somebody about her) killed: "you kill"
   kTurns,            // the game's turn counter
   kScoreFigure,      // the game's points
-  kEndStatus,        // 0 running, 1 the game ended (death, mostly), -1 cut off at the step limit
+  kEndStatus,  // 0 running, 1 the game ended (death, mostly), 2 the goal was reached, -1 cut off at the step limit
   kFigures
 };
 inline constexpr const char* kFigureNames[kFigures] = {"deepest_level", "gold",  "experience_level", "scout", "kills",

@@ -15,13 +15,11 @@ namespace {
 
 // As NLE's Python package sets them: what the game asks and prints, what is picked up, no bones of earlier games.
 constexpr const char* kOptions[] = {
-    "autopickup", "color",     "disclose:+i +a +v +g +c +o", "mention_walls",     "nobones",          "nocmdassist",
-    "nolegacy",   "nosparkle", "pickup_burden:unencumbered", "pickup_types:$?!/", "runmode:teleport", "showexp",
-    "showscore",  "time",
+    "autopickup", "color",     "disclose:+i +a +v +g +c +o", "mention_walls",    "nobones", "nocmdassist",
+    "nolegacy",   "nosparkle", "pickup_burden:unencumbered", "runmode:teleport", "showexp", "showscore",
+    "time",
 };
-constexpr char kName[] = "name:Agent-mon-hum-neu-mal";
 
-constexpr size_t kMessageBytes = 256;
 constexpr Key kSpace = ' ', kEscape = 0x1b, kYes = 'y', kQuit = 0x80 | 'q';
 
 constexpr int64_t kYear2000 = 946'684'800;  // seconds since 1970
@@ -29,11 +27,9 @@ constexpr int64_t kYear2000 = 946'684'800;  // seconds since 1970
 // NLE gives up after as many spaces.
 constexpr int kMostKeysToStart = 1000;
 
-enum Internal { kInYesNo = 1, kInGetLine = 2, kAwaitsSpace = 3 };
 enum ProgramState { kInMoveLoop = 3 };
 
 constexpr const char* kAlwaysShown[] = {"glyphs", "blstats", "message", "program_state", "internal"};
-constexpr const char* kQuestionsKept[] = {"eat", "attack", "direction?", "pray"};
 
 void Abandon(Game& game) {
   if (game.context != nullptr) game.library.end(game.context);
@@ -72,14 +68,19 @@ absl::Span<const ArrayInfo> AllArrays() {
 
 Game::~Game() { Abandon(*this); }
 
-absl::StatusOr<std::unique_ptr<Game>> MakeGame(absl::Span<const std::string> arrays, bool system_clock) {
+absl::StatusOr<std::unique_ptr<Game>> MakeGame(absl::Span<const std::string> arrays, bool system_clock,
+                                               const GameOptions& options) {
   auto game = std::make_unique<Game>();
   game->system_clock = system_clock;
   SIBYL_ASSIGN_OR_RETURN(game->files, FindNle());
   // Loaded once here so that what is wrong with the package is said before the first Reset.
   SIBYL_RETURN_IF_ERROR(LibraryCopy::Load(game->files.library).status());
   SIBYL_ASSIGN_OR_RETURN(game->folder, HackDir::Make(game->files.data));
-  game->options = absl::StrCat(absl::StrJoin(kOptions, ","), ",", kName);
+  game->options = absl::StrCat(absl::StrJoin(kOptions, ","), ",pickup_types:", options.pickup_types, ",name:Agent-",
+                               options.character);
+  if (absl::string_view(options.character) == "@") {
+    absl::StrAppend(&game->options, ",race:random,gender:random,align:random");
+  }
   game->settings = std::make_unique<NleSettings>();
   if (game->folder.path().size() + 2 >= sizeof game->settings->hackdir) {
     return absl::FailedPreconditionError(absl::StrCat("nethack: the path ", game->folder.path(), " is too long"));
@@ -136,10 +137,11 @@ void Press(Game& game, Key key) {
   game.context = game.library.step(game.context, &game.observation);
 }
 
-void PressKnownKeys(Game& game, bool keep_questions) {
+void PressKnownKeys(Game& game, absl::Span<const char* const> keep, absl::FunctionRef<void()> at_more) {
   const int32_t* waits = game.observation.internal;
   while (game.observation.done == 0) {
     if (waits[kAwaitsSpace] != 0) {
+      at_more();
       Press(game, kSpace);
     } else if (waits[kInGetLine] != 0) {
       Press(game, kEscape);
@@ -148,22 +150,20 @@ void PressKnownKeys(Game& game, bool keep_questions) {
     }
   }
   if (game.observation.done != 0 || waits[kInYesNo] == 0) return;
-  if (keep_questions) {
-    const absl::string_view message(reinterpret_cast<const char*>(game.observation.message), kMessageBytes);
-    for (const char* words : kQuestionsKept) {
-      if (absl::StrContains(message, words)) return;
-    }
+  const absl::string_view message(reinterpret_cast<const char*>(game.observation.message), kMessageBytes);
+  for (const char* words : keep) {
+    if (absl::StrContains(message, words)) return;
   }
   // One escape only, as in NLE: what the game shows next is the agent's to answer.
   Press(game, kEscape);
 }
 
 void Quit(Game& game) {
-  PressKnownKeys(game, /*keep_questions=*/false);
+  PressKnownKeys(game, {});
   for (const Key key : {kQuit, kYes}) {
     if (game.observation.done == 0) Press(game, key);
   }
-  PressKnownKeys(game, /*keep_questions=*/false);
+  PressKnownKeys(game, {});
 }
 
 absl::string_view Message(const Game& game) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -29,6 +30,8 @@ absl::Span<const ArrayInfo> AllArrays();
 
 // Indices into `blstats`, the status line.
 enum Blstat {
+  kX = 0,
+  kY = 1,
   kScore = 9,
   kHp = 10,
   kMaxHp = 11,
@@ -39,8 +42,19 @@ enum Blstat {
   kHunger = 21,
   kDungeon = 23,
   kDungeonLevel = 24,
+  kConditions = 25,
   kBlstats = 27
 };
+
+inline constexpr int kHallucinating = 0x200;  // a bit of kConditions
+
+// Indices into `internal`.
+enum Internal { kInYesNo = 1, kInGetLine = 2, kAwaitsSpace = 3, kOnStairsDown = 4, kNutrition = 7 };
+
+// Of the array `message`.
+inline constexpr size_t kMessageBytes = 256;
+// The map's size.
+inline constexpr int kRows = 21, kColumns = 79;
 
 // A key of the keyboard as NetHack reads it.
 using Key = uint8_t;
@@ -63,9 +77,16 @@ struct Game {
   ~Game();
 };
 
+// What differs between games of different tasks.
+struct GameOptions {
+  const char* character = "mon-hum-neu-mal";  // role, race, gender, alignment; "@": drawn by the seed
+  const char* pickup_types = "$?!/";          // what is picked up by walking over it
+};
+
 // Prepares a game that shows the named arrays and those that this folder's own code reads. FailedPrecondition: the
 // package is missing (see FindNle).
-absl::StatusOr<std::unique_ptr<Game>> MakeGame(absl::Span<const std::string> arrays, bool system_clock);
+absl::StatusOr<std::unique_ptr<Game>> MakeGame(absl::Span<const std::string> arrays, bool system_clock,
+                                               const GameOptions& options = {});
 
 // The array's buffer, which belongs to the game; nullptr: it is not shown.
 const char* Array(const Game& game, const ArrayInfo& array);
@@ -77,9 +98,13 @@ absl::Status Start(Game& game, uint64_t seed);
 // Presses one key. Must not be called after the game's end (observation.done).
 void Press(Game& game, Key key);
 
-// Presses what NLE presses by itself: space at --More--, escape where text or a choice is asked for, except, with
-// `keep_questions`, for the choices that an agent makes (what to eat, whom to attack, directions, prayer).
-void PressKnownKeys(Game& game, bool keep_questions);
+// Words of the questions that NLE leaves to the agent: what to eat, whom to attack, directions, prayer.
+inline constexpr const char* kAgentsQuestions[] = {"eat", "attack", "direction?", "pray"};
+
+// Presses what NLE presses by itself: space at --More-- and in menus, escape where text or a choice is asked for,
+// except for choices whose question holds one of the words in `keep`. Before each space, `at_more` is called.
+void PressKnownKeys(
+    Game& game, absl::Span<const char* const> keep, absl::FunctionRef<void()> at_more = [] {});
 
 // Quits the game in progress as a player would, answering every question.
 void Quit(Game& game);

@@ -52,8 +52,8 @@ std::string ProgramFolder() {
   return program.substr(0, program.rfind('/'));
 }
 
-// glibc loads and unloads one library at a time, under a lock of its own. This one around it costs nothing more, and tells
-// ThreadSanitizer that a copy's memory was given back before another got it.
+// glibc loads and unloads one library at a time, under a lock of its own. This one around it costs nothing more, and
+// tells ThreadSanitizer that a copy's memory was given back before another got it.
 Mutex loading;
 
 absl::Status ErrnoError(absl::string_view doing, const std::string& library) {

@@ -1,4 +1,5 @@
-// nethack/Score against Python's NLE, step for step.
+// NetHack's tasks against Python, step for step: NLE's own against the package, ONI's against what
+// nethack_reference.py makes of the package.
 
 #include <unistd.h>
 
@@ -32,20 +33,30 @@ struct Observation {
 };
 
 struct Play {
+  std::string player;
   uint64_t seed;
   int steps;
-  uint32_t max_episode_steps;  // 0: the task's own 5000
+  uint32_t max_episode_steps = 0;  // 0: the task's own
 };
 
-class Parity : public ::testing::TestWithParam<Play> {};
+struct TaskPlays {
+  std::string task;
+  std::vector<Play> plays;
+  std::vector<std::string> seen;  // what must have come about in one of them (nethack_reference.py)
+};
 
-TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
-  const Play play = GetParam();
-  const std::filesystem::path file = std::filesystem::temp_directory_path() /
-                                     absl::StrCat("nethack_parity_", getpid(), "_", play.seed, ".safetensors");
+// Plays with the reference and here, and compares. Adds what came about to `seen`.
+void ComparePlay(const std::string& task, const Play& play, std::map<std::string, int>* seen) {
+  const std::filesystem::path file =
+      std::filesystem::temp_directory_path() /
+      absl::StrCat("nethack_parity_", getpid(), "_", task, "_", play.seed, ".safetensors");
+  auto made = MakeEnvironment("nethack/" + task,
+                              {.max_episode_steps = play.max_episode_steps, .all_arrays = true, .system_clock = true});
+  ASSERT_TRUE(made.ok()) << made.status();
+  Environment& environment = **made;
   const std::string command = absl::StrCat(
       SIBYL_PYTHON, " -W ignore ", SIBYL_SOURCE_DIR, "/tests/environments/nethack_reference.py ", file.string(), " ",
-      play.seed, " ", play.steps, " ", play.max_episode_steps != 0 ? play.max_episode_steps : 5000);
+      task, " ", play.player, " ", play.seed, " ", play.steps, " ", environment.spec().max_episode_steps());
   ASSERT_EQ(std::system(command.c_str()), 0) << command;
   const absl::StatusOr<Safetensors> reference = ReadSafetensors(file);
   std::filesystem::remove(file);
@@ -57,10 +68,7 @@ TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
   const auto* terminated = named.at("terminated")->bytes.data();
   const auto* truncated = named.at("truncated")->bytes.data();
 
-  auto made = MakeEnvironment("nethack/Score",
-                              {.max_episode_steps = play.max_episode_steps, .all_arrays = true, .system_clock = true});
-  ASSERT_TRUE(made.ok()) << made.status();
-  Environment& environment = **made;
+  for (const auto& [name, times] : reference->metadata) (*seen)[name] += std::stoi(times);
   // Every array there is, and no other, is compared.
   size_t compared = 0;
   for (const auto& [name, array] : named) compared += absl::StartsWith(name, "final/");
@@ -75,7 +83,7 @@ TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
       const absl::string_view theirs = named.at(prefix + name)->bytes.substr(row * bytes.size(), bytes.size());
       if (bytes == theirs) continue;
       auto failure = ::testing::AssertionFailure();
-      failure << prefix << name << " differs at step " << step << " of seed " << play.seed;
+      failure << prefix << name << " differs at step " << step << " of seed " << play.seed << " of " << task;
       if (name == "message" || name == "tty_chars") failure << "\nours:\n" << bytes << "\ntheirs:\n" << theirs;
       return failure;
     }
@@ -106,17 +114,51 @@ TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
   }
 }
 
-std::vector<Play> Plays() {
+class Parity : public ::testing::TestWithParam<TaskPlays> {};
+
+TEST_P(Parity, EveryArrayRewardAndEndIsWhatPythonGives) {
+  std::map<std::string, int> seen;
+  for (const Play& play : GetParam().plays) {
+    ComparePlay(GetParam().task, play, &seen);
+    if (HasFatalFailure()) return;
+  }
+  for (const std::string& name : GetParam().seen) EXPECT_GT(seen[name], 0) << name;
+}
+
+std::vector<Play> Plays(const std::vector<std::string>& players) {
   std::vector<Play> plays;
-  for (uint64_t seed = 1; seed <= 20; ++seed) plays.push_back({seed * 1000, 2000, 0});
-  plays.push_back({28000, 2000, 0});  // enters a shop, whose keeper is named after the clock
-  plays.push_back({77, 2000, 150});
-  plays.push_back({uint64_t{1} << 40, 500, 100});
+  for (uint64_t i = 0; i < 20; ++i) plays.push_back({players[i % players.size()], (i + 1) * 1000, 2000});
+  plays.push_back({players[0], uint64_t{1} << 40, 500, 100});
   return plays;
 }
 
-INSTANTIATE_TEST_SUITE_P(Score, Parity, ::testing::ValuesIn(Plays()),
-                         [](const auto& info) { return absl::StrCat("Seed", info.param.seed); });
+std::vector<TaskPlays> AllPlays() {
+  std::vector<TaskPlays> all;
+  all.push_back({"Score", Plays({"random"}), {"rewards"}});
+  all.back().plays.push_back({"random", 28000, 2000});  // enters a shop, whose keeper is named after the clock
+  all.back().plays.push_back({"random", 77, 2000, 150});
+  for (const char* task : {"Gold", "Eat", "Scout", "Challenge"}) all.push_back({task, Plays({"random"}), {"rewards"}});
+  all.back().seen.clear();
+  for (const char* task : {"Staircase", "StaircasePet"})
+    all.push_back({task, Plays({"stairs", "random"}), {"rewards"}});
+  for (const char* task : {"Oracle", "OracleSober"}) all.push_back({task, Plays({"stairs", "random"}), {}});
+  const std::vector<std::string> things = {"items taken", "items declined", "casts"};
+  for (const std::string continual : {"", "Continual"}) {
+    for (const std::string level : {"2", "3", "4"}) {
+      const std::string task = "StaircaseLvl" + level + continual;
+      all.push_back({task, Plays({"stairs", "stairs", "things"}), {}});
+      if (level != "4") all.back().seen = {"goals", "rewards", "hidden messages"};
+      all.push_back({task + "Extended", Plays({"stairs", "stairs", "things"}), all.back().seen});
+      all.back().seen.insert(all.back().seen.end(), things.begin(), things.end());
+    }
+  }
+  all.push_back({"ScoreExtended", Plays({"things", "random"}), things});
+  for (const char* task : {"OracleExtended", "OracleSoberExtended"}) all.push_back({task, Plays({"things"}), things});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Tasks, Parity, ::testing::ValuesIn(AllPlays()),
+                         [](const auto& info) { return info.param.task; });
 
 }  // namespace
 }  // namespace sibyl
