@@ -1,0 +1,135 @@
+"""Learning curves: reading them from a run's folder, putting seeds together, drawing."""
+import base64
+import io
+import struct
+from pathlib import Path
+from typing import Any, Iterator
+
+Points = list[tuple[int, float]]  # (environment step, value), steps rising
+
+
+def fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each field of a protobuf message."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        else:
+            size = {1: 8, 5: 4}.get(key & 7) or varint()
+            yield key >> 3, data[at : at + size]
+            at += size
+
+
+def read(run: Path, tag: str) -> Points:
+    """One curve of a run's TensorBoard files (RUN/curves). Where a resumed run went over the same steps again, the later
+    values hold."""
+    points: dict[int, float] = {}
+    for path in sorted((run / "curves").glob("*"), key=lambda p: p.stat().st_mtime):
+        data = path.read_bytes()
+        at = 0
+        first = True
+        while at + 12 <= len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            if at + 16 + size > len(data):
+                break  # being written
+            event = dict(fields(data[at + 12 : at + 12 + size]))
+            at += 16 + size
+            for _, value in fields(event.get(5, b"")):
+                entry = dict(fields(value))
+                if entry.get(1, b"").decode() != tag:
+                    continue
+                step = event.get(2, 0)
+                if first:
+                    points = {s: v for s, v in points.items() if s < step}
+                    first = False
+                points[step] = struct.unpack("<f", entry.get(2, bytes(4)))[0]
+    return sorted(points.items())
+
+
+def first_reached(points: Points, goal: float) -> int | None:
+    """The first step at which the curve is at the goal, and still is at its next point."""
+    for (step, value), (_, after) in zip(points, points[1:]):
+        if value >= goal and after >= goal:
+            return step
+    return None
+
+
+def at(points: Points, step: int) -> float | None:
+    """The curve's value at a step, straight between points; None before the first, the last value behind the last."""
+    before = None
+    for x, y in points:
+        if x >= step:
+            if x == step:
+                return y
+            if before is None:
+                return None
+            share = (step - before[0]) / (x - before[0])
+            return before[1] + share * (y - before[1])
+        before = (x, y)
+    return None if before is None else before[1]
+
+
+def together(runs: list[Points], grid: list[int]) -> list[tuple[int, float, float, float]]:
+    """(step, mean, lowest, highest) over the runs that have begun at each step of the grid."""
+    rows = []
+    for step in grid:
+        values = [v for v in (at(points, step) for points in runs) if v is not None]
+        if values:
+            rows.append((step, sum(values) / len(values), min(values), max(values)))
+    return rows
+
+
+def draw(plan: Any, results: list[dict[str, Any]], out: Path) -> str:
+    """Draws the runs in `results`, whose folders are in `out`, into out/curves.png. The picture's base64."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 4.8), dpi=120)
+    most = 0
+    drawn = []
+    for index, curve in enumerate(plan.curves):
+        own = [read(out / f"{curve.name}-{r['seed']}", plan.tag) for r in results if r["curve"] == curve.name]
+        own = [points for points in own if points]
+        if not own:
+            continue
+        drawn.append((index, curve, own))
+        most = max(most, *(points[-1][0] for points in own))
+    for index, curve, own in drawn:
+        # On to the picture's end, or the curve's own budget, where a run was stopped behind the goal.
+        grid = [round(i * min(most, curve.steps) / 400) for i in range(401)]
+        rows = together(own, grid)
+        steps = [row[0] / 1e6 for row in rows]
+        colour = f"C{index}"
+        axes.plot(steps, [row[1] for row in rows], color=colour, label=f"{curve.label} ({len(own)})")
+        axes.fill_between(steps, [row[2] for row in rows], [row[3] for row in rows], color=colour, alpha=0.18, linewidth=0)
+    if plan.goal is not None:
+        axes.axhline(plan.goal, color="#888", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("environment steps, millions")
+    axes.set_ylabel({"episode/success_rate": "success", "episode/return": "return"}.get(plan.tag, plan.tag))
+    if plan.tag == "episode/success_rate":
+        axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    axes.set_title(plan.title)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="best", title="seeds in brackets")
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    pyplot.close(figure)
+    (out / "curves.png").write_bytes(picture.getvalue())
+    return base64.b64encode(picture.getvalue()).decode()
