@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -161,7 +162,9 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, unroll_length, 32);
   SIBYL_DEFAULT(learner, batch_size, 1024);
   SIBYL_DEFAULT(learner, epochs, 1);
+  SIBYL_DEFAULT(learner, minibatches, 1);
   SIBYL_DEFAULT(learner, learning_rate, 1e-4);
+  SIBYL_DEFAULT(learner, final_learning_rate, learner->learning_rate());
   SIBYL_DEFAULT(learner, adam_epsilon, 1e-6);
   SIBYL_DEFAULT(learner, gamma, 0.99);
   SIBYL_DEFAULT(learner, vtrace_rho, 1);
@@ -170,6 +173,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, value_clip, 1);
   SIBYL_DEFAULT(learner, value_coefficient, 0.5);
   SIBYL_DEFAULT(learner, entropy_coefficient, 0.003);
+  SIBYL_DEFAULT(learner, final_entropy_coefficient, learner->entropy_coefficient());
   SIBYL_DEFAULT(learner, max_gradient_norm, 4);
   SIBYL_DEFAULT(learner, max_policy_lag, 10'000);
   SIBYL_DEFAULT(learner, unroll_slots, 0);
@@ -192,6 +196,8 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(reward, intrinsic_coefficient, 0.4);
   SIBYL_DEFAULT(reward, count_exponent, 3);
   SIBYL_DEFAULT_ENUM(reward, credit, v1::CREDIT_UNSPECIFIED, v1::CREDIT_ACTION);
+  SIBYL_DEFAULT(reward, intrinsic_ceiling, 0);
+  SIBYL_DEFAULT_ENUM(reward, shaping, v1::SHAPING_UNSPECIFIED, v1::SHAPING_NONE);
 
   auto* model = experiment->mutable_reward_model();
   SIBYL_DEFAULT_ENUM(model, kind, v1::REWARD_MODEL_KIND_UNSPECIFIED, v1::REWARD_MODEL_KIND_RETRIEVAL);
@@ -257,6 +263,8 @@ absl::Status Validate(const v1::Experiment& e) {
                 absl::StrCat("a multiple of learner.unroll_length (", e.learner().unroll_length(), ")"));
   SIBYL_REQUIRE(learner, epochs, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, learning_rate, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(learner, final_learning_rate, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(learner, final_entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, adam_epsilon, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, gamma, value >= 0 && value <= 1, "between 0 and 1");
   SIBYL_REQUIRE(learner, vtrace_rho, value > 0 && finite(value), "above 0");
@@ -271,6 +279,9 @@ absl::Status Validate(const v1::Experiment& e) {
                 value >= 1 && e.actor().processes() % value == 0 && UnrollsPerBatch(e.learner()) % value == 0,
                 absl::StrCat("a divisor of actor.processes (", e.actor().processes(),
                              ") and of the unrolls of a batch (", UnrollsPerBatch(e.learner()), ")"));
+  const int unrolls = UnrollsPerBatch(e.learner()) / static_cast<int>(e.learner().ranks());
+  SIBYL_REQUIRE(learner, minibatches, value >= 1 && unrolls % static_cast<int>(value) == 0,
+                absl::StrCat("a divisor of the unrolls of a rank's batch (", unrolls, ")"));
   SIBYL_REQUIRE(learner, rank_limit_seconds, value > 0 && finite(value), "above 0");
   const int needed = UnrollSlotsNeeded(e);
   SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
@@ -294,6 +305,10 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(reward, extrinsic_clip, value > 0, "above 0");
   SIBYL_REQUIRE(reward, intrinsic_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(reward, count_exponent, value >= 0 && finite(value), "0 or more");
+  SIBYL_REQUIRE(reward, intrinsic_ceiling, value >= 0 && finite(value), "0 or more");
+  if (e.reward().shaping() != v1::SHAPING_NONE && e.reward().credit() == v1::CREDIT_ONI) {
+    return Invalid("reward.credit", "CREDIT_ONI", "left out where reward.shaping pays differences");
+  }
 
   if (e.reward_model().kind() == v1::REWARD_MODEL_KIND_RANKING) {
     SIBYL_REQUIRE(reward_model, threshold, finite(value), "a finite number of deviations");
@@ -368,7 +383,18 @@ absl::StatusOr<v1::Experiment> LoadExperiment(const std::string& path, const std
       annotator->mutable_openai()->set_prompt_file(Absolute(annotator->openai().prompt_file(), base));
     }
   }
+  auto* reward_model = experiment.mutable_reward_model();
+  reward_model->set_goal_file(Absolute(reward_model->goal_file(), base));
   for (const std::string& override : overrides) SIBYL_RETURN_IF_ERROR(ApplyOverride(override, &experiment));
+  if (!reward_model->goal_file().empty()) {
+    if (!reward_model->goal().empty()) {
+      return Invalid("reward_model.goal_file", Shown(reward_model->goal_file()),
+                     "left out where reward_model.goal is set; one of them says what is wanted");
+    }
+    SIBYL_ASSIGN_OR_RETURN(const std::string goal, ReadFile(reward_model->goal_file()));
+    reward_model->set_goal(std::string(absl::StripAsciiWhitespace(goal)));
+    reward_model->clear_goal_file();
+  }
   if (experiment.name().empty()) experiment.set_name(std::filesystem::path(path).stem().string());
   FillDefaults(&experiment);
   SIBYL_RETURN_IF_ERROR(Validate(experiment));
@@ -422,7 +448,8 @@ v1::Experiment RankShare(v1::Experiment experiment, int rank) {
 int TrainingThreads(const v1::LearnerConfig& learner) {
   if (learner.training_threads() > 0) return static_cast<int>(learner.training_threads());
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  return std::clamp(std::min(cores, UnrollsPerBatch(learner) / 4), 1, 8);
+  const int unrolls = UnrollsPerBatch(learner) / static_cast<int>(learner.minibatches());
+  return std::clamp(std::min(cores, unrolls / 4), 1, 8);
 }
 
 }  // namespace sibyl

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "common/tensor_spec.h"
+#include "learner/reward_mix.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 
@@ -44,17 +45,19 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
   batch.slot = torch::empty({B}, int64s);
   batch.environment = torch::empty({B}, int64s);
 
-  // The rewards of all captions from one moment.
-  const bool oni_credit = mix.credit() == v1::CREDIT_ONI;
+  const bool shaped = mix.shaping() != v1::SHAPING_NONE, oni_credit = mix.credit() == v1::CREDIT_ONI;
   std::vector<int32_t> seen((T + 1) * B), paid(T * B);
   for (int64_t b = 0; b < B; ++b) {
     const Unroll& unroll = unrolls[indices[b]];
     for (int64_t t = 0; t <= T; ++t) seen[t * B + b] = unroll.seen_caption[t];
     for (int64_t t = 0; t < T; ++t) paid[t * B + b] = unroll.paid_caption[t];
   }
-  const absl::Span<const int32_t> rows = absl::MakeConstSpan(oni_credit ? seen : paid).first(T * B);
-  std::vector<CaptionReward> caption_rewards(rows.size());
+  // The caption that pays each step is looked up, and where rewards are differences the other one too.
+  const bool paid_before = !shaped && oni_credit;
+  const absl::Span<const int32_t> rows = absl::MakeConstSpan(paid_before ? seen : paid).first(T * B);
+  std::vector<CaptionReward> caption_rewards(rows.size()), rewards_before(shaped ? rows.size() : 0);
   captions.Rewards(rows, step, caption_rewards.data());
+  if (shaped) captions.Rewards(absl::MakeConstSpan(seen).first(T * B), step, rewards_before.data());
   captions.Ids(seen, reinterpret_cast<uint64_t*>(batch.seen_caption.data_ptr<int64_t>()));
   captions.Ids(paid, reinterpret_cast<uint64_t*>(batch.paid_caption.data_ptr<int64_t>()));
 
@@ -87,13 +90,16 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
       batch.episode.data_ptr<int64_t>()[at] = static_cast<int64_t>(unroll.episode[t]);
       if (t == T) break;
       const CaptionReward& caption = caption_rewards[at];
-      const uint32_t count = std::max<uint32_t>(oni_credit ? unroll.seen_count[t] : unroll.paid_count[t], 1);
-      const double clip = mix.extrinsic_clip();
-      const double extrinsic =
-          mix.extrinsic_coefficient() * std::clamp(mix.extrinsic_scale() * unroll.reward[t], -clip, clip);
-      const double intrinsic = caption.reward == 0 ? 0
-                                                   : mix.intrinsic_coefficient() * caption.reward /
-                                                         std::pow(double(count), mix.count_exponent());
+      Payment payment;
+      payment.extrinsic = unroll.reward[t];
+      payment.terminated = unroll.terminated[t] != 0;
+      if (paid_before) {
+        payment.before = {caption.reward, unroll.seen_count[t]};
+      } else {
+        payment.after = {caption.reward, unroll.paid_count[t]};
+        if (shaped) payment.before = {rewards_before[at].reward, unroll.seen_count[t]};
+      }
+      const auto [extrinsic, intrinsic] = MixReward(mix, settings.learner.gamma(), payment);
       training.action.data_ptr<int64_t>()[at] = unroll.action[t];
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
       training.behaviour_value.data_ptr<float>()[at] = unroll.value[t];

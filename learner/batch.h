@@ -37,8 +37,7 @@ struct BatchSettings {
   torch::Device device = torch::kCPU;
 };
 
-// Copies unrolls into a batch and mixes their rewards under the newest scores:
-//   total = c_ext * clip(scale * r_ext) + c_int * r_int[caption] / N^beta
+// Copies unrolls into a batch and mixes their rewards (MixReward) under the newest scores, all of one moment.
 // `version` is the trainer's, `step` the run's environment steps. The unrolls are not released.
 Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::vector<int>& indices,
                 const CaptionTable& captions, uint64_t version, uint64_t step);

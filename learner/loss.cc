@@ -21,7 +21,8 @@ torch::Tensor LossSums(const LossInputs& in) {
   return torch::stack({in.valid.sum().to(torch::kFloat64), advantage.sum(), advantage.square().sum()});
 }
 
-Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, const v1::LearnerConfig& config) {
+Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double entropy_coefficient,
+                     const v1::LearnerConfig& config) {
   const auto of_inputs = in.advantage.options();
   const torch::Tensor steps = sums[0].clamp_min(1);
   const torch::Tensor count = steps.to(of_inputs);
@@ -42,8 +43,7 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, const v1::
   const torch::Tensor clipped_value = in.behaviour_value + (in.value - in.behaviour_value).clamp(-reach, reach);
   losses.value = mean(torch::maximum((in.value - in.target).square(), (clipped_value - in.target).square()));
   losses.entropy = mean(in.entropy);
-  losses.total =
-      losses.policy + config.value_coefficient() * losses.value - config.entropy_coefficient() * losses.entropy;
+  losses.total = losses.policy + config.value_coefficient() * losses.value - entropy_coefficient * losses.entropy;
   torch::NoGradGuard no_grad;
   losses.mean_ratio = mean(ratio);
   losses.clip_fraction = mean(ratio.ne(clipped).to(ratio.scalar_type()));

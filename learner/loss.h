@@ -40,7 +40,8 @@ torch::Tensor LossSums(const LossInputs& inputs);
 //     equation 7), A normalised to mean 0 and deviation 1 over the valid steps, the deviation taken as at least 1e-3;
 //   value: max((V - v)^2, (V_clipped - v)^2), where V_clipped stays within value_clip of the behaviour policy's V;
 //   entropy.
-Losses ComputeLosses(const LossInputs& inputs, const torch::Tensor& sums, const v1::LearnerConfig& config);
+Losses ComputeLosses(const LossInputs& inputs, const torch::Tensor& sums, double entropy_coefficient,
+                     const v1::LearnerConfig& config);
 
 // 1 - E(target - V)^2 / Var(target): 1 where V predicts the targets exactly, 0 where their mean would do.
 double ExplainedVariance(double mean_target, double mean_square_target, double mean_square_error);

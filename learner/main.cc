@@ -1,9 +1,9 @@
 // sibyl-learner: gives actors their actions, and trains the policy on what they lead to.
 //
-// Threads: gRPC's own; "inference" (Inference::Run); "unrolls" (UnrollReceiver::Run); "training" (TrainingLoop::Run) with
-// the trainer's "training-share"; "reward-client"; "checkpoint"; main, which waits. They stop in this order: no new
-// streams and the old ones ended; inference and unrolls; the unroll pool, which ends training; the reward client; the
-// checkpoint thread, when the last checkpoint is written; the trainer's.
+// Threads: gRPC's own; "inference" (Inference::Run); "unrolls" (UnrollReceiver::Run); "training" (TrainingLoop::Run)
+// with the trainer's "training-share"; "reward-client"; "checkpoint"; main, which waits. They stop in this order: no
+// new streams and the old ones ended; inference and unrolls; the unroll pool, which ends training; the reward client;
+// the checkpoint thread, when the last checkpoint is written; the trainer's.
 
 #include <torch/torch.h>
 

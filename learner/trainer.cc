@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "learner/loss.h"
+#include "learner/minibatches.h"
 #include "learner/vtrace.h"
 #include "policy/weights.h"
 
@@ -14,6 +15,15 @@ namespace {
 
 // Adam's decay rates (Kingma & Ba 2015, algorithm 1).
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
+// All that TrainingStats has.
+constexpr double TrainingStats::*kFigures[] = {
+    &TrainingStats::policy_loss,         &TrainingStats::value_loss,         &TrainingStats::entropy,
+    &TrainingStats::gradient_norm,       &TrainingStats::clip_fraction,      &TrainingStats::mean_ratio,
+    &TrainingStats::mean_value,          &TrainingStats::explained_variance, &TrainingStats::learning_rate,
+    &TrainingStats::entropy_coefficient,
+};
+static_assert(sizeof kFigures / sizeof *kFigures == sizeof(TrainingStats) / sizeof(double));
+
 // What a pass takes means of, the gradient apart.
 constexpr int64_t kMeans = 9;
 
@@ -95,7 +105,7 @@ void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const tor
   }
 }
 
-absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
+absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double progress) {
   const int64_t B = batch != nullptr ? batch->reward.size(1) : 0;
   const int64_t members = std::min<int64_t>(team_.size(), B);
   std::vector<Share> shares(members);
@@ -107,6 +117,8 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
   // The loss as a function of what the network said, so that only the network's own part is shared out.
   LossInputs inputs;
   torch::Tensor sums = torch::zeros({3}, torch::kFloat64);
+  // Its sum over the ranks, and their number.
+  torch::Tensor progresses = torch::tensor({progress, 1.0}, torch::kFloat64);
   if (batch != nullptr) {
     const int64_t T = batch->reward.size(0);
     team_.Run([&](int member) {
@@ -136,12 +148,16 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
     inputs.valid = batch->valid;
     sums = LossSums(inputs);
   }
-  if (collective_ != nullptr) SIBYL_RETURN_IF_ERROR(collective_->Sum({sums}));
+  if (collective_ != nullptr) SIBYL_RETURN_IF_ERROR(collective_->Sum({sums, progresses}));
+  const double done = std::clamp(progresses[0].item<double>() / progresses[1].item<double>(), 0.0, 1.0);
+  const double learning_rate = std::lerp(config_.learning_rate(), config_.final_learning_rate(), done);
+  const double entropy_coefficient =
+      std::lerp(config_.entropy_coefficient(), config_.final_entropy_coefficient(), done);
 
   std::vector<torch::Tensor> gradients;
   torch::Tensor means = torch::zeros({kMeans}, parameters_[0].options().requires_grad(false));
   if (batch != nullptr) {
-    const Losses losses = ComputeLosses(inputs, sums, config_);
+    const Losses losses = ComputeLosses(inputs, sums, entropy_coefficient, config_);
     const std::vector<torch::Tensor> by_output =
         torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.value});
     team_.Run([&](int member) {
@@ -166,6 +182,8 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
   const torch::Tensor shown = torch::cat({means, norm.unsqueeze(0)}).to(torch::kCPU, torch::kFloat64);
   const double* figures = shown.data_ptr<double>();
   TrainingStats stats;
+  stats.learning_rate = learning_rate;
+  stats.entropy_coefficient = entropy_coefficient;
   stats.policy_loss = figures[0];
   stats.value_loss = figures[1];
   stats.entropy = figures[2];
@@ -190,25 +208,22 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch) {
   const std::vector<torch::Tensor> steps(parameters_.size(), torch::full({}, static_cast<double>(version_), scalar));
   // Gradients are divided by this.
   const double excess = std::max(1.0, (stats.gradient_norm + 1e-6) / config_.max_gradient_norm());
-  at::_fused_adam_(parameters_, gradients, first_moments_, second_moments_, {}, steps, config_.learning_rate(), kBeta1,
-                   kBeta2, /*weight_decay=*/0, config_.adam_epsilon(), /*amsgrad=*/false, /*maximize=*/false,
+  at::_fused_adam_(parameters_, gradients, first_moments_, second_moments_, {}, steps, learning_rate, kBeta1, kBeta2,
+                   /*weight_decay=*/0, config_.adam_epsilon(), /*amsgrad=*/false, /*maximize=*/false,
                    torch::full({}, excess, scalar));
   return stats;
 }
 
-absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch) {
+absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch, double progress) {
   TrainingStats mean;
-  const double share = 1.0 / config_.epochs();
+  const double share = 1.0 / (config_.epochs() * config_.minibatches());
   for (uint32_t epoch = 0; epoch < config_.epochs(); ++epoch) {
-    SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, Pass(batch));
-    mean.policy_loss += share * stats.policy_loss;
-    mean.value_loss += share * stats.value_loss;
-    mean.entropy += share * stats.entropy;
-    mean.gradient_norm += share * stats.gradient_norm;
-    mean.clip_fraction += share * stats.clip_fraction;
-    mean.mean_ratio += share * stats.mean_ratio;
-    mean.mean_value += share * stats.mean_value;
-    mean.explained_variance += share * stats.explained_variance;
+    std::vector<TrainingBatch> parts;
+    if (batch != nullptr && config_.minibatches() > 1) parts = Split(*batch, config_.minibatches(), version_);
+    for (uint32_t part = 0; part < config_.minibatches(); ++part) {
+      SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, Pass(parts.empty() ? batch : &parts[part], progress));
+      for (double TrainingStats::*figure : kFigures) mean.*figure += share * (stats.*figure);
+    }
   }
   return mean;
 }

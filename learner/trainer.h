@@ -26,6 +26,8 @@ struct TrainingStats {
   double mean_ratio = 0;          // of pi(a|x) / mu(a|x)
   double mean_value = 0;          // of V
   double explained_variance = 0;  // of the value targets by V, at most 1
+  double learning_rate = 0;
+  double entropy_coefficient = 0;
 };
 
 // Trains a policy: V-trace with clipped PPO, Adam. On a CPU, config.training_threads() threads take a share of the
@@ -37,12 +39,16 @@ class Trainer {
   // outlives the trainer.
   Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective = nullptr);
 
-  // Uses the batch config.epochs times. With others, the batch is the union of all ranks', each of which calls this or
-  // UpdateWithoutBatch; at least one has a batch. An error names what is not finite, and the weights are then those
+  // Uses the batch config.epochs times, in config.minibatches parts each time, which unrolls are drawn into anew.
+  // `progress` is the share of the run that is done, 0 to 1: learning rate and entropy coefficient follow it. With
+  // others, the batch is the union of all ranks', each of which calls this or UpdateWithoutBatch; at least one has a
+  // batch, and the mean of their progress counts. An error names what is not finite, and the weights are then those
   // before the pass; or it is the collective's.
-  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch) { return Update(&batch); }
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch, double progress = 0) {
+    return Update(&batch, progress);
+  }
   // This rank has no experience; it takes the others' step.
-  absl::StatusOr<TrainingStats> UpdateWithoutBatch() { return Update(nullptr); }
+  absl::StatusOr<TrainingStats> UpdateWithoutBatch(double progress = 0) { return Update(nullptr, progress); }
 
   // Gives all ranks rank 0's weights, moments and version.
   absl::Status Synchronise();
@@ -70,8 +76,8 @@ class Trainer {
   };
 
   // `batch`: nullptr where there is none.
-  absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch);
-  absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch);
+  absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch, double progress);
+  absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch, double progress);
   static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
   void Forward(Share& share);
   // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B].

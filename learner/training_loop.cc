@@ -77,6 +77,9 @@ struct TrainingLoop::LoopMetrics {
         value_loss(m.Gauge("sibyl_learner_value_loss", "Value loss of the last update.")),
         entropy(m.Gauge("sibyl_learner_entropy", "Mean entropy of the policy in the last update, in nats.")),
         gradient_norm(m.Gauge("sibyl_learner_gradient_norm", "Norm of the last update's gradient before clipping.")),
+        learning_rate(m.Gauge("sibyl_learner_learning_rate", "Learning rate of the last update.")),
+        entropy_coefficient(
+            m.Gauge("sibyl_learner_entropy_coefficient", "Weight of the entropy bonus in the last update.")),
         mean_ratio(
             m.Gauge("sibyl_learner_mean_ratio",
                     "Mean ratio of the policy's probability of an action to the behaviour policy's, last update.")),
@@ -89,8 +92,8 @@ struct TrainingLoop::LoopMetrics {
                                  "Share of the steps trained on that had a caption without a score, over the run.")) {}
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
-      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &mean_ratio,
-      &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share;
+      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &learning_rate,
+      &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -198,8 +201,9 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t s
     policy_lag_ = batch.mean_policy_lag;
     reward_age_ = batch.mean_reward_age;
   }
-  SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch()
-                                                                    : parts_.trainer->Update(batch.training));
+  const double progress = static_cast<double>(this->steps()) / static_cast<double>(parts_.experiment.total_steps());
+  SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch(progress)
+                                                                    : parts_.trainer->Update(batch.training, progress));
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(steps, std::memory_order_relaxed);
@@ -232,6 +236,8 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   m.value_loss.Set(stats.value_loss);
   m.entropy.Set(stats.entropy);
   m.gradient_norm.Set(stats.gradient_norm);
+  m.learning_rate.Set(stats.learning_rate);
+  m.entropy_coefficient.Set(stats.entropy_coefficient);
   m.mean_ratio.Set(stats.mean_ratio);
   m.mean_value.Set(stats.mean_value);
   m.explained_variance.Set(stats.explained_variance);
@@ -242,6 +248,8 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
       {"train/steps_per_second",
        Share(static_cast<double>(steps() - last_curve_steps_), absl::ToDoubleSeconds(now - last_curves_))},
       {"train/policy_lag", policy_lag_},
+      {"train/learning_rate", stats.learning_rate},
+      {"train/entropy_coefficient", stats.entropy_coefficient},
       {"loss/policy", stats.policy_loss},
       {"loss/value", stats.value_loss},
       {"policy/entropy", stats.entropy},

@@ -100,6 +100,7 @@ TEST(TrainingThreads, AreWhatIsAskedForElseAsManyAsHaveWork) {
   v1::LearnerConfig learner;
   learner.set_unroll_length(32);
   learner.set_batch_size(32 * 7);
+  learner.set_minibatches(1);
   learner.set_training_threads(5);
   EXPECT_EQ(TrainingThreads(learner), 5);
   learner.set_training_threads(0);
@@ -120,6 +121,33 @@ TEST_F(ConfigTest, NamesAnImpossibleValueAndWhatWouldDo) {
   EXPECT_THAT(Error(kSmall, {"learner.learning_rate=nan"}), HasSubstr("learner.learning_rate is nan"));
   EXPECT_THAT(Error(kSmall, {"total_steps=0"}), HasSubstr("total_steps is 0"));
   EXPECT_THAT(Error(kSmall, {"reward_model.label_set=one"}), HasSubstr("at least two labels"));
+  EXPECT_THAT(Error(kSmall, {"learner.minibatches=3"}), AllOf(HasSubstr("learner.minibatches is 3"), HasSubstr("32")));
+  EXPECT_THAT(Error(kSmall, {"reward.shaping=SHAPING_DELTA", "reward.credit=CREDIT_ONI"}),
+              AllOf(HasSubstr("reward.credit is CREDIT_ONI"), HasSubstr("reward.shaping")));
+}
+
+TEST_F(ConfigTest, TheGoalMayComeFromAFile) {
+  const std::string goal = folder_ + "/goal.txt";
+  ASSERT_TRUE(WriteFileDurably(goal, "go through\n the door \n").ok());
+  const std::string text = R"(
+    environment { name: "minigrid/DoorKey-8x8" }
+    reward_model { goal_file: "goal.txt" }
+    annotator { rules_file: "some.rules" }
+  )";
+  const auto experiment = LoadExperiment(Write(text), {});
+  ASSERT_TRUE(experiment.ok()) << experiment.status();
+  EXPECT_EQ(experiment->reward_model().goal(), "go through\n the door");
+  // A run keeps the goal, not where it stood.
+  ASSERT_TRUE(WriteFileDurably(goal, "another").ok());
+  EXPECT_EQ(LoadExperiment(Write(ExperimentText(*experiment)), {})->reward_model().goal(), "go through\n the door");
+  EXPECT_EQ(
+      LoadExperiment(Write(kSmall), {"reward_model.goal=", "reward_model.goal_file=" + goal})->reward_model().goal(),
+      "another");
+  EXPECT_THAT(Error(kSmall, {"reward_model.goal_file=" + goal}),
+              AllOf(HasSubstr(goal), HasSubstr("reward_model.goal")));
+  EXPECT_THAT(Error(kSmall, {"reward_model.goal=", "reward_model.goal_file=absent.txt"}), HasSubstr("absent.txt"));
+  ASSERT_TRUE(WriteFileDurably(goal, " \n").ok());
+  EXPECT_THAT(Error(text), HasSubstr("reward_model.goal is not set"));
 }
 
 TEST_F(ConfigTest, NamesWhatIsRequiredAndMissing) {
@@ -161,13 +189,15 @@ TEST_F(ConfigTest, AResumeMayChangeHowButNotWhat) {
 
 TEST_F(ConfigTest, TheConfigurationsThatComeAlongAreValid) {
   int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(SIBYL_SOURCE_DIR "/configs")) {
-    if (entry.path().extension() != ".textproto") continue;
-    const auto experiment = LoadExperiment(entry.path().string(), {});
-    EXPECT_TRUE(experiment.ok()) << entry.path() << ": " << experiment.status();
-    ++count;
+  for (const char* folder : {SIBYL_SOURCE_DIR "/configs", SIBYL_SOURCE_DIR "/experiments/configs"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() != ".textproto") continue;
+      const auto experiment = LoadExperiment(entry.path().string(), {});
+      EXPECT_TRUE(experiment.ok()) << entry.path() << ": " << experiment.status();
+      ++count;
+    }
   }
-  EXPECT_GE(count, 4);
+  EXPECT_GE(count, 7);
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ TEST(Losses, AgreeWithTheirFormulasStepByStep) {
   for (int i = 0; i < 10; ++i) {
     const LossInputs in = RandomInputs(7, 5);
     const LiteralLosses expected = LiteralLossesOf(in, config);
-    const Losses losses = ComputeLosses(in, LossSums(in), config);
+    const Losses losses = ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config);
     EXPECT_NEAR(losses.policy.item<double>(), expected.policy, 1e-10);
     EXPECT_NEAR(losses.value.item<double>(), expected.value, 1e-10);
     EXPECT_NEAR(losses.entropy.item<double>(), expected.entropy, 1e-10);
@@ -58,7 +58,7 @@ TEST(Losses, GradientIsTheFormulasDerivative) {
     const LiteralLosses r = LiteralLossesOf(in, config);
     return r.policy + config.value_coefficient() * r.value - config.entropy_coefficient() * r.entropy;
   };
-  ComputeLosses(in, LossSums(in), config).total.backward();
+  ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config).total.backward();
   for (torch::Tensor* const input : {&in.log_prob, &in.value, &in.entropy}) {
     const std::vector<double> gradient = Numbers(input->grad());
     torch::NoGradGuard no_grad;
@@ -79,23 +79,23 @@ TEST(Losses, GradientIsTheFormulasDerivative) {
 TEST(Losses, InvalidStepsDoNotMatter) {
   torch::manual_seed(3);
   LossInputs in = RandomInputs(6, 4);
-  const double was = ComputeLosses(in, LossSums(in), Config()).total.item<double>();
+  const double was = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>();
   const torch::Tensor invalid = in.valid.logical_not();
   for (torch::Tensor* const input :
        {&in.log_prob, &in.entropy, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
     *input = torch::where(invalid, input->detach() + 5, input->detach());
   }
-  EXPECT_EQ(ComputeLosses(in, LossSums(in), Config()).total.item<double>(), was);
+  EXPECT_EQ(ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>(), was);
 }
 
 TEST(Losses, AnInvalidStepMayHoldAnything) {
   torch::manual_seed(6);
   LossInputs in = RandomInputs(6, 4);
-  const double was = ComputeLosses(in, LossSums(in), Config()).total.item<double>();
+  const double was = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>();
   const torch::Tensor invalid = in.valid.logical_not();
   in.target = in.target.masked_fill(invalid, std::numeric_limits<double>::quiet_NaN());
   in.advantage = in.advantage.masked_fill(invalid, std::numeric_limits<double>::infinity());
-  EXPECT_EQ(ComputeLosses(in, LossSums(in), Config()).total.item<double>(), was);
+  EXPECT_EQ(ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>(), was);
 }
 
 TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
@@ -112,8 +112,9 @@ TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
   };
   const LossInputs a = half(0, 2), b = half(2, 6);
   const torch::Tensor sums = LossSums(a) + LossSums(b);
-  const Losses all = ComputeLosses(whole, LossSums(whole), Config()), one = ComputeLosses(a, sums, Config()),
-               other = ComputeLosses(b, sums, Config());
+  const Losses all = ComputeLosses(whole, LossSums(whole), Config().entropy_coefficient(), Config()),
+               one = ComputeLosses(a, sums, Config().entropy_coefficient(), Config()),
+               other = ComputeLosses(b, sums, Config().entropy_coefficient(), Config());
   for (const auto member :
        {&Losses::total, &Losses::policy, &Losses::value, &Losses::entropy, &Losses::mean_ratio, &Losses::clip_fraction,
         &Losses::mean_value, &Losses::mean_target, &Losses::mean_square_target, &Losses::mean_square_error}) {
@@ -126,7 +127,7 @@ TEST(Losses, StayFiniteWhereTheRatioWouldOverflow) {
   LossInputs in = RandomInputs(4, 3);
   in.behaviour_log_prob = torch::full({4, 3}, -1000.0, torch::kFloat64);
   EXPECT_EQ(ImportanceRatio(in.log_prob, in.behaviour_log_prob).max().item<double>(), std::exp(std::log(20.0)));
-  const Losses losses = ComputeLosses(in, LossSums(in), Config());
+  const Losses losses = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config());
   EXPECT_TRUE(std::isfinite(losses.total.item<double>()));
   losses.total.backward();
   EXPECT_EQ(in.log_prob.grad().abs().sum().item<double>(), 0);
@@ -136,7 +137,7 @@ TEST(Losses, NoValidStepIsNoLossAndNoGradient) {
   torch::manual_seed(4);
   LossInputs in = RandomInputs(3, 2);
   in.valid = torch::zeros({3, 2}, torch::kBool);
-  const Losses losses = ComputeLosses(in, LossSums(in), Config());
+  const Losses losses = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config());
   EXPECT_EQ(losses.total.item<double>(), 0);
   losses.total.backward();
   EXPECT_EQ(in.value.grad().abs().sum().item<double>(), 0);
@@ -148,7 +149,7 @@ TEST(Losses, AdvantagesThatHardlyDifferAreNotBlownUp) {
   in.valid = torch::ones({2, 2}, torch::kBool);
   in.log_prob = in.behaviour_log_prob.clone().requires_grad_();
   in.advantage = torch::tensor({{1.0, 1.0}, {1.0, 1.000004}}, torch::kFloat64);
-  ComputeLosses(in, LossSums(in), Config()).policy.backward();
+  ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).policy.backward();
   // Divided by 1e-3, not by their own deviation of 1.7e-6: 3e-6 / 1e-3 / 4 steps.
   EXPECT_NEAR(in.log_prob.grad()[1][1].item<double>(), -3e-6 / 1e-3 / 4, 1e-9);
 }

@@ -6,12 +6,14 @@
 
 #include <filesystem>
 #include <limits>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
+#include "learner/minibatches.h"
 #include "policy/mlp.h"
 #include "tests/learner/literal.h"
 #include "tests/policy/random_observations.h"
@@ -24,7 +26,9 @@ using ::testing::HasSubstr;
 v1::LearnerConfig Config() {
   v1::LearnerConfig config;
   config.set_epochs(1);
+  config.set_minibatches(1);
   config.set_learning_rate(1e-3);
+  config.set_final_learning_rate(1e-3);
   config.set_adam_epsilon(1e-6);
   config.set_gamma(0.9);
   config.set_vtrace_rho(1);
@@ -33,6 +37,7 @@ v1::LearnerConfig Config() {
   config.set_value_clip(1);
   config.set_value_coefficient(0.5);
   config.set_entropy_coefficient(0.003);
+  config.set_final_entropy_coefficient(0.003);
   config.set_max_gradient_norm(4);
   return config;
 }
@@ -134,6 +139,83 @@ TrainingBatch Part(const TrainingBatch& whole, int64_t begin, int64_t end) {
   part.final_unroll = whole.final_unroll.index_select(0, mine) - begin;
   for (torch::Tensor& array : part.final_observation) array = array.index_select(0, mine);
   return part;
+}
+
+// What is to be found in each unroll of a split batch: the unroll that it was, and all of it.
+TEST(Minibatches, HoldEveryUnrollOnceAndWhole) {
+  const TrainingBatch whole = RandomBatch(3, 8, 6);
+  for (const int parts : {1, 2, 3, 6}) {
+    const std::vector<TrainingBatch> split = Split(whole, parts, 5);
+    ASSERT_EQ(static_cast<int>(split.size()), parts);
+    std::set<int64_t> found;
+    int64_t finals = 0;
+    for (const TrainingBatch& part : split) {
+      ASSERT_EQ(part.reward.size(1), 6 / parts);
+      for (int64_t b = 0; b < part.reward.size(1); ++b) {
+        int64_t was = 0;
+        while (!torch::equal(whole.reward.select(1, was), part.reward.select(1, b))) ++was;
+        EXPECT_TRUE(found.insert(was).second);
+        const TrainingBatch expected = Part(whole, was, was + 1), unroll = Part(part, b, b + 1);
+        for (const auto member :
+             {&TrainingBatch::first, &TrainingBatch::action, &TrainingBatch::behaviour_log_prob,
+              &TrainingBatch::behaviour_value, &TrainingBatch::terminated, &TrainingBatch::truncated,
+              &TrainingBatch::valid, &TrainingBatch::state, &TrainingBatch::final_step, &TrainingBatch::final_unroll}) {
+          EXPECT_TRUE(torch::equal(expected.*member, unroll.*member));
+        }
+        for (size_t i = 0; i < expected.observation.size(); ++i) {
+          EXPECT_TRUE(torch::equal(expected.observation[i], unroll.observation[i]));
+          EXPECT_TRUE(torch::equal(expected.final_observation[i], unroll.final_observation[i]));
+        }
+        finals += unroll.final_step.size(0);
+      }
+    }
+    EXPECT_EQ(found.size(), 6u);
+    EXPECT_EQ(finals, whole.final_step.size(0));
+  }
+  EXPECT_FALSE(torch::equal(Split(whole, 1, 5)[0].reward, Split(whole, 1, 6)[0].reward)) << "another seed";
+}
+
+TEST(Trainer, AStepOnEachMinibatchInTurn) {
+  v1::LearnerConfig config = Config();
+  config.set_epochs(2);
+  config.set_minibatches(3);
+  Trainer trainer(config, GruPolicy(1)), again(config, GruPolicy(1)), by_hand(Config(), GruPolicy(1));
+  const TrainingBatch batch = RandomBatch(1);
+  const auto stats = trainer.Update(batch);
+  ASSERT_TRUE(stats.ok() && again.Update(batch).ok());
+  EXPECT_EQ(trainer.version(), 6u);
+  double value_loss = 0;
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    for (const TrainingBatch& part : Split(batch, 3, by_hand.version()))
+      value_loss += by_hand.Update(part)->value_loss / 6;
+  }
+  ExpectEqual(Weights(trainer), Weights(by_hand));
+  ExpectEqual(Weights(trainer), Weights(again));
+  EXPECT_NEAR(stats->value_loss, value_loss, 1e-9);
+}
+
+TEST(Trainer, LearningRateAndEntropyCoefficientFollowTheRunsProgress) {
+  v1::LearnerConfig config = Config();
+  config.set_final_learning_rate(1e-4);
+  config.set_final_entropy_coefficient(0.001);
+  Trainer trainer(config, GruPolicy(1));
+  for (const auto& [progress, rate, entropy] :
+       {std::tuple(0.0, 1e-3, 0.003), {0.25, 7.75e-4, 0.0025}, {1.0, 1e-4, 0.001}, {1.5, 1e-4, 0.001}}) {
+    const auto stats = trainer.Update(RandomBatch(1), progress);
+    EXPECT_DOUBLE_EQ(stats->learning_rate, rate);
+    EXPECT_DOUBLE_EQ(stats->entropy_coefficient, entropy);
+  }
+  // What is shown is what is used.
+  v1::LearnerConfig constant = Config();
+  constant.set_learning_rate(7.75e-4);
+  constant.set_entropy_coefficient(0.0025);
+  constant.set_final_learning_rate(7.75e-4);
+  constant.set_final_entropy_coefficient(0.0025);
+  Trainer halfway(config, GruPolicy(2)), always(constant, GruPolicy(2));
+  ASSERT_TRUE(halfway.Update(RandomBatch(1), 0.25).ok() && always.Update(RandomBatch(1)).ok());
+  for (size_t i = 0; i < Weights(halfway).size(); ++i) {
+    EXPECT_TRUE(torch::allclose(Weights(halfway)[i], Weights(always)[i], 1e-6, 1e-9));
+  }
 }
 
 // The third rank has no experience, and other weights to begin with.
@@ -392,7 +474,7 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       loss.target = targets.target;
       loss.advantage = targets.advantage;
       adam.zero_grad();
-      ComputeLosses(loss, LossSums(loss), config).total.backward();
+      ComputeLosses(loss, LossSums(loss), config.entropy_coefficient(), config).total.backward();
       const double norm = torch::nn::utils::clip_grad_norm_(policy->parameters(), max_norm);
       adam.step();
       const auto stats = trainer.Update(batch);
