@@ -157,6 +157,12 @@ void FillDefaults(v1::Experiment* experiment) {
   auto* policy = experiment->mutable_policy();
   SIBYL_DEFAULT_ENUM(policy, kind, v1::POLICY_KIND_UNSPECIFIED, v1::POLICY_KIND_AUTO);
   SIBYL_DEFAULT_ENUM(policy, precision, v1::PRECISION_UNSPECIFIED, v1::PRECISION_FLOAT32);
+  SIBYL_DEFAULT_ENUM(policy, value_heads, v1::VALUE_HEADS_UNSPECIFIED, v1::VALUE_HEADS_TOTAL);
+  SIBYL_DEFAULT(policy, value_bins, 0);
+  SIBYL_DEFAULT(policy, value_low, -10);
+  SIBYL_DEFAULT(policy, value_high, 10);
+  SIBYL_DEFAULT(policy, normalise_returns, false);
+  SIBYL_DEFAULT(policy, normalise_observations, false);
 
   auto* learner = experiment->mutable_learner();
   SIBYL_DEFAULT(learner, unroll_length, 32);
@@ -167,6 +173,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, final_learning_rate, learner->learning_rate());
   SIBYL_DEFAULT(learner, adam_epsilon, 1e-6);
   SIBYL_DEFAULT(learner, gamma, 0.99);
+  SIBYL_DEFAULT(learner, intrinsic_gamma, learner->gamma());
   SIBYL_DEFAULT(learner, vtrace_rho, 1);
   SIBYL_DEFAULT(learner, vtrace_c, 1);
   SIBYL_DEFAULT(learner, ppo_clip, 0.1);
@@ -258,6 +265,11 @@ absl::Status Validate(const v1::Experiment& e) {
                 absl::StrCat("a divisor of actor.environments (", e.actor().environments(), ")"));
   SIBYL_REQUIRE(actor, silence_seconds, value > 0 && finite(value), "above 0");
 
+  SIBYL_REQUIRE(policy, value_bins, value == 0 || (value >= 5 && value <= 10'000), "0 or between 5 and 10000");
+  SIBYL_REQUIRE(policy, value_low, finite(value), "a finite number");
+  SIBYL_REQUIRE(policy, value_high, finite(value) && value > e.policy().value_low(),
+                absl::StrCat("above policy.value_low (", e.policy().value_low(), ")"));
+
   SIBYL_REQUIRE(learner, unroll_length, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, batch_size, value >= 1 && value % e.learner().unroll_length() == 0,
                 absl::StrCat("a multiple of learner.unroll_length (", e.learner().unroll_length(), ")"));
@@ -267,6 +279,9 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(learner, final_entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, adam_epsilon, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, gamma, value >= 0 && value <= 1, "between 0 and 1");
+  SIBYL_REQUIRE(learner, intrinsic_gamma,
+                value >= 0 && value <= 1 && (ValueCount(e.policy()) > 1 || value == e.learner().gamma()),
+                "between 0 and 1, and learner.gamma's value unless policy.value_heads is VALUE_HEADS_SEPARATE");
   SIBYL_REQUIRE(learner, vtrace_rho, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, vtrace_c, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, ppo_clip, value > 0 && finite(value), "above 0");

@@ -40,6 +40,11 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
+// Values that a policy tells of an observation (V): of the total reward, or of extrinsic and intrinsic reward.
+inline int ValueCount(const v1::PolicyConfig& policy) {
+  return policy.value_heads() == v1::VALUE_HEADS_SEPARATE ? 2 : 1;
+}
+
 // Threads that train on a CPU: learner.training_threads, or where that is 0 one a core, at most eight, each with four
 // unrolls at least.
 int TrainingThreads(const v1::LearnerConfig& learner);
@@ -48,7 +53,8 @@ int TrainingThreads(const v1::LearnerConfig& learner);
 v1::Experiment RankShare(v1::Experiment experiment, int rank);
 
 // Unroll slots without which training could stop for ever: one for each environment that is being played, a batch that
-// waits to be whole, and as many again as a group may need at once (at least a batch, so that one fills while another trains).
+// waits to be whole, and as many again as a group may need at once (at least a batch, so that one fills while another
+// trains).
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {
   const int batch = UnrollsPerBatch(experiment.learner());
   const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());

@@ -13,7 +13,8 @@ namespace sibyl::learner {
 
 Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::vector<int>& indices,
                 const CaptionTable& captions, uint64_t version, uint64_t step) {
-  const int64_t T = settings.learner.unroll_length(), B = static_cast<int64_t>(indices.size());
+  const int64_t T = settings.learner.unroll_length(), B = static_cast<int64_t>(indices.size()),
+                V = settings.value_heads;
   const v1::EnvironmentSpec& spec = settings.spec;
   const size_t observation_bytes = ObservationBytes(spec);
   const v1::RewardConfig& mix = settings.reward;
@@ -29,8 +30,8 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
   training.state = torch::empty({B, settings.state_size}, floats);
   training.action = torch::empty({T, B}, int64s);
   training.behaviour_log_prob = torch::empty({T, B}, floats);
-  training.behaviour_value = torch::empty({T, B}, floats);
-  training.reward = torch::empty({T, B}, floats);
+  training.behaviour_value = torch::empty({T, B, V}, floats);
+  training.reward = torch::empty({T, B, V}, floats);
   training.terminated = torch::empty({T, B}, bools);
   training.truncated = torch::empty({T, B}, bools);
   training.valid = torch::empty({T, B}, bools);
@@ -99,11 +100,17 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
         payment.after = {caption.reward, unroll.paid_count[t]};
         if (shaped) payment.before = {rewards_before[at].reward, unroll.seen_count[t]};
       }
-      const auto [extrinsic, intrinsic] = MixReward(mix, settings.learner.gamma(), payment);
+      const auto [extrinsic, intrinsic] = MixReward(mix, settings.learner.intrinsic_gamma(), payment);
       training.action.data_ptr<int64_t>()[at] = unroll.action[t];
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
-      training.behaviour_value.data_ptr<float>()[at] = unroll.value[t];
-      training.reward.data_ptr<float>()[at] = static_cast<float>(extrinsic + intrinsic);
+      std::copy_n(unroll.value.begin() + t * V, V, training.behaviour_value.data_ptr<float>() + at * V);
+      float* reward = training.reward.data_ptr<float>() + at * V;
+      if (V == 1) {
+        reward[0] = static_cast<float>(extrinsic + intrinsic);
+      } else {
+        reward[0] = static_cast<float>(extrinsic);
+        reward[1] = static_cast<float>(intrinsic);
+      }
       training.terminated.data_ptr<bool>()[at] = unroll.terminated[t] != 0;
       training.truncated.data_ptr<bool>()[at] = unroll.truncated[t] != 0;
       const uint64_t step_lag = version - std::min(version, unroll.version[t]);

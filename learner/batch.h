@@ -15,7 +15,7 @@ namespace sibyl::learner {
 
 // A training batch and what it was made from. Tensors are on the CPU unless said otherwise.
 struct Batch {
-  TrainingBatch training;                    // on the learner's device; its reward is the mixed total
+  TrainingBatch training;                    // on the learner's device; its reward is the mixed one
   torch::Tensor extrinsic_reward;            // [T, B] float, raw
   torch::Tensor intrinsic_reward;            // [T, B] float, coefficient and count included
   torch::Tensor version;                     // [T, B] int64, of the behaviour policy
@@ -34,6 +34,7 @@ struct BatchSettings {
   v1::RewardConfig reward;
   v1::EnvironmentSpec spec;
   int64_t state_size = 0;
+  int value_heads = 1;
   torch::Device device = torch::kCPU;
 };
 

@@ -298,7 +298,7 @@ absl::Status Inference::Act() {
   const torch::Tensor log_probs = output.logits[0].log_softmax(-1).to(torch::kCPU).contiguous();
   const torch::Tensor values = output.value[0].to(torch::kCPU).contiguous();
   const torch::Tensor states = before.to(torch::kCPU).contiguous();
-  const int64_t actions = log_probs.size(1), state_size = states.size(1);
+  const int64_t actions = log_probs.size(1), state_size = states.size(1), heads = values.size(1);
 
   std::vector<uint16_t> chosen(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -319,7 +319,7 @@ absl::Status Inference::Act() {
     Unroll& unroll = (*unrolls_)[place.unroll];
     unroll.action[place.t] = chosen[i];
     unroll.log_prob[place.t] = row[action];
-    unroll.value[place.t] = values.data_ptr<float>()[i];
+    std::copy_n(values.data_ptr<float>() + i * heads, heads, unroll.value.begin() + place.t * heads);
     unroll.version[place.t] = published.version;
     if (place.t == 0 && state_size > 0) {
       std::memcpy(unroll.state.data(), states.data_ptr<float>() + i * state_size, state_size * sizeof(float));

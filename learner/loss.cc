@@ -9,6 +9,15 @@ namespace {
 // Beyond these a ratio is noise, and could overflow. Its gradient is zero there.
 constexpr double kLowestRatio = 0.05, kHighestRatio = 20;
 
+// [T, B, V].
+torch::Tensor ValueLoss(const LossInputs& in, double reach) {
+  const torch::Tensor target = in.code.Encode(in.target);
+  if (in.code.bins.defined()) return -(BinTargets(in.code.bins, target) * in.critic.log_softmax(-1)).sum(-1);
+  const torch::Tensor value = in.critic.squeeze(-1), before = in.code.Encode(in.behaviour_value);
+  const torch::Tensor clipped = before + (value - before).clamp(-reach, reach);
+  return torch::maximum((value - target).square(), (clipped - target).square());
+}
+
 }  // namespace
 
 torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor& behaviour_log_prob) {
@@ -27,6 +36,9 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double ent
   const torch::Tensor steps = sums[0].clamp_min(1);
   const torch::Tensor count = steps.to(of_inputs);
   const auto mean = [&](const torch::Tensor& x) { return torch::where(in.valid, x, 0).sum() / count; };
+  const auto mean_by_head = [&](const torch::Tensor& x) {
+    return torch::where(in.valid.unsqueeze(-1), x, 0).sum(at::IntArrayRef({0, 1})) / count;
+  };
 
   const torch::Tensor centre = sums[1] / steps;
   const torch::Tensor variance = (sums[2] / steps - centre.square()).clamp_min(0);
@@ -39,18 +51,19 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double ent
   Losses losses;
   losses.policy = -mean(torch::minimum(ratio * advantage, clipped * advantage));
 
-  const double reach = config.value_clip();
-  const torch::Tensor clipped_value = in.behaviour_value + (in.value - in.behaviour_value).clamp(-reach, reach);
-  losses.value = mean(torch::maximum((in.value - in.target).square(), (clipped_value - in.target).square()));
+  losses.value = mean(ValueLoss(in, config.value_clip()).sum(-1));
   losses.entropy = mean(in.entropy);
   losses.total = losses.policy + config.value_coefficient() * losses.value - entropy_coefficient * losses.entropy;
   torch::NoGradGuard no_grad;
   losses.mean_ratio = mean(ratio);
   losses.clip_fraction = mean(ratio.ne(clipped).to(ratio.scalar_type()));
-  losses.mean_value = mean(in.value);
-  losses.mean_target = mean(in.target);
-  losses.mean_square_target = mean(in.target.square());
-  losses.mean_square_error = mean((in.target - in.value).square());
+  const torch::Tensor value = in.value.sum(-1), target = in.target.sum(-1);
+  losses.mean_value = mean(value);
+  losses.mean_target = mean(target);
+  losses.mean_square_target = mean(target.square());
+  losses.mean_square_error = mean((target - value).square());
+  losses.head_targets = mean_by_head(in.target);
+  losses.head_square_targets = mean_by_head(in.target.square());
   return losses;
 }
 

@@ -2,17 +2,20 @@
 
 #include <torch/torch.h>
 
+#include "policy/critic.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::learner {
 
 struct LossInputs {
-  torch::Tensor log_prob;            // [T, B] of the actions under the trained policy; gradient flows
-  torch::Tensor entropy;             // [T, B] of the trained policy, in nats; gradient flows
-  torch::Tensor value;               // [T, B]; gradient flows
+  torch::Tensor log_prob;  // [T, B] of the actions under the trained policy; gradient flows
+  torch::Tensor entropy;   // [T, B] of the trained policy, in nats; gradient flows
+  torch::Tensor critic;    // [T, B, V, K] values as `code` writes them; gradient flows
+  ValueCode code;
+  torch::Tensor value;               // [T, B, V] the same, decoded
   torch::Tensor behaviour_log_prob;  // [T, B]
-  torch::Tensor behaviour_value;     // [T, B]
-  torch::Tensor target;              // [T, B] value target
+  torch::Tensor behaviour_value;     // [T, B, V]
+  torch::Tensor target;              // [T, B, V] value targets
   torch::Tensor advantage;           // [T, B]
   torch::Tensor valid;               // [T, B] bool: the steps that count
 };
@@ -23,8 +26,9 @@ struct Losses {
   torch::Tensor entropy;        // scalar: mean
   torch::Tensor mean_ratio;     // scalar: mean of pi(a|x) / mu(a|x)
   torch::Tensor clip_fraction;  // scalar: share of steps whose ratio is outside the clip range
-  torch::Tensor mean_value;     // scalar
-  torch::Tensor mean_target, mean_square_target, mean_square_error;  // scalars: E target, E target^2, E (target - V)^2
+  // Of the sum over heads, scalars: E V, E target, E target^2, E (target - V)^2.
+  torch::Tensor mean_value, mean_target, mean_square_target, mean_square_error;
+  torch::Tensor head_targets, head_square_targets;  // [V]: E target, E target^2
 };
 
 // pi(a|x) / mu(a|x), held within [0.05, 20]; differentiable.
@@ -38,7 +42,8 @@ torch::Tensor LossSums(const LossInputs& inputs);
 // batch's part of each, and the parts add up to the mean. Of
 //   policy: -min(ratio A, clip(ratio, 1 / (1 + e), 1 + e) A), PPO's clipped surrogate (Schulman et al. 2017,
 //     equation 7), A normalised to mean 0 and deviation 1 over the valid steps, the deviation taken as at least 1e-3;
-//   value: max((V - v)^2, (V_clipped - v)^2), where V_clipped stays within value_clip of the behaviour policy's V;
+//   value, the sum over heads of max((V - v)^2, (V_clipped - v)^2), where V_clipped stays within value_clip of the
+//     behaviour policy's V, all in the units of `code`; of values over bins, the cross-entropy of BinTargets(v);
 //   entropy.
 Losses ComputeLosses(const LossInputs& inputs, const torch::Tensor& sums, double entropy_coefficient,
                      const v1::LearnerConfig& config);

@@ -131,7 +131,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   torch::manual_seed(experiment.seed());
   std::vector<std::shared_ptr<Policy>> policies;
   for (int i = 0; i < 3; ++i) {
-    SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy().kind(), spec));
+    SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy(), spec));
     if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
     policy->to(device);
     policies.push_back(std::move(policy));
@@ -157,7 +157,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   const int slots_needed = UnrollSlotsNeeded(experiment);
   const int unroll_slots = std::max<int>(static_cast<int>(experiment.learner().unroll_slots()), slots_needed);
   UnrollPool unrolls(unroll_slots, static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec),
-                     policies[0]->state_size());
+                     policies[0]->state_size(), ValueCount(experiment.policy()));
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
                          Slots::Open(static_cast<int>(experiment.actor().processes()), run_dir + "/episodes.pb"));
   StepCounter steps(state.steps() / static_cast<uint64_t>(ranks), &metrics);
@@ -189,7 +189,12 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
 
   TrainingParts parts;
   parts.experiment = whole;
-  parts.settings = {experiment.learner(), experiment.reward(), spec, policies[0]->state_size(), device};
+  parts.settings = {experiment.learner(),
+                    experiment.reward(),
+                    spec,
+                    policies[0]->state_size(),
+                    ValueCount(experiment.policy()),
+                    device};
   parts.run_dir = run_dir;
   parts.run_id = state.run_id();
   parts.record_dir = absl::GetFlag(FLAGS_record_batches);

@@ -27,8 +27,8 @@ struct MixedReward {
 };
 
 // total = extrinsic_coefficient * clip(extrinsic_scale * r_ext) + intrinsic, where with
-//   worth(c, N) = intrinsic_coefficient * r_int[c] / N^count_exponent, r_int at most intrinsic_ceiling if that is above
-//   0,
+//   worth(c, N) = intrinsic_coefficient * r_int[c] / N^count_exponent,
+// r_int at most intrinsic_ceiling if that is above 0,
 // intrinsic is
 //   SHAPING_NONE: the worth of the caption that reward.credit names;
 //   SHAPING_POTENTIAL: gamma * worth(after) - worth(before), nothing for `after` where the episode terminated: the

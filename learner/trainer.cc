@@ -8,7 +8,6 @@
 #include "learner/loss.h"
 #include "learner/minibatches.h"
 #include "learner/vtrace.h"
-#include "policy/weights.h"
 
 namespace sibyl::learner {
 namespace {
@@ -24,8 +23,24 @@ constexpr double TrainingStats::*kFigures[] = {
 };
 static_assert(sizeof kFigures / sizeof *kFigures == sizeof(TrainingStats) / sizeof(double));
 
-// What a pass takes means of, the gradient apart.
+// What a pass takes means of, the targets of each head and the gradient apart.
 constexpr int64_t kMeans = 9;
+
+// V-trace of one of the values.
+VtraceOutputs TargetsOf(int64_t head, const TrainingBatch& batch, const torch::Tensor& ratio,
+                        const torch::Tensor& value, const torch::Tensor& final_value, const v1::LearnerConfig& config) {
+  VtraceInputs vtrace;
+  vtrace.ratio = ratio;
+  vtrace.reward = batch.reward.select(-1, head);
+  vtrace.terminated = batch.terminated;
+  vtrace.truncated = batch.truncated;
+  vtrace.value = value.select(-1, head);
+  vtrace.final_value = final_value.select(-1, head);
+  vtrace.gamma = head == 0 ? config.gamma() : config.intrinsic_gamma();
+  vtrace.rho_bar = config.vtrace_rho();
+  vtrace.c_bar = config.vtrace_c();
+  return Vtrace(vtrace);
+}
 
 }  // namespace
 
@@ -33,12 +48,14 @@ Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy
     : config_(config),
       policy_(std::move(policy)),
       collective_(collective),
-      parameters_(policy_->parameters()),
-      team_(parameters_[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-share",
+      team_(policy_->parameters()[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-share",
             [] { at::set_num_threads(1); }) {
-  for (const torch::Tensor& parameter : parameters_) {
-    first_moments_.push_back(torch::zeros_like(parameter).detach());
-    second_moments_.push_back(torch::zeros_like(parameter).detach());
+  for (const auto& parameter : policy_->named_parameters()) {
+    if (!parameter.value().requires_grad()) continue;
+    names_.push_back(parameter.key());
+    parameters_.push_back(parameter.value());
+    first_moments_.push_back(torch::zeros_like(parameter.value()).detach());
+    second_moments_.push_back(torch::zeros_like(parameter.value()).detach());
   }
 }
 
@@ -72,10 +89,11 @@ void Trainer::Forward(Share& share) {
   const torch::Tensor log_probs = output.logits.slice(0, 0, T).log_softmax(-1);
   share.log_prob = log_probs.gather(-1, share.action.unsqueeze(-1)).squeeze(-1);
   share.entropy = -(log_probs.exp() * log_probs).sum(-1);
+  share.critic = output.critic;
   share.value = output.value;
 
   torch::NoGradGuard no_grad;
-  share.final_value = torch::zeros_like(share.log_prob);
+  share.final_value = torch::zeros_like(share.value.slice(0, 0, T));
   const int64_t finals = share.final_step.size(0);
   if (finals == 0) return;
   Observations observations;
@@ -87,13 +105,13 @@ void Trainer::Forward(Share& share) {
 }
 
 void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
-                       const torch::Tensor& by_value) {
+                       const torch::Tensor& by_critic) {
   const int64_t begin = share.begin, end = begin + share.action.size(1);
   // The value of o_T only bootstraps.
-  const torch::Tensor value = share.value.slice(0, 0, share.action.size(0));
+  const torch::Tensor critic = share.critic.slice(0, 0, share.action.size(0));
   share.gradients = torch::autograd::grad(
-      {share.log_prob, share.entropy, value}, parameters_,
-      {by_log_prob.slice(1, begin, end), by_entropy.slice(1, begin, end), by_value.slice(1, begin, end)},
+      {share.log_prob, share.entropy, critic}, parameters_,
+      {by_log_prob.slice(1, begin, end), by_entropy.slice(1, begin, end), by_critic.slice(1, begin, end)},
       /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     torch::Tensor& gradient = share.gradients[i];
@@ -106,7 +124,7 @@ void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const tor
 }
 
 absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double progress) {
-  const int64_t B = batch != nullptr ? batch->reward.size(1) : 0;
+  const int64_t B = batch != nullptr ? batch->reward.size(1) : 0, V = policy_->critic()->heads();
   const int64_t members = std::min<int64_t>(team_.size(), B);
   std::vector<Share> shares(members);
   const auto gather = [&](torch::Tensor Share::*part) {
@@ -129,23 +147,22 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
     const torch::Tensor value = gather(&Share::value);
     inputs.log_prob = gather(&Share::log_prob).requires_grad_();
     inputs.entropy = gather(&Share::entropy).requires_grad_();
-    inputs.value = value.slice(0, 0, T).detach().requires_grad_();
-    VtraceInputs vtrace;
-    vtrace.ratio = ImportanceRatio(inputs.log_prob.detach(), batch->behaviour_log_prob);
-    vtrace.reward = batch->reward;
-    vtrace.terminated = batch->terminated;
-    vtrace.truncated = batch->truncated;
-    vtrace.value = value;
-    vtrace.final_value = gather(&Share::final_value);
-    vtrace.gamma = config_.gamma();
-    vtrace.rho_bar = config_.vtrace_rho();
-    vtrace.c_bar = config_.vtrace_c();
-    const VtraceOutputs targets = Vtrace(vtrace);
+    const torch::Tensor final_value = gather(&Share::final_value);
+    inputs.critic = gather(&Share::critic).slice(0, 0, T).requires_grad_();
+    inputs.code = policy_->critic()->code();
+    inputs.value = value.slice(0, 0, T);
     inputs.behaviour_log_prob = batch->behaviour_log_prob;
     inputs.behaviour_value = batch->behaviour_value;
-    inputs.target = targets.target;
-    inputs.advantage = targets.advantage;
     inputs.valid = batch->valid;
+    const torch::Tensor ratio = ImportanceRatio(inputs.log_prob.detach(), batch->behaviour_log_prob);
+    std::vector<torch::Tensor> targets, advantages;
+    for (int64_t head = 0; head < V; ++head) {
+      const VtraceOutputs of_head = TargetsOf(head, *batch, ratio, value, final_value, config_);
+      targets.push_back(of_head.target);
+      advantages.push_back(of_head.advantage);
+    }
+    inputs.target = torch::stack(targets, -1);
+    inputs.advantage = torch::stack(advantages, -1).sum(-1);
     sums = LossSums(inputs);
   }
   if (collective_ != nullptr) SIBYL_RETURN_IF_ERROR(collective_->Sum({sums, progresses}));
@@ -155,11 +172,13 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
       std::lerp(config_.entropy_coefficient(), config_.final_entropy_coefficient(), done);
 
   std::vector<torch::Tensor> gradients;
-  torch::Tensor means = torch::zeros({kMeans}, parameters_[0].options().requires_grad(false));
+  torch::Tensor means = torch::zeros({kMeans + 2 * V}, parameters_[0].options().requires_grad(false));
+  // Of the numbers in the observations, where they are normalised.
+  torch::Tensor input_means;
   if (batch != nullptr) {
     const Losses losses = ComputeLosses(inputs, sums, entropy_coefficient, config_);
     const std::vector<torch::Tensor> by_output =
-        torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.value});
+        torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.critic});
     team_.Run([&](int member) {
       if (member < members) Backward(shares[member], by_output[0], by_output[1], by_output[2]);
     });
@@ -168,13 +187,16 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
     means = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), losses.clip_fraction,
                           losses.mean_ratio, losses.mean_value, losses.mean_target, losses.mean_square_target,
                           losses.mean_square_error});
+    means = torch::cat({means, losses.head_targets, losses.head_square_targets});
   } else {
     for (const torch::Tensor& parameter : parameters_) gradients.push_back(torch::zeros_like(parameter).detach());
   }
   torch::NoGradGuard no_grad;
+  if (!policy_->input_statistics().is_empty()) input_means = InputMeans(batch, sums[0]);
   if (collective_ != nullptr) {
     std::vector<torch::Tensor> added = gradients;
     added.push_back(means);
+    if (input_means.defined()) added.push_back(input_means);
     SIBYL_RETURN_IF_ERROR(collective_->Sum(added));
   }
   const torch::Tensor norm = torch::stack(at::_foreach_norm(gradients)).norm();
@@ -191,7 +213,7 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
   stats.mean_ratio = figures[4];
   stats.mean_value = figures[5];
   stats.explained_variance = ExplainedVariance(figures[6], figures[7], figures[8]);
-  stats.gradient_norm = figures[kMeans];
+  stats.gradient_norm = figures[kMeans + 2 * V];
   for (const auto& [name, value] : {std::pair("the policy loss", stats.policy_loss),
                                     {"the value loss", stats.value_loss},
                                     {"the entropy", stats.entropy},
@@ -211,7 +233,22 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
   at::_fused_adam_(parameters_, gradients, first_moments_, second_moments_, {}, steps, learning_rate, kBeta1, kBeta2,
                    /*weight_decay=*/0, config_.adam_epsilon(), /*amsgrad=*/false, /*maximize=*/false,
                    torch::full({}, excess, scalar));
+  if (const double steps = sums[0].item<double>(); steps > 0) {
+    policy_->critic()->FollowReturns(shown.slice(0, kMeans, kMeans + V), shown.slice(0, kMeans + V, kMeans + 2 * V));
+    if (input_means.defined()) policy_->input_statistics()->Follow(input_means[0], input_means[1], steps);
+  }
   return stats;
+}
+
+torch::Tensor Trainer::InputMeans(const TrainingBatch* batch, const torch::Tensor& steps) const {
+  const int64_t numbers = policy_->input_statistics()->mean().size(0);
+  const auto floats = parameters_[0].options().requires_grad(false);
+  if (batch == nullptr) return torch::zeros({2, numbers}, floats);
+  Observations observations;
+  for (const torch::Tensor& array : batch->observation) observations.push_back(array.slice(0, 0, -1));
+  const torch::Tensor valid = batch->valid.reshape({-1, 1});
+  const torch::Tensor x = torch::where(valid, policy_->InputNumbers(observations).to(torch::kFloat64), 0);
+  return (torch::stack({x.sum(0), x.square().sum(0)}) / steps.clamp_min(1)).to(floats);
 }
 
 absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch, double progress) {
@@ -229,7 +266,7 @@ absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch, double
 }
 
 absl::Status Trainer::Synchronise() {
-  std::vector<torch::Tensor> tensors = parameters_;
+  std::vector<torch::Tensor> tensors = policy_->parameters();
   tensors.insert(tensors.end(), first_moments_.begin(), first_moments_.end());
   tensors.insert(tensors.end(), second_moments_.begin(), second_moments_.end());
   SIBYL_RETURN_IF_ERROR(collective_->Broadcast(tensors));
@@ -239,18 +276,24 @@ absl::Status Trainer::Synchronise() {
   return absl::OkStatus();
 }
 
+NamedTensors Trainer::State() const {
+  NamedTensors state;
+  for (const auto& parameter : policy_->named_parameters()) {
+    state.emplace_back("policy/" + parameter.key(), parameter.value());
+  }
+  for (size_t i = 0; i < names_.size(); ++i) {
+    state.emplace_back("adam/first/" + names_[i], first_moments_[i]);
+    state.emplace_back("adam/second/" + names_[i], second_moments_[i]);
+  }
+  return state;
+}
+
 std::function<absl::Status(const std::string& path)> Trainer::Snapshot() const {
   torch::NoGradGuard no_grad;
   auto tensors = std::make_shared<NamedTensors>();
-  size_t i = 0;
-  for (const auto& parameter : policy_->named_parameters()) {
-    const auto copy = [](const torch::Tensor& tensor) {
-      return tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
-    };
-    tensors->emplace_back("policy/" + parameter.key(), copy(parameter.value()));
-    tensors->emplace_back("adam/first/" + parameter.key(), copy(first_moments_[i]));
-    tensors->emplace_back("adam/second/" + parameter.key(), copy(second_moments_[i]));
-    ++i;
+  for (const auto& [name, tensor] : State()) {
+    const torch::Tensor copy = tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true);
+    tensors->emplace_back(name, copy.contiguous());
   }
   return [tensors, version = version_](const std::string& path) {
     return WriteTensors(path, *tensors, {{"policy_version", absl::StrCat(version)}});
@@ -259,15 +302,7 @@ std::function<absl::Status(const std::string& path)> Trainer::Snapshot() const {
 
 absl::Status Trainer::Load(const std::string& path) {
   SIBYL_ASSIGN_OR_RETURN(const TensorFile file, ReadTensors(path));
-  NamedTensors into;
-  size_t i = 0;
-  for (const auto& parameter : policy_->named_parameters()) {
-    into.emplace_back("policy/" + parameter.key(), parameter.value());
-    into.emplace_back("adam/first/" + parameter.key(), first_moments_[i]);
-    into.emplace_back("adam/second/" + parameter.key(), second_moments_[i]);
-    ++i;
-  }
-  SIBYL_RETURN_IF_ERROR(CopyTensors(file, into, /*all=*/true));
+  SIBYL_RETURN_IF_ERROR(CopyTensors(file, State(), /*all=*/true));
   const auto version = file.metadata.find("policy_version");
   if (version == file.metadata.end() || !absl::SimpleAtoi(version->second, &version_)) {
     return absl::DataLossError(absl::StrCat(path, " does not say its policy_version"));

@@ -12,6 +12,7 @@
 #include "learner/thread_team.h"
 #include "learner/training_batch.h"
 #include "policy/policy.h"
+#include "policy/weights.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::learner {
@@ -70,8 +71,9 @@ class Trainer {
     Observations observation, final_observation;
     torch::Tensor first, state, action, final_step, final_unroll;
     torch::Tensor log_prob, entropy;       // [T, b] of the actions; gradient flows
-    torch::Tensor value;                   // [T+1, b]; gradient flows
-    torch::Tensor final_value;             // [T, b] of truncated steps' final observations, 0 elsewhere
+    torch::Tensor critic;                  // [T+1, b, V, K]; gradient flows
+    torch::Tensor value;                   // [T+1, b, V]
+    torch::Tensor final_value;             // [T, b, V] of truncated steps' final observations, 0 elsewhere
     std::vector<torch::Tensor> gradients;  // of the loss, as parameters_
   };
 
@@ -80,15 +82,21 @@ class Trainer {
   absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch, double progress);
   static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
   void Forward(Share& share);
-  // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B].
+  // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B, ...].
   void Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
-                const torch::Tensor& by_value);
+                const torch::Tensor& by_critic);
+  // This batch's part of the mean and the mean square of the numbers in its observations, [2, N] float. `batch`:
+  // nullptr where there is none; `steps` []: all valid steps, the other ranks' included.
+  torch::Tensor InputMeans(const TrainingBatch* batch, const torch::Tensor& steps) const;
+  // Everything that training changes, under its name in a file.
+  NamedTensors State() const;
 
   const v1::LearnerConfig config_;
   const std::shared_ptr<Policy> policy_;
   Collective* const collective_;
-  // In the order of policy_->parameters().
+  // Those of policy_->parameters() that gradients change, in that order.
   std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
+  std::vector<std::string> names_;
   uint64_t version_ = 0;
   ThreadTeam team_;
 };

@@ -8,7 +8,8 @@ std::vector<int32_t> Unroll::CaptionRows(int filled_steps) const {
   return rows;
 }
 
-UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size) : unrolls_(size) {
+UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size, int value_heads)
+    : unrolls_(size) {
   const size_t steps = unroll_length, seen = steps + 1;
   for (int i = size - 1; i >= 0; --i) free_.push_back(i);
   for (Unroll& unroll : unrolls_) {
@@ -21,7 +22,7 @@ UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, in
     unroll.paid_count.resize(steps);
     unroll.action.resize(steps);
     unroll.log_prob.resize(steps);
-    unroll.value.resize(steps);
+    unroll.value.resize(steps * value_heads);
     unroll.version.resize(steps);
     unroll.reward.resize(steps);
     unroll.terminated.resize(steps);

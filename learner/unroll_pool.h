@@ -23,7 +23,7 @@ struct Unroll {
   std::vector<uint32_t> paid_count;   // [T] how often it had occurred in that episode, this time included
   std::vector<uint16_t> action;       // [T]
   std::vector<float> log_prob;        // [T] of the action under the behaviour policy
-  std::vector<float> value;           // [T] of o_t under the behaviour policy
+  std::vector<float> value;           // [T, V] of o_t under the behaviour policy
   std::vector<uint64_t> version;      // [T] optimiser steps behind the behaviour policy
   std::vector<float> reward;          // [T] extrinsic r_{t+1}
   std::vector<uint8_t> terminated, truncated;  // [T]
@@ -43,7 +43,7 @@ struct Unroll {
 // has it.
 class UnrollPool {
  public:
-  UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size);
+  UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size, int value_heads = 1);
 
   Unroll& operator[](int index) { return unrolls_[index]; }
   int size() const { return static_cast<int>(unrolls_.size()); }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/columns.h"
+#include "common/config.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "learner/check_step.h"
@@ -31,6 +32,7 @@ UnrollReceiver::UnrollReceiver(const v1::Experiment& experiment, const v1::Envir
       group_rows_(environments_ / static_cast<int>(experiment.actor().groups())),
       actions_(spec.actions_size()),
       state_size_(state_size),
+      heads_(ValueCount(experiment.policy())),
       observation_bytes_(ObservationBytes(spec)),
       unrolls_(unrolls),
       captions_(captions),
@@ -165,7 +167,7 @@ absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& ba
   } columns[] = {
       {"action", batch.action(), cells * sizeof(uint16_t)},
       {"log_prob", batch.log_prob(), cells * sizeof(float)},
-      {"value", batch.value(), cells * sizeof(float)},
+      {"value", batch.value(), cells * heads_ * sizeof(float)},
       {"version", batch.version(), unroll_length_ * sizeof(uint64_t)},
       {"state", batch.state(), environments_ * state_size_ * sizeof(float)},
   };
@@ -240,7 +242,9 @@ void UnrollReceiver::WriteColumns(Actor& actor, const v1::UnrollBatch& batch) {
       const size_t cell = size_t(t) * environments_ + row;
       unroll.action[t] = EntryOf<uint16_t>(batch.action(), cell);
       unroll.log_prob[t] = EntryOf<float>(batch.log_prob(), cell);
-      unroll.value[t] = EntryOf<float>(batch.value(), cell);
+      for (size_t head = 0; head < heads_; ++head) {
+        unroll.value[t * heads_ + head] = EntryOf<float>(batch.value(), cell * heads_ + head);
+      }
     }
     std::memcpy(unroll.version.data(), batch.version().data(), batch.version().size());
     if (state_size_ > 0) {

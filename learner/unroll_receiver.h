@@ -90,6 +90,7 @@ class UnrollReceiver {
 
   const int unroll_length_, environments_, group_rows_, actions_;
   const int64_t state_size_;
+  const size_t heads_;  // values of an observation
   const size_t observation_bytes_;
   UnrollPool* const unrolls_;
   CaptionTable* const captions_;

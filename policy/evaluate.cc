@@ -197,7 +197,7 @@ absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const st
   }
   const std::string folder = absl::StrCat(run, "/checkpoints/", trained.checkpoint);
   SIBYL_ASSIGN_OR_RETURN(trained.steps, StepsOf(folder));
-  SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy().kind(), trained.spec));
+  SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy(), trained.spec));
   SIBYL_RETURN_IF_ERROR(LoadPolicy(folder + "/weights.safetensors", *trained.policy));
   return trained;
 }

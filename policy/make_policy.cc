@@ -5,20 +5,39 @@
 #include "policy/policy.h"
 
 namespace sibyl {
+namespace {
 
-absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(v1::PolicyKind kind, const v1::EnvironmentSpec& spec) {
-  switch (kind) {
+constexpr double kInputClip = 5;
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
+  switch (config.kind()) {
     case v1::POLICY_KIND_MINIGRID_CONV_GRU:
-      return MakeMinigridConvGru(spec);
+      return MakeMinigridConvGru(config, spec);
     case v1::POLICY_KIND_NETHACK_ONI:
-      return MakeNetHackOni(spec);
+      return MakeNetHackOni(config, spec);
     case v1::POLICY_KIND_MLP:
-      return MakeMlp(spec);
+      return MakeMlp(config, spec);
     default:
-      if (absl::StartsWith(spec.name(), "minigrid/")) return MakeMinigridConvGru(spec);
-      if (absl::StartsWith(spec.name(), "nethack/")) return MakeNetHackOni(spec);
-      return MakeMlp(spec);
+      if (absl::StartsWith(spec.name(), "minigrid/")) return MakeMinigridConvGru(config, spec);
+      if (absl::StartsWith(spec.name(), "nethack/")) return MakeNetHackOni(config, spec);
+      return MakeMlp(config, spec);
   }
+}
+
+PolicyOutput Policy::Output(torch::nn::Linear actor, const torch::Tensor& features, torch::Tensor states) {
+  PolicyOutput output;
+  output.logits = actor(features);
+  output.critic = critic_(features);
+  output.value = critic_->code().Decode(output.critic.detach());
+  output.states = std::move(states);
+  return output;
+}
+
+torch::Tensor Policy::NormalisedNumbers(const Observations& observations) {
+  const torch::Tensor numbers = InputNumbers(observations);
+  return input_statistics_.is_empty() ? numbers : input_statistics_->Normalise(numbers).clamp(-kInputClip, kInputClip);
 }
 
 void InitOrthogonal(torch::nn::Module& layer, double gain) {

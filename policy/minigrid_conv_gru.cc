@@ -26,18 +26,18 @@ torch::Tensor CellTable() {
 
 class MinigridConvGru : public Policy {
  public:
-  MinigridConvGru(int actions, int image, int direction) : image_(image), direction_(direction) {
+  MinigridConvGru(const v1::PolicyConfig& config, int actions, int image, int direction)
+      : image_(image), direction_(direction) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(kChannels, 16, 3));
     conv2_ = register_module("conv2", torch::nn::Conv2d(16, 32, 3));
     conv3_ = register_module("conv3", torch::nn::Conv2d(32, kFeatures, 3));
     gru_ = register_module("gru", Gru(kFeatures + kDirections, kState));
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
-    critic_ = register_module("critic", torch::nn::Linear(kState, 1));
+    critic_ = register_module("critic", Critic(kState, config));
     table_ = register_buffer("table", CellTable());
     weights_ = register_buffer("weights", torch::tensor({kColours * kStates, kStates, int64_t{1}}));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     InitOrthogonal(*actor_, 0.01);
-    InitOrthogonal(*critic_, 1);
   }
 
   PolicyOutput Forward(const Observations& observations, const torch::Tensor& first,
@@ -58,7 +58,7 @@ class MinigridConvGru : public Policy {
       x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
       states = gru_(x, first, state);
     }
-    return {actor_(states), critic_(states).squeeze(-1), states};
+    return Output(actor_, states, states);
   }
 
   int64_t state_size() const override { return kState; }
@@ -67,17 +67,24 @@ class MinigridConvGru : public Policy {
   const int image_, direction_;  // where the arrays are
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   Gru gru_{nullptr};
-  torch::nn::Linear actor_{nullptr}, critic_{nullptr};
+  torch::nn::Linear actor_{nullptr};
   torch::Tensor table_, weights_;  // constants
 };
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::EnvironmentSpec& spec) {
+absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConfig& config,
+                                                            const v1::EnvironmentSpec& spec) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
   SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
   SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));
-  return std::make_shared<MinigridConvGru>(spec.actions_size(), image, direction);
+  if (config.normalise_observations()) {
+    return absl::InvalidArgumentError(
+        "policy.normalise_observations is true, but POLICY_KIND_MINIGRID_CONV_GRU reads codes, not numbers; leave it "
+        "out, "
+        "or use POLICY_KIND_MLP");
+  }
+  return std::make_shared<MinigridConvGru>(config, spec.actions_size(), image, direction);
 }
 
 }  // namespace sibyl

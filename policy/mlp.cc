@@ -7,7 +7,7 @@ namespace {
 
 class Mlp : public Policy {
  public:
-  explicit Mlp(const v1::EnvironmentSpec& spec) {
+  Mlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
     int64_t inputs = 0;
     for (const auto& array : spec.observation()) {
       inputs += static_cast<int64_t>(Elements(array));
@@ -16,34 +16,43 @@ class Mlp : public Policy {
     hidden1_ = register_module("hidden1", torch::nn::Linear(inputs, 128));
     hidden2_ = register_module("hidden2", torch::nn::Linear(128, 128));
     actor_ = register_module("actor", torch::nn::Linear(128, spec.actions_size()));
-    critic_ = register_module("critic", torch::nn::Linear(128, 1));
+    critic_ = register_module("critic", Critic(128, config));
     InitOrthogonal(*hidden1_, std::sqrt(2));
     InitOrthogonal(*hidden2_, std::sqrt(2));
     InitOrthogonal(*actor_, 0.01);
-    InitOrthogonal(*critic_, 1);
+    if (config.normalise_observations()) {
+      input_statistics_ = register_module("inputs", RunningStatistics(inputs, 0));
+    }
   }
 
   PolicyOutput Forward(const Observations& observations, const torch::Tensor& first, const torch::Tensor&) override {
     const int64_t T = first.size(0), B = first.size(1);
+    torch::Tensor x = torch::relu(hidden1_(NormalisedNumbers(observations)));
+    x = torch::relu(hidden2_(x));
+    return Output(actor_, x.view({T, B, -1}), torch::zeros({T, B, 0}, x.options()));
+  }
+
+  torch::Tensor InputNumbers(const Observations& observations) const override {
     std::vector<torch::Tensor> inputs;
     for (size_t i = 0; i < observations.size(); ++i) {
-      torch::Tensor x = observations[i].reshape({T * B, -1}).to(torch::kFloat32);
+      const torch::Tensor& array = observations[i];
+      const torch::Tensor x = array.reshape({array.size(0) * array.size(1), -1}).to(torch::kFloat32);
       inputs.push_back(integer_[i] ? x.sign() * x.abs().log1p() : x);
     }
-    torch::Tensor x = torch::relu(hidden1_(torch::cat(inputs, 1)));
-    x = torch::relu(hidden2_(x));
-    return {actor_(x).view({T, B, -1}), critic_(x).view({T, B}), torch::zeros({T, B, 0}, x.options())};
+    return torch::cat(inputs, 1);
   }
 
   int64_t state_size() const override { return 0; }
 
  private:
   std::vector<bool> integer_;  // by array
-  torch::nn::Linear hidden1_{nullptr}, hidden2_{nullptr}, actor_{nullptr}, critic_{nullptr};
+  torch::nn::Linear hidden1_{nullptr}, hidden2_{nullptr}, actor_{nullptr};
 };
 
 }  // namespace
 
-std::shared_ptr<Policy> MakeMlp(const v1::EnvironmentSpec& spec) { return std::make_shared<Mlp>(spec); }
+std::shared_ptr<Policy> MakeMlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
+  return std::make_shared<Mlp>(config, spec);
+}
 
 }  // namespace sibyl

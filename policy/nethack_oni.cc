@@ -39,7 +39,7 @@ constexpr double kStatusClip = 5;
 
 class NetHackOni : public Policy {
  public:
-  NetHackOni(int actions, int chars, int colours, int status, int message)
+  NetHackOni(const v1::PolicyConfig& config, int actions, int chars, int colours, int status, int message)
       : chars_(chars), colours_(colours), status_(status), message_(message) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 32, 8).stride(4)));
     conv2_ = register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 4).stride(2)));
@@ -51,13 +51,15 @@ class NetHackOni : public Policy {
     message2_ = register_module("message2", torch::nn::Linear(kHidden, kHidden));
     gru_ = register_module("gru", Gru(kPicture + 2 * kHidden + kStatus, kState));
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
-    critic_ = register_module("critic", torch::nn::Linear(kState, 1));
+    critic_ = register_module("critic", Critic(kState, config));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     for (torch::nn::Linear layer : {picture_, status1_, status2_, message1_, message2_}) {
       InitOrthogonal(*layer, std::sqrt(2));
     }
     InitOrthogonal(*actor_, 0.01);
-    InitOrthogonal(*critic_, 1);
+    if (config.normalise_observations()) {
+      input_statistics_ = register_module("inputs", RunningStatistics(kStatus, 0));
+    }
     tiles_ = register_buffer("tiles", TileTable());
     status_scale_ = register_buffer("status_scale", torch::tensor(at::ArrayRef<float>(kStatusUnits)).reciprocal());
   }
@@ -78,13 +80,18 @@ class NetHackOni : public Policy {
       // Channels last already, so that this view is free; the weights' columns are in that order.
       picture = torch::elu(conv3_(picture)).permute({0, 2, 3, 1}).reshape({N, kPictureOutputs});
       picture = torch::elu(picture_(picture));
-      const torch::Tensor scaled = (blstats.to(torch::kFloat32) * status_scale_).clamp(-kStatusClip, kStatusClip);
+      const torch::Tensor scaled = NormalisedNumbers(observations);
       const torch::Tensor status = torch::elu(status2_(torch::elu(status1_(scaled))));
       torch::Tensor message = observations[message_].reshape({N, kMessage}).to(torch::kFloat32) / kMessageUnit;
       message = torch::elu(message2_(torch::elu(message1_(message))));
       states = gru_(torch::cat({picture, status, message, scaled}, 1).view({T, B, -1}), first, state);
     }
-    return {actor_(states), critic_(states).squeeze(-1), states};
+    return Output(actor_, states, states);
+  }
+
+  torch::Tensor InputNumbers(const Observations& observations) const override {
+    const torch::Tensor blstats = observations[status_].reshape({-1, kStatus});
+    return (blstats.to(torch::kFloat32) * status_scale_).clamp(-kStatusClip, kStatusClip);
   }
 
   int64_t state_size() const override { return kState; }
@@ -94,7 +101,7 @@ class NetHackOni : public Policy {
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   torch::nn::Linear picture_{nullptr}, status1_{nullptr}, status2_{nullptr}, message1_{nullptr}, message2_{nullptr};
   Gru gru_{nullptr};
-  torch::nn::Linear actor_{nullptr}, critic_{nullptr};
+  torch::nn::Linear actor_{nullptr};
   torch::Tensor tiles_, status_scale_;  // constants
   TileConvolution tile_convolution_;
 };
@@ -116,14 +123,15 @@ torch::Tensor CropAroundHero(const torch::Tensor& chars, const torch::Tensor& co
   return TileIndex(take(chars), take(colours)).masked_fill_(outside, 0);  // the first tile is blank
 }
 
-absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::EnvironmentSpec& spec) {
+absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config,
+                                                       const v1::EnvironmentSpec& spec) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_NETHACK_ONI;
   SIBYL_ASSIGN_OR_RETURN(const int chars, ArrayIndex(kKind, spec, "chars", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int colours,
                          ArrayIndex(kKind, spec, "colors", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int status, ArrayIndex(kKind, spec, "blstats", v1::DTYPE_INT64, {kStatus}));
   SIBYL_ASSIGN_OR_RETURN(const int message, ArrayIndex(kKind, spec, "message", v1::DTYPE_UINT8, {kMessage}));
-  return std::make_shared<NetHackOni>(spec.actions_size(), chars, colours, status, message);
+  return std::make_shared<NetHackOni>(config, spec.actions_size(), chars, colours, status, message);
 }
 
 }  // namespace sibyl

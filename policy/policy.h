@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "policy/critic.h"
+#include "policy/running_statistics.h"
 #include "sibyl/v1/experiment.pb.h"
 #include "sibyl/v1/tensor.pb.h"
 
@@ -16,7 +18,8 @@ using Observations = std::vector<torch::Tensor>;
 
 struct PolicyOutput {
   torch::Tensor logits;  // [T, B, A] float: unnormalised log-probabilities of the actions
-  torch::Tensor value;   // [T, B] float: expected discounted total reward from the observation on
+  torch::Tensor critic;  // [T, B, V, K] float: the values as the critic writes them (ValueCode)
+  torch::Tensor value;   // [T, B, V] float: expected discounted reward from the observation on; no gradient flows
   torch::Tensor states;  // [T, B, H] float: recurrent state after each step
 };
 
@@ -30,17 +33,32 @@ class Policy : public torch::nn::Module {
   // H; 0 for a policy without memory, whose states are [T, B, 0].
   virtual int64_t state_size() const = 0;
 
+  // Shared with the network.
+  Critic critic() const { return critic_; }
+  // Of the numbers among the observations, where they are normalised; else empty.
+  RunningStatistics input_statistics() const { return input_statistics_; }
+  // Those numbers before that, [T * B, N] float.
+  virtual torch::Tensor InputNumbers(const Observations&) const { return {}; }
+
   // Matrix products and convolutions in bfloat16, where the network has enough of them for that to pay; weights, sums,
   // states, logits and values stay float. Before the first Forward.
   void UseBfloat16() { bfloat16_ = true; }
 
  protected:
+  // The output of a network whose last layer gave `features` [T, B, F].
+  PolicyOutput Output(torch::nn::Linear actor, const torch::Tensor& features, torch::Tensor states);
+  // InputNumbers, normalised and within +-5.
+  torch::Tensor NormalisedNumbers(const Observations& observations);
+
+  Critic critic_{nullptr};
+  RunningStatistics input_statistics_{nullptr};
   bool bfloat16_ = false;
 };
 
 // A policy with fresh weights, drawn from LibTorch's default generator, for what the environment shows. AUTO chooses by
-// the environment's name. InvalidArgument: an array that the network needs is missing or has another shape.
-absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(v1::PolicyKind kind, const v1::EnvironmentSpec& spec);
+// the environment's name. InvalidArgument: an array that the network needs is missing or has another shape, or there
+// are no numbers to normalise.
+absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec);
 
 // Orthogonal weights with the given gain, biases zero.
 void InitOrthogonal(torch::nn::Module& layer, double gain);

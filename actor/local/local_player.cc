@@ -15,7 +15,7 @@ namespace sibyl::actor {
 
 absl::StatusOr<std::unique_ptr<LocalPlayer>> LocalPlayer::Make(
     const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments) {
-  SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(welcome.policy().kind(), environments->front()->spec()));
+  SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(welcome.policy(), environments->front()->spec()));
   if (welcome.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
   return std::unique_ptr<LocalPlayer>(new LocalPlayer(welcome, environments, std::move(policy)));
 }

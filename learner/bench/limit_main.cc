@@ -123,7 +123,7 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   options.max_episode_steps = experiment.environment().max_episode_steps();
   SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
   SIBYL_ASSIGN_OR_RETURN(const torch::Device device, FindDevice(experiment.learner().device()));
-  SIBYL_ASSIGN_OR_RETURN(const auto policy, MakePolicy(experiment.policy().kind(), spec));
+  SIBYL_ASSIGN_OR_RETURN(const auto policy, MakePolicy(experiment.policy(), spec));
   if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
   policy->to(device);
   at::set_num_threads(1);
@@ -146,8 +146,9 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   batch.state = torch::zeros({B, policy->state_size()});
   batch.action = torch::randint(spec.actions_size(), {T, B});
   batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(spec.actions_size())));
-  batch.behaviour_value = torch::zeros({T, B});
-  batch.reward = torch::randn({T, B});
+  const int64_t V = ValueCount(experiment.policy());
+  batch.behaviour_value = torch::zeros({T, B, V});
+  batch.reward = torch::randn({T, B, V});
   batch.terminated = played.second.slice(0, 1);
   batch.truncated = torch::zeros({T, B}, torch::kBool);
   batch.valid = torch::ones({T, B}, torch::kBool);

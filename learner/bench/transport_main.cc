@@ -36,10 +36,11 @@ class NullPolicy : public Policy {
     const int64_t rows = first.size(1);
     if (rows > logits_.size(1)) {
       logits_ = torch::zeros({1, rows, actions_});
-      value_ = torch::zeros({1, rows});
+      value_ = torch::zeros({1, rows, 1});
       states_ = torch::zeros({1, rows, 0});
     }
-    return {logits_.narrow(1, 0, rows), value_.narrow(1, 0, rows), states_.narrow(1, 0, rows)};
+    const torch::Tensor value = value_.narrow(1, 0, rows);
+    return {logits_.narrow(1, 0, rows), value.unsqueeze(-1), value, states_.narrow(1, 0, rows)};
   }
   int64_t state_size() const override { return 0; }
 

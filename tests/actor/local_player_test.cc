@@ -38,7 +38,7 @@ class LocalPlayerTest : public testing::Test {
     weights.set_safetensors(*EncodePolicy(policy));
     return weights;
   }
-  std::shared_ptr<Policy> FreshPolicy() { return *MakePolicy(v1::POLICY_KIND_MLP, environments_.front()->spec()); }
+  std::shared_ptr<Policy> FreshPolicy() { return *MakePolicy(welcome_.policy(), environments_.front()->spec()); }
 
   v1::LocalWelcome welcome_;
   std::vector<std::unique_ptr<Environment>> environments_;
@@ -71,7 +71,7 @@ TEST_F(LocalPlayerTest, NotesWhichWeightsPlayedEachStep) {
 }
 
 TEST_F(LocalPlayerTest, RefusesWeightsOfAnotherNetworkAndSaysWhichTheyAre) {
-  const auto other = *MakePolicy(v1::POLICY_KIND_AUTO, (*MakeEnvironment("minigrid/DoorKey-5x5", {}))->spec());
+  const auto other = *MakePolicy({}, (*MakeEnvironment("minigrid/DoorKey-5x5", {}))->spec());
   const absl::Status status = player_->TakeWeights(WeightsOf(*other, 7));
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("version 7"));

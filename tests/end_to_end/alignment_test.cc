@@ -182,7 +182,7 @@ TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
         /*actors=*/2, /*kills=*/2, kBatches);
   const auto spec = FindEnvironmentSpec("minigrid/DoorKey-5x5");
   ASSERT_TRUE(spec.ok());
-  auto policy = MakePolicy(v1::POLICY_KIND_AUTO, *spec);
+  auto policy = MakePolicy({}, *spec);
   ASSERT_TRUE(policy.ok());
   ASSERT_GT((*policy)->state_size(), 0);
   const auto checkpoint = learner::NewestCheckpoint(folder_);

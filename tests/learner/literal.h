@@ -80,11 +80,34 @@ struct LiteralLosses {
   double policy = 0, value = 0, entropy = 0, clip_fraction = 0;
 };
 
+// Cross-entropy of a distribution over bins with what HL-Gauss wants it to be for `target`, from the normal
+// distribution's integral over each bin.
+inline double LiteralBinLoss(const std::vector<double>& bins, const double* logits, double target) {
+  const double width = bins[1] - bins[0], deviation = 0.75 * width;
+  const double centre = std::clamp(target, bins.front(), bins.back());
+  const auto below = [&](double x) { return 0.5 * (1 + std::erf((x - centre) / deviation / std::sqrt(2.0))); };
+  const double all = below(bins.back() + width / 2) - below(bins.front() - width / 2);
+  double partition = 0, loss = 0;
+  for (size_t k = 0; k < bins.size(); ++k) partition += std::exp(logits[k]);
+  for (size_t k = 0; k < bins.size(); ++k) {
+    const double wanted = (below(bins[k] + width / 2) - below(bins[k] - width / 2)) / all;
+    loss -= wanted * std::log(std::exp(logits[k]) / partition);
+  }
+  return loss;
+}
+
 // loss.h's formulas, step by step over the valid ones.
 inline LiteralLosses LiteralLossesOf(const LossInputs& in, const v1::LearnerConfig& config) {
-  const auto log_prob = Numbers(in.log_prob), old_log_prob = Numbers(in.behaviour_log_prob), value = Numbers(in.value),
-             old_value = Numbers(in.behaviour_value), target = Numbers(in.target), advantage = Numbers(in.advantage),
-             entropy = Numbers(in.entropy), valid = Numbers(in.valid);
+  const auto log_prob = Numbers(in.log_prob), old_log_prob = Numbers(in.behaviour_log_prob),
+             critic = Numbers(in.critic), old_value = Numbers(in.behaviour_value), target = Numbers(in.target),
+             advantage = Numbers(in.advantage), entropy = Numbers(in.entropy), valid = Numbers(in.valid);
+  const size_t heads = in.critic.size(-2), numbers = in.critic.size(-1);
+  std::vector<double> bins, centre(heads, 0), spread(heads, 1);
+  if (in.code.bins.defined()) bins = Numbers(in.code.bins);
+  if (!in.code.statistics.is_empty()) {
+    centre = Numbers(in.code.statistics->mean());
+    spread = Numbers(in.code.statistics->deviation());
+  }
   double count = 0, mean = 0, variance = 0;
   for (size_t i = 0; i < valid.size(); ++i) {
     if (valid[i] == 0) continue;
@@ -102,10 +125,18 @@ inline LiteralLosses LiteralLossesOf(const LossInputs& in, const v1::LearnerConf
     if (valid[i] == 0) continue;
     const double normal = (advantage[i] - mean) / deviation, ratio = std::exp(log_prob[i] - old_log_prob[i]);
     out.policy -= std::min(ratio * normal, std::clamp(ratio, low, high) * normal) / count;
-    const double clipped = std::clamp(value[i], old_value[i] - config.value_clip(), old_value[i] + config.value_clip());
-    out.value +=
-        std::max((value[i] - target[i]) * (value[i] - target[i]), (clipped - target[i]) * (clipped - target[i])) /
-        count;
+    for (size_t head = 0; head < heads; ++head) {
+      const size_t at = i * heads + head;
+      const auto encode = [&](double x) { return (x - centre[head]) / spread[head]; };
+      const double wanted = encode(target[at]);
+      if (!bins.empty()) {
+        out.value += LiteralBinLoss(bins, &critic[at * numbers], wanted) / count;
+        continue;
+      }
+      const double value = critic[at], before = encode(old_value[at]);
+      const double clipped = std::clamp(value, before - config.value_clip(), before + config.value_clip());
+      out.value += std::max((value - wanted) * (value - wanted), (clipped - wanted) * (clipped - wanted)) / count;
+    }
     out.entropy += entropy[i] / count;
     out.clip_fraction += (ratio < low || ratio > high) / count;
   }

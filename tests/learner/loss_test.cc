@@ -20,15 +20,33 @@ v1::LearnerConfig Config() {
   return config;
 }
 
-LossInputs RandomInputs(int64_t T, int64_t B) {
+// What kind of values: how many, whether over bins, whether normalised.
+struct Values {
+  int64_t heads = 1, bins = 0;
+  bool normalised = false;
+};
+
+LossInputs RandomInputs(int64_t T, int64_t B, const Values& values = {}) {
   const auto numbers = [&](double deviation) { return torch::randn({T, B}, torch::kFloat64) * deviation; };
+  const auto by_head = [&](double deviation) {
+    return torch::randn({T, B, values.heads}, torch::kFloat64) * deviation;
+  };
   LossInputs in;
+  if (values.normalised) {
+    in.code.statistics = RunningStatistics(values.heads, 0);
+    in.code.statistics->Follow(torch::rand({values.heads}), torch::rand({values.heads}) + 2, 1);
+    in.code.statistics->to(torch::kFloat64);
+  }
+  if (values.bins > 0) in.code.bins = torch::linspace(-2, 1.5, values.bins, torch::kFloat64);
   in.behaviour_log_prob = numbers(1) - 2;
   in.log_prob = (in.behaviour_log_prob + numbers(0.15)).requires_grad_();
   in.entropy = numbers(1).abs().requires_grad_();
-  in.behaviour_value = numbers(1);
-  in.value = (in.behaviour_value + numbers(0.6)).requires_grad_();
-  in.target = numbers(1);
+  in.behaviour_value = by_head(1);
+  in.critic = (values.bins > 0 ? torch::randn({T, B, values.heads, values.bins}, torch::kFloat64)
+                               : in.code.Encode(in.behaviour_value + by_head(0.6)).unsqueeze(-1))
+                  .requires_grad_();
+  in.value = in.code.Decode(in.critic.detach());
+  in.target = by_head(1);
   in.advantage = numbers(3) + 1;
   in.valid = torch::rand({T, B}).lt(0.7);
   return in;
@@ -37,8 +55,9 @@ LossInputs RandomInputs(int64_t T, int64_t B) {
 TEST(Losses, AgreeWithTheirFormulasStepByStep) {
   torch::manual_seed(1);
   const v1::LearnerConfig config = Config();
-  for (int i = 0; i < 10; ++i) {
-    const LossInputs in = RandomInputs(7, 5);
+  for (const Values& values :
+       {Values{}, {}, {}, {.heads = 2}, {.normalised = true}, {2, 0, true}, {1, 7}, {2, 20, true}}) {
+    const LossInputs in = RandomInputs(7, 5, values);
     const LiteralLosses expected = LiteralLossesOf(in, config);
     const Losses losses = ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config);
     EXPECT_NEAR(losses.policy.item<double>(), expected.policy, 1e-10);
@@ -53,25 +72,27 @@ TEST(Losses, AgreeWithTheirFormulasStepByStep) {
 TEST(Losses, GradientIsTheFormulasDerivative) {
   torch::manual_seed(2);
   const v1::LearnerConfig config = Config();
-  LossInputs in = RandomInputs(4, 3);
-  const auto total = [&] {
-    const LiteralLosses r = LiteralLossesOf(in, config);
-    return r.policy + config.value_coefficient() * r.value - config.entropy_coefficient() * r.entropy;
-  };
-  ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config).total.backward();
-  for (torch::Tensor* const input : {&in.log_prob, &in.value, &in.entropy}) {
-    const std::vector<double> gradient = Numbers(input->grad());
-    torch::NoGradGuard no_grad;
-    double* const numbers = input->data_ptr<double>();
-    for (size_t i = 0; i < gradient.size(); ++i) {
-      constexpr double kStep = 1e-6;
-      const double before = numbers[i];
-      numbers[i] = before + kStep;
-      const double above = total();
-      numbers[i] = before - kStep;
-      const double below = total();
-      numbers[i] = before;
-      EXPECT_NEAR(gradient[i], (above - below) / (2 * kStep), 1e-6);
+  for (const Values& values : {Values{}, {2, 0, true}, {2, 7}}) {
+    LossInputs in = RandomInputs(4, 3, values);
+    const auto total = [&] {
+      const LiteralLosses r = LiteralLossesOf(in, config);
+      return r.policy + config.value_coefficient() * r.value - config.entropy_coefficient() * r.entropy;
+    };
+    ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config).total.backward();
+    for (torch::Tensor* const input : {&in.log_prob, &in.critic, &in.entropy}) {
+      const std::vector<double> gradient = Numbers(input->grad());
+      torch::NoGradGuard no_grad;
+      double* const numbers = input->data_ptr<double>();
+      for (size_t i = 0; i < gradient.size(); ++i) {
+        constexpr double kStep = 1e-6;
+        const double before = numbers[i];
+        numbers[i] = before + kStep;
+        const double above = total();
+        numbers[i] = before - kStep;
+        const double below = total();
+        numbers[i] = before;
+        EXPECT_NEAR(gradient[i], (above - below) / (2 * kStep), 1e-6);
+      }
     }
   }
 }
@@ -82,8 +103,10 @@ TEST(Losses, InvalidStepsDoNotMatter) {
   const double was = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>();
   const torch::Tensor invalid = in.valid.logical_not();
   for (torch::Tensor* const input :
-       {&in.log_prob, &in.entropy, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
-    *input = torch::where(invalid, input->detach() + 5, input->detach());
+       {&in.log_prob, &in.entropy, &in.critic, &in.value, &in.behaviour_value, &in.target, &in.advantage}) {
+    torch::Tensor here = invalid;
+    while (here.dim() < input->dim()) here = here.unsqueeze(-1);
+    *input = torch::where(here, input->detach() + 5, input->detach());
   }
   EXPECT_EQ(ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>(), was);
 }
@@ -93,19 +116,20 @@ TEST(Losses, AnInvalidStepMayHoldAnything) {
   LossInputs in = RandomInputs(6, 4);
   const double was = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>();
   const torch::Tensor invalid = in.valid.logical_not();
-  in.target = in.target.masked_fill(invalid, std::numeric_limits<double>::quiet_NaN());
+  in.target = in.target.masked_fill(invalid.unsqueeze(-1), std::numeric_limits<double>::quiet_NaN());
   in.advantage = in.advantage.masked_fill(invalid, std::numeric_limits<double>::infinity());
   EXPECT_EQ(ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).total.item<double>(), was);
 }
 
 TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
   torch::manual_seed(11);
-  const LossInputs whole = RandomInputs(5, 6);
+  const LossInputs whole = RandomInputs(5, 6, {.heads = 2, .bins = 7});
   const auto half = [&](int64_t begin, int64_t end) {
     LossInputs part;
-    for (const auto member :
-         {&LossInputs::log_prob, &LossInputs::entropy, &LossInputs::value, &LossInputs::behaviour_log_prob,
-          &LossInputs::behaviour_value, &LossInputs::target, &LossInputs::advantage, &LossInputs::valid}) {
+    part.code = whole.code;
+    for (const auto member : {&LossInputs::log_prob, &LossInputs::entropy, &LossInputs::critic, &LossInputs::value,
+                              &LossInputs::behaviour_log_prob, &LossInputs::behaviour_value, &LossInputs::target,
+                              &LossInputs::advantage, &LossInputs::valid}) {
       part.*member = (whole.*member).detach().slice(1, begin, end);
     }
     return part;
@@ -117,8 +141,9 @@ TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
                other = ComputeLosses(b, sums, Config().entropy_coefficient(), Config());
   for (const auto member :
        {&Losses::total, &Losses::policy, &Losses::value, &Losses::entropy, &Losses::mean_ratio, &Losses::clip_fraction,
-        &Losses::mean_value, &Losses::mean_target, &Losses::mean_square_target, &Losses::mean_square_error}) {
-    EXPECT_NEAR((one.*member + other.*member).item<double>(), (all.*member).item<double>(), 1e-10);
+        &Losses::mean_value, &Losses::mean_target, &Losses::mean_square_target, &Losses::mean_square_error,
+        &Losses::head_targets, &Losses::head_square_targets}) {
+    EXPECT_TRUE(torch::allclose(one.*member + other.*member, all.*member, 0, 1e-10));
   }
 }
 
@@ -140,7 +165,7 @@ TEST(Losses, NoValidStepIsNoLossAndNoGradient) {
   const Losses losses = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config());
   EXPECT_EQ(losses.total.item<double>(), 0);
   losses.total.backward();
-  EXPECT_EQ(in.value.grad().abs().sum().item<double>(), 0);
+  EXPECT_EQ(in.critic.grad().abs().sum().item<double>(), 0);
   EXPECT_EQ(in.log_prob.grad().abs().sum().item<double>(), 0);
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
+#include "common/config.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
 #include "learner/minibatches.h"
@@ -31,6 +32,7 @@ v1::LearnerConfig Config() {
   config.set_final_learning_rate(1e-3);
   config.set_adam_epsilon(1e-6);
   config.set_gamma(0.9);
+  config.set_intrinsic_gamma(0.8);
   config.set_vtrace_rho(1);
   config.set_vtrace_c(1);
   config.set_ppo_clip(0.1);
@@ -42,14 +44,31 @@ v1::LearnerConfig Config() {
   return config;
 }
 
-std::shared_ptr<Policy> GruPolicy(uint64_t seed) {
+std::shared_ptr<Policy> GruPolicy(uint64_t seed, v1::PolicyConfig config = {}) {
   at::set_num_threads(1);  // batches this small only wait for more
   torch::manual_seed(seed);
-  return *MakePolicy(v1::POLICY_KIND_MINIGRID_CONV_GRU, MinigridSpec());
+  if (config.kind() == v1::POLICY_KIND_UNSPECIFIED) config.set_kind(v1::POLICY_KIND_MINIGRID_CONV_GRU);
+  return *MakePolicy(config, MinigridSpec());
+}
+
+// Every kind of value.
+std::vector<v1::PolicyConfig> ValueKinds() {
+  std::vector<v1::PolicyConfig> kinds(5);
+  kinds[1].set_value_heads(v1::VALUE_HEADS_SEPARATE);
+  kinds[2].set_normalise_returns(true);
+  kinds[3].set_value_bins(21);
+  kinds[4].set_value_heads(v1::VALUE_HEADS_SEPARATE);
+  kinds[4].set_normalise_returns(true);
+  kinds[4].set_value_bins(21);
+  for (v1::PolicyConfig& kind : kinds) {
+    kind.set_value_low(-3);
+    kind.set_value_high(4);
+  }
+  return kinds;
 }
 
 // A batch as the learner makes them: what follows an end starts an episode, truncated steps have a final observation.
-TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t state_size = 128) {
+TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t state_size = 128, int64_t V = 1) {
   torch::manual_seed(seed);
   const v1::EnvironmentSpec spec = MinigridSpec();
   TrainingBatch batch;
@@ -57,8 +76,8 @@ TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t s
   batch.state = torch::randn({B, state_size}) * 0.5;
   batch.action = torch::randint(spec.actions_size(), {T, B});
   batch.behaviour_log_prob = torch::randn({T, B}) * 0.2 - 2;
-  batch.behaviour_value = torch::randn({T, B});
-  batch.reward = torch::randn({T, B});
+  batch.behaviour_value = torch::randn({T, B, V});
+  batch.reward = torch::randn({T, B, V});
   batch.terminated = RandomFlags(T, B, 6);
   batch.truncated = RandomFlags(T, B, 4).logical_and(batch.terminated.logical_not());
   batch.first = torch::cat({RandomFlags(1, B, 3), batch.terminated.logical_or(batch.truncated)});
@@ -219,12 +238,14 @@ TEST(Trainer, LearningRateAndEntropyCoefficientFollowTheRunsProgress) {
 }
 
 // The third rank has no experience, and other weights to begin with.
-TEST(Trainer, SeveralRanksMatchOneOnTheBatchOfAll) {
+void ExpectRanksToMatchOne(const v1::PolicyConfig& kind) {
   constexpr int kRanks = 3, kUpdates = 4;
   const std::string rendezvous = absl::StrCat("127.0.0.1:", cli::FreePorts(1, FreshRandom64())->front());
   std::vector<TrainingBatch> batches;
-  for (uint64_t i = 0; i < kUpdates; ++i) batches.push_back(RandomBatch(i));
-  std::vector<std::shared_ptr<Policy>> policies = {GruPolicy(1), GruPolicy(1), GruPolicy(2)};
+  std::vector<std::shared_ptr<Policy>> policies = {GruPolicy(1, kind), GruPolicy(1, kind), GruPolicy(2, kind)};
+  for (uint64_t i = 0; i < kUpdates; ++i) {
+    batches.push_back(RandomBatch(i, 8, 6, policies[0]->state_size(), ValueCount(kind)));
+  }
   std::vector<std::vector<torch::Tensor>> weights(kRanks);
   std::vector<TrainingStats> stats(kRanks);
   std::vector<std::thread> threads;
@@ -247,7 +268,7 @@ TEST(Trainer, SeveralRanksMatchOneOnTheBatchOfAll) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  Trainer alone(Config(), GruPolicy(1));
+  Trainer alone(Config(), GruPolicy(1, kind));
   TrainingStats expected;
   for (const TrainingBatch& batch : batches) expected = *alone.Update(batch);
   for (int rank = 0; rank < kRanks; ++rank) {
@@ -263,17 +284,32 @@ TEST(Trainer, SeveralRanksMatchOneOnTheBatchOfAll) {
   }
 }
 
+TEST(Trainer, SeveralRanksMatchOneOnTheBatchOfAll) {
+  v1::PolicyConfig normalised;
+  normalised.set_kind(v1::POLICY_KIND_MLP);
+  normalised.set_value_heads(v1::VALUE_HEADS_SEPARATE);
+  normalised.set_normalise_returns(true);
+  normalised.set_normalise_observations(true);
+  for (const v1::PolicyConfig& kind : {v1::PolicyConfig(), normalised}) ExpectRanksToMatchOne(kind);
+}
+
 TEST(Trainer, GoesOnFromASnapshotBitForBit) {
-  Trainer straight(Config(), GruPolicy(1)), before(Config(), GruPolicy(1)), after(Config(), GruPolicy(2));
-  for (uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(straight.Update(RandomBatch(i)).ok());
-  for (uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(before.Update(RandomBatch(i)).ok());
+  v1::PolicyConfig kind;
+  kind.set_kind(v1::POLICY_KIND_MLP);
+  kind.set_normalise_returns(true);
+  kind.set_normalise_observations(true);
+  const auto batch = [](uint64_t i) { return RandomBatch(i, 8, 6, 0); };
+  Trainer straight(Config(), GruPolicy(1, kind)), before(Config(), GruPolicy(1, kind)),
+      after(Config(), GruPolicy(2, kind));
+  for (uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(straight.Update(batch(i)).ok());
+  for (uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(before.Update(batch(i)).ok());
   const auto write = before.Snapshot();
-  ASSERT_TRUE(before.Update(RandomBatch(99)).ok());  // the snapshot is a copy
+  ASSERT_TRUE(before.Update(batch(99)).ok());  // the snapshot is a copy
   const std::string path = TempFile("resume.safetensors");
   ASSERT_TRUE(write(path).ok());
   ASSERT_TRUE(after.Load(path).ok());
   EXPECT_EQ(after.version(), 3u);
-  for (uint64_t i = 3; i < 6; ++i) ASSERT_TRUE(after.Update(RandomBatch(i)).ok());
+  for (uint64_t i = 3; i < 6; ++i) ASSERT_TRUE(after.Update(batch(i)).ok());
   EXPECT_EQ(after.version(), 6u);
   ExpectEqual(Weights(after), Weights(straight));
 }
@@ -282,7 +318,7 @@ TEST(Trainer, RefusesTheFileOfAnotherNetwork) {
   v1::EnvironmentSpec more = MinigridSpec();
   more.add_actions("dance");
   torch::manual_seed(1);
-  Trainer other(Config(), *MakePolicy(v1::POLICY_KIND_MINIGRID_CONV_GRU, more)), mine(Config(), GruPolicy(1));
+  Trainer other(Config(), *MakePolicy({}, more)), mine(Config(), GruPolicy(1));
   const std::string path = TempFile("other.safetensors");
   ASSERT_TRUE(other.Snapshot()(path).ok());
   const auto was = Weights(mine);
@@ -316,13 +352,14 @@ TEST(Trainer, ARewardThatIsNotFiniteIsAnErrorAndChangesNothing) {
 
 // What Update should make of a batch, step by step: the policy sees one observation at a time, and the value of a
 // truncated step's final observation continues that step's own state.
-LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::LearnerConfig& config) {
+// `targets`: the value targets [T, B, V], if wanted.
+LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::LearnerConfig& config,
+                         torch::Tensor* targets = nullptr) {
   torch::NoGradGuard no_grad;
-  const int64_t T = batch.reward.size(0), B = batch.reward.size(1);
-  VtraceInputs vtrace;
+  const int64_t T = batch.reward.size(0), B = batch.reward.size(1), V = batch.reward.size(2);
   LossInputs loss;
-  std::vector<torch::Tensor> values, log_probs, entropies;
-  torch::Tensor final_value = torch::zeros({T, B}), state = batch.state;
+  std::vector<torch::Tensor> critics, values, log_probs, entropies;
+  torch::Tensor final_value = torch::zeros({T, B, V}), state = batch.state;
   for (int64_t t = 0; t <= T; ++t) {
     Observations now;
     for (const torch::Tensor& array : batch.observation) now.push_back(array.slice(0, t, t + 1));
@@ -330,6 +367,7 @@ LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::L
     state = output.states[0];
     values.push_back(output.value[0]);
     if (t == T) break;
+    critics.push_back(output.critic[0]);
     const torch::Tensor all = output.logits[0].log_softmax(-1);
     log_probs.push_back(all.gather(1, batch.action[t].unsqueeze(1)).squeeze(1));
     entropies.push_back(-(all.exp() * all).sum(1));
@@ -343,45 +381,112 @@ LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::L
   }
   loss.log_prob = torch::stack(log_probs);
   loss.entropy = torch::stack(entropies);
-  loss.value = torch::stack(values).slice(0, 0, T);
+  loss.critic = torch::stack(critics);
+  loss.code = policy.critic()->code();
   loss.behaviour_log_prob = batch.behaviour_log_prob;
   loss.behaviour_value = batch.behaviour_value;
   loss.valid = batch.valid;
-  vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
-  vtrace.reward = batch.reward;
-  vtrace.terminated = batch.terminated;
-  vtrace.truncated = batch.truncated;
-  vtrace.value = torch::stack(values);
-  vtrace.final_value = final_value;
-  vtrace.gamma = config.gamma();
-  vtrace.rho_bar = config.vtrace_rho();
-  vtrace.c_bar = config.vtrace_c();
-  loss.target = torch::empty({T, B});
-  loss.advantage = torch::empty({T, B});
-  for (int64_t b = 0; b < B; ++b) {
-    const LiteralVtrace column = LiteralVtraceOf(vtrace, b);
-    for (int t = 0; t < T; ++t) {
-      loss.target[t][b] = column.Target(t);
-      loss.advantage[t][b] = column.Advantage(t);
+  loss.target = torch::empty({T, B, V});
+  loss.advantage = torch::zeros({T, B});
+  for (int64_t head = 0; head < V; ++head) {
+    VtraceInputs vtrace;
+    vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
+    vtrace.reward = batch.reward.select(2, head).contiguous();
+    vtrace.terminated = batch.terminated;
+    vtrace.truncated = batch.truncated;
+    vtrace.value = torch::stack(values).select(2, head).contiguous();
+    vtrace.final_value = final_value.select(2, head).contiguous();
+    vtrace.gamma = head == 0 ? config.gamma() : config.intrinsic_gamma();
+    vtrace.rho_bar = config.vtrace_rho();
+    vtrace.c_bar = config.vtrace_c();
+    for (int64_t b = 0; b < B; ++b) {
+      const LiteralVtrace column = LiteralVtraceOf(vtrace, b);
+      for (int t = 0; t < T; ++t) {
+        loss.target[t][b][head] = column.Target(t);
+        loss.advantage[t][b] += column.Advantage(t);
+      }
     }
   }
+  if (targets != nullptr) *targets = loss.target;
   return LiteralLossesOf(loss, config);
 }
 
 TEST(Trainer, AgreesWithThePolicyRunStepByStep) {
-  for (uint64_t seed = 0; seed < 5; ++seed) {
-    const auto policy = GruPolicy(seed);
-    const TrainingBatch batch = RandomBatch(seed + 10);
-    ASSERT_GT(batch.final_step.size(0), 0);
-    const LiteralLosses expected = StepByStep(*policy, batch, Config());
+  for (const v1::PolicyConfig& kind : ValueKinds()) {
+    const auto policy = GruPolicy(1, kind);
     Trainer trainer(Config(), policy);
-    const auto stats = trainer.Update(batch);
-    ASSERT_TRUE(stats.ok()) << stats.status();
-    EXPECT_NEAR(stats->policy_loss, expected.policy, 1e-5);
-    EXPECT_NEAR(stats->value_loss, expected.value, 1e-5 * expected.value);
-    EXPECT_NEAR(stats->entropy, expected.entropy, 1e-5);
-    EXPECT_NEAR(stats->clip_fraction, expected.clip_fraction, 1e-6);
+    for (uint64_t update = 0; update < 3; ++update) {
+      const TrainingBatch batch = RandomBatch(update + 10, 8, 6, 128, ValueCount(kind));
+      ASSERT_GT(batch.final_step.size(0), 0);
+      const LiteralLosses expected = StepByStep(*policy, batch, Config());
+      const auto stats = trainer.Update(batch);
+      ASSERT_TRUE(stats.ok()) << stats.status();
+      EXPECT_NEAR(stats->policy_loss, expected.policy, 1e-5);
+      EXPECT_NEAR(stats->value_loss, expected.value, 1e-5 * expected.value);
+      EXPECT_NEAR(stats->entropy, expected.entropy, 1e-5);
+      EXPECT_NEAR(stats->clip_fraction, expected.clip_fraction, 1e-6);
+    }
   }
+}
+
+// The numbers of `x` [T, B, N] at valid steps: mean and deviation [2, N].
+torch::Tensor MeanAndDeviation(const std::vector<torch::Tensor>& x, const std::vector<torch::Tensor>& valid) {
+  std::vector<torch::Tensor> rows;
+  for (size_t i = 0; i < x.size(); ++i) {
+    rows.push_back(x[i].reshape({-1, x[i].size(-1)}).index({valid[i].reshape({-1})}).to(torch::kFloat64));
+  }
+  const torch::Tensor all = torch::cat(rows);
+  return torch::stack({all.mean(0), all.std(0, /*unbiased=*/false).clamp_min(1e-4)});
+}
+
+TEST(Trainer, NormalisesReturnsByThoseOfAllBatches) {
+  v1::PolicyConfig kind;
+  kind.set_value_heads(v1::VALUE_HEADS_SEPARATE);
+  kind.set_normalise_returns(true);
+  v1::LearnerConfig config = Config();
+  config.set_epochs(1);
+  const auto policy = GruPolicy(1, kind);
+  Trainer trainer(config, policy);
+  const RunningStatistics returns = policy->critic()->code().statistics;
+  // The first batch's, then the mean of both.
+  TrainingBatch batch = RandomBatch(1, 8, 6, 128, 2);
+  torch::Tensor first, second;
+  StepByStep(*policy, batch, config, &first);
+  ASSERT_TRUE(trainer.Update(batch).ok());
+  const torch::Tensor one = MeanAndDeviation({first}, {batch.valid});
+  EXPECT_TRUE(torch::allclose(returns->mean().to(torch::kFloat64), one[0], 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(returns->deviation().to(torch::kFloat64), one[1], 1e-4, 1e-5));
+  batch = RandomBatch(2, 8, 6, 128, 2);
+  StepByStep(*policy, batch, config, &second);
+  ASSERT_TRUE(trainer.Update(batch).ok());
+  const torch::Tensor two = MeanAndDeviation({second}, {batch.valid});
+  EXPECT_TRUE(torch::allclose(returns->mean().to(torch::kFloat64), (one[0] + two[0]) / 2, 1e-4, 1e-5));
+  // No valid step, nothing to follow.
+  const torch::Tensor was = returns->mean().clone();
+  batch.valid.fill_(false);
+  ASSERT_TRUE(trainer.Update(batch).ok());
+  EXPECT_TRUE(torch::equal(returns->mean(), was));
+}
+
+TEST(Trainer, NormalisesObservationsByAllThatWereTrainedOn) {
+  v1::PolicyConfig kind;
+  kind.set_kind(v1::POLICY_KIND_MLP);
+  kind.set_normalise_observations(true);
+  const auto policy = GruPolicy(1, kind);
+  Trainer trainer(Config(), policy);
+  std::vector<torch::Tensor> numbers, valid;
+  for (uint64_t i = 0; i < 3; ++i) {
+    const TrainingBatch batch = RandomBatch(i, 8, 6, 0);
+    Observations shown;
+    for (const torch::Tensor& array : batch.observation) shown.push_back(array.slice(0, 0, 8));
+    numbers.push_back(policy->InputNumbers(shown));
+    valid.push_back(batch.valid);
+    ASSERT_TRUE(trainer.Update(batch).ok());
+  }
+  const torch::Tensor expected = MeanAndDeviation(numbers, valid);
+  const RunningStatistics inputs = policy->input_statistics();
+  EXPECT_TRUE(torch::allclose(inputs->mean().to(torch::kFloat64), expected[0], 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(inputs->deviation().to(torch::kFloat64), expected[1], 1e-3, 1e-4));
 }
 
 TEST(Trainer, BootstrapsATruncatedStepWithTheStateBeforeTheReset) {
@@ -458,20 +563,22 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       LossInputs loss;
       loss.log_prob = all.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
       loss.entropy = -(all.exp() * all).sum(-1);
+      loss.critic = output.critic.slice(0, 0, T);
+      loss.code = policy->critic()->code();
       loss.value = output.value.slice(0, 0, T);
       loss.behaviour_log_prob = batch.behaviour_log_prob;
       loss.behaviour_value = batch.behaviour_value;
       loss.valid = batch.valid;
       VtraceInputs vtrace;
       vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
-      vtrace.reward = batch.reward;
+      vtrace.reward = batch.reward.squeeze(-1);
       vtrace.terminated = batch.terminated;
       vtrace.truncated = batch.truncated;
-      vtrace.value = output.value;
-      vtrace.final_value = torch::zeros_like(batch.reward);
+      vtrace.value = output.value.squeeze(-1);
+      vtrace.final_value = torch::zeros_like(vtrace.reward);
       vtrace.gamma = config.gamma();
       const VtraceOutputs targets = Vtrace(vtrace);
-      loss.target = targets.target;
+      loss.target = targets.target.unsqueeze(-1);
       loss.advantage = targets.advantage;
       adam.zero_grad();
       ComputeLosses(loss, LossSums(loss), config.entropy_coefficient(), config).total.backward();
@@ -488,13 +595,13 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
   }
 }
 
-TEST(Trainer, LearnsWhichArmPays) {
+void ExpectToLearnWhichArmPays(const v1::PolicyConfig& kind) {
   v1::EnvironmentSpec spec;
   spec.set_name("test/Bandit");
   *spec.add_observation() = MakeTensorSpec("nothing", v1::DTYPE_FLOAT32, {2});
   for (const char* action : {"left", "middle", "right"}) spec.add_actions(action);
   torch::manual_seed(1);
-  const std::shared_ptr<Policy> policy = MakeMlp(spec);
+  const std::shared_ptr<Policy> policy = *MakePolicy(kind, spec);
   v1::LearnerConfig config = Config();
   config.set_learning_rate(3e-3);
   Trainer trainer(config, policy);
@@ -514,7 +621,8 @@ TEST(Trainer, LearnsWhichArmPays) {
       batch.behaviour_log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
       batch.behaviour_value = output.value.slice(0, 0, T);
     }
-    batch.reward = batch.action.eq(2).to(torch::kFloat32);
+    const int64_t V = ValueCount(kind);
+    batch.reward = batch.action.eq(2).to(torch::kFloat32).unsqueeze(-1).expand({T, B, V}) / V;
     batch.terminated = torch::ones({T, B}, torch::kBool);
     batch.truncated = torch::zeros({T, B}, torch::kBool);
     batch.valid = torch::ones({T, B}, torch::kBool);
@@ -524,6 +632,14 @@ TEST(Trainer, LearnsWhichArmPays) {
     ASSERT_TRUE(stats.ok()) << stats.status();
   }
   EXPECT_GT(probability[2].item<double>(), 0.9);
+}
+
+TEST(Trainer, LearnsWhichArmPays) {
+  for (v1::PolicyConfig kind : ValueKinds()) {
+    ExpectToLearnWhichArmPays(kind);
+    kind.set_normalise_observations(true);
+    ExpectToLearnWhichArmPays(kind);
+  }
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 
 std::shared_ptr<Policy> PolicyFor(const std::string& environment, uint64_t seed = 1) {
   torch::manual_seed(seed);
-  const auto policy = *MakePolicy(v1::POLICY_KIND_AUTO, *FindEnvironmentSpec(environment));
+  const auto policy = *MakePolicy({}, *FindEnvironmentSpec(environment));
   // Far from uniform, so that it matters what is seen, remembered and drawn.
   torch::NoGradGuard no_grad;
   for (auto& parameter : policy->named_parameters()) {

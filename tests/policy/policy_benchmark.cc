@@ -20,11 +20,11 @@ std::shared_ptr<Policy> MakeFloatNetwork(int64_t network) {
   torch::manual_seed(1);
   switch (network) {
     case kMlp:
-      return *MakePolicy(v1::POLICY_KIND_MLP, MinigridSpec());
+      return *MakePolicy(PolicyOf(v1::POLICY_KIND_MLP), MinigridSpec());
     case kMinigrid:
-      return *MakePolicy(v1::POLICY_KIND_MINIGRID_CONV_GRU, MinigridSpec());
+      return *MakePolicy(PolicyOf(v1::POLICY_KIND_MINIGRID_CONV_GRU), MinigridSpec());
     default:
-      return *MakePolicy(v1::POLICY_KIND_NETHACK_ONI, NetHackSpec());
+      return *MakePolicy(PolicyOf(v1::POLICY_KIND_NETHACK_ONI), NetHackSpec());
   }
 }
 

@@ -8,6 +8,12 @@
 
 namespace sibyl {
 
+inline v1::PolicyConfig PolicyOf(v1::PolicyKind kind) {
+  v1::PolicyConfig config;
+  config.set_kind(kind);
+  return config;
+}
+
 // Specs of the environments that the networks are made for, without the environments.
 inline v1::EnvironmentSpec MinigridSpec() {
   v1::EnvironmentSpec spec;

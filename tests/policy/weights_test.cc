@@ -51,9 +51,9 @@ TEST_F(WeightsTest, ReadsBackExactlyWhatWasWritten) {
 
 TEST_F(WeightsTest, EncodesAPolicyAsBytesAndBack) {
   torch::manual_seed(1);
-  const auto sent = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
-  const auto received = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
-  const auto other = *MakePolicy(v1::POLICY_KIND_MLP, MinigridSpec());
+  const auto sent = *MakePolicy({}, MinigridSpec());
+  const auto received = *MakePolicy({}, MinigridSpec());
+  const auto other = *MakePolicy(PolicyOf(v1::POLICY_KIND_MLP), MinigridSpec());
   const auto bytes = EncodePolicy(*sent);
   ASSERT_TRUE(bytes.ok()) << bytes.status();
   ASSERT_TRUE(DecodePolicy("here", *bytes, *received).ok());
@@ -66,8 +66,8 @@ TEST_F(WeightsTest, EncodesAPolicyAsBytesAndBack) {
 
 TEST_F(WeightsTest, LoadsAPolicy) {
   torch::manual_seed(1);
-  const auto saved = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
-  const auto loaded = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
+  const auto saved = *MakePolicy({}, MinigridSpec());
+  const auto loaded = *MakePolicy({}, MinigridSpec());
   ASSERT_TRUE(Write(*saved).ok());
   ASSERT_TRUE(LoadPolicy(path_, *loaded).ok());
   for (size_t i = 0; i < saved->parameters().size(); ++i) {
@@ -78,8 +78,8 @@ TEST_F(WeightsTest, LoadsAPolicy) {
 TEST_F(WeightsTest, RefusesAnotherNetworkAndNamesTheFirstTensorBothShapesAndTheFile) {
   v1::EnvironmentSpec more_actions = MinigridSpec();
   more_actions.add_actions("dance");
-  ASSERT_TRUE(Write(**MakePolicy(v1::POLICY_KIND_AUTO, more_actions)).ok());
-  const auto policy = *MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec());
+  ASSERT_TRUE(Write(**MakePolicy({}, more_actions)).ok());
+  const auto policy = *MakePolicy({}, MinigridSpec());
   const torch::Tensor before = policy->parameters()[0].detach().clone();
   const absl::Status status = LoadPolicy(path_, *policy);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -90,8 +90,8 @@ TEST_F(WeightsTest, RefusesAnotherNetworkAndNamesTheFirstTensorBothShapesAndTheF
 }
 
 TEST_F(WeightsTest, NamesATensorThatIsMissing) {
-  ASSERT_TRUE(Write(**MakePolicy(v1::POLICY_KIND_MLP, MinigridSpec())).ok());
-  const absl::Status status = LoadPolicy(path_, **MakePolicy(v1::POLICY_KIND_AUTO, MinigridSpec()));
+  ASSERT_TRUE(Write(**MakePolicy(PolicyOf(v1::POLICY_KIND_MLP), MinigridSpec())).ok());
+  const absl::Status status = LoadPolicy(path_, **MakePolicy({}, MinigridSpec()));
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(status.message().find("policy/conv1.weight"), std::string::npos) << status;
 }
