@@ -13,6 +13,7 @@
 #include "annotator/query_identity.h"
 #include "annotator/rules_judge.h"
 #include "annotator/service.h"
+#include "annotator/similarity.h"
 #include "common/config.h"
 #include "common/flags.h"
 #include "common/log.h"
@@ -47,7 +48,11 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   const auto& labels = experiment.reward_model().label_set();
   if (config.judge() == v1::JUDGE_KIND_OPENAI) {
     SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
-    return OpenAiJudge::Make(config.openai(), metrics, Clock::Real());
+    return OpenAiJudge::ByPrompt(config.openai(), metrics, Clock::Real());
+  }
+  if (config.judge() == v1::JUDGE_KIND_SIMILARITY) {
+    if (config.openai().url().empty()) return std::make_unique<LettersJudge>();
+    return OpenAiJudge::BySimilarity(config.openai(), metrics, Clock::Real());
   }
   if (config.rules_file().empty()) {
     return absl::InvalidArgumentError(

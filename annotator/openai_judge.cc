@@ -5,10 +5,11 @@
 #include <cstdlib>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "annotator/chat_server.h"
+#include "annotator/similarity.h"
 #include "annotator/utf8.h"
 #include "common/log.h"
 #include "common/random.h"
@@ -80,7 +81,8 @@ struct OpenAiJudge::Gauges {
   std::map<std::string, prometheus::Counter*> results;
 };
 
-absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::Make(const v1::OpenAiConfig& config, Metrics& metrics,
+absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::Make(const v1::OpenAiConfig& config,
+                                                               std::unique_ptr<ServerApi> api, Metrics& metrics,
                                                                Clock& clock, const OpenAiPatience& patience) {
   static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (initialised != CURLE_OK) return absl::InternalError("libcurl cannot be initialised");
@@ -89,15 +91,28 @@ absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::Make(const v1::OpenAiC
   };
   if (config.url().empty()) return needs("url", "the server's base address, e.g. \"http://127.0.0.1:8000/v1\"");
   if (config.model().empty()) return needs("model", "the model's name at the server");
-  if (config.prompt_file().empty()) return needs("prompt_file", "a prompt, e.g. one of configs/prompts");
-  SIBYL_ASSIGN_OR_RETURN(Prompt prompt, Prompt::Load(config.prompt_file()));
-  return std::unique_ptr<OpenAiJudge>(new OpenAiJudge(config, std::move(prompt), metrics, clock, patience));
+  return std::unique_ptr<OpenAiJudge>(new OpenAiJudge(config, std::move(api), metrics, clock, patience));
 }
 
-OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, Prompt prompt, Metrics& metrics, Clock& clock,
+absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::ByPrompt(const v1::OpenAiConfig& config, Metrics& metrics,
+                                                                   Clock& clock, const OpenAiPatience& patience) {
+  if (config.prompt_file().empty()) {
+    return absl::InvalidArgumentError(
+        "config: annotator.openai.prompt_file is not set, must be a prompt, e.g. one of configs/prompts");
+  }
+  SIBYL_ASSIGN_OR_RETURN(Prompt prompt, Prompt::Load(config.prompt_file()));
+  return Make(config, std::make_unique<ChatServer>(config, std::move(prompt)), metrics, clock, patience);
+}
+
+absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::BySimilarity(const v1::OpenAiConfig& config, Metrics& metrics,
+                                                                       Clock& clock, const OpenAiPatience& patience) {
+  return Make(config, std::make_unique<EmbeddingServer>(config), metrics, clock, patience);
+}
+
+OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, Metrics& metrics, Clock& clock,
                          const OpenAiPatience& patience)
     : config_(config),
-      prompt_(std::move(prompt)),
+      api_(std::move(api)),
       patience_(patience),
       key_([&] {
         const char* key = std::getenv(config.api_key_env().c_str());
@@ -120,25 +135,6 @@ OpenAiJudge::~OpenAiJudge() {
   curl_multi_wakeup(curl_->multi);
   thread_.join();
   for (auto& [easy, request] : requests_) curl_multi_remove_handle(curl_->multi, easy);
-}
-
-std::string OpenAiJudge::sampling() const {
-  return absl::StrCat("temperature=", config_.temperature(), " seed=", config_.seed(),
-                      " max_tokens=", config_.max_tokens());
-}
-
-absl::Status OpenAiJudge::Check(const v1::Query& query) const {
-  if (query.kind() != prompt_.kind()) {
-    return absl::InvalidArgumentError(absl::StrCat("kind is ", v1::QueryKind_Name(query.kind()), "; the prompt ",
-                                                   prompt_.name(), " asks for ", v1::QueryKind_Name(prompt_.kind()),
-                                                   "; give annotator.openai.prompt_file one for the other kind"));
-  }
-  for (const std::string& label : query.label_set()) {
-    if (absl::EqualsIgnoreCase(label, "abstain")) {
-      return absl::InvalidArgumentError("label_set has `abstain`, by which a judge declines; name the label otherwise");
-    }
-  }
-  return absl::OkStatus();
 }
 
 void OpenAiJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
@@ -199,7 +195,7 @@ void OpenAiJudge::StartRequests() {
     case CircuitBreaker::kHalfOpen:
       if (!probing_) {
         probing_ = true;
-        Send(nullptr, ProbeRequest(config_, dialect_));
+        Send(nullptr, api_->Probe());
       }
       return;
     case CircuitBreaker::kClosed:
@@ -220,8 +216,7 @@ void OpenAiJudge::StartRequests() {
     budget_.OnRequest();
     std::unique_ptr<Task> taken = std::move(tasks_[i]);
     tasks_.erase(tasks_.begin() + i);
-    std::string body = ChatRequest(config_, dialect_, prompt_.Render(taken->query),
-                                   {taken->query.label_set().begin(), taken->query.label_set().end()});
+    std::string body = api_->Request(taken->query);
     Send(std::move(taken), std::move(body));
   }
 }
@@ -239,7 +234,7 @@ void OpenAiJudge::Send(std::unique_ptr<Task> task, std::string body) {
   while (absl::ConsumeSuffix(&base, "/")) {
   }
   const long timeout = static_cast<long>(config_.timeout_seconds() * 1000);
-  curl_easy_setopt(easy, CURLOPT_URL, absl::StrCat(base, "/chat/completions").c_str());
+  curl_easy_setopt(easy, CURLOPT_URL, absl::StrCat(base, api_->path()).c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
   curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request->body.size()));
@@ -272,7 +267,7 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
   const char* result = "answered";
   std::string reason;
   bool overload = false, failure = false;
-  Completion completion;
+  ServerApi::Answer answer;
   const std::string said = Presentable(request.response.substr(0, 300));
   if (curl_code != CURLE_OK) {
     const bool timeout = curl_code == CURLE_OPERATION_TIMEDOUT;
@@ -291,13 +286,13 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
   } else if (status == 400 || status == 413 || status == 422) {
     result = "rejected";
   } else if (status == 200) {
-    completion = ReadCompletion(request.response);
-    if (!completion.valid) {
+    if (!api_->IsAnswer(request.response)) {
       result = "invalid";
-      reason = absl::StrCat("it sends what is no chat completion: ", said);
+      reason = absl::StrCat("it sends what is no answer to ", api_->path(), ": ", said);
       failure = true;
-    } else if (completion.aborted) {
-      result = "empty";
+    } else if (request.task != nullptr) {
+      answer = api_->Read(request.task->query, request.response);
+      if (answer.empty) result = "empty";
     }
   } else {
     result = "unavailable";
@@ -319,22 +314,21 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
       SayWaiting(reason);
       breaker_.OnProbe(false, now);
     } else {
-      CompleteProbe(request, status, completion);
+      CompleteProbe(request, status);
     }
     return;
   }
 
   std::unique_ptr<Task> task = std::move(request.task);
   if (status == 200 && curl_code == CURLE_OK && !failure) {
-    if (completion.aborted && ++task->empty_answers < patience_.most_empty_answers) {
+    if (answer.empty && ++task->empty_answers < patience_.most_empty_answers) {
       Retry(std::move(task), now);
       return;
     }
     ++answers_;
     limit_.OnAnswer();
     breaker_.OnAnswer();
-    Verdict verdict = ReadVerdict(completion, {task->query.label_set().begin(), task->query.label_set().end()});
-    task->done(std::move(verdict));
+    task->done(std::move(answer.verdict));
     return;
   }
   if (!failure && !overload) {  // rejected: the same query would be rejected again
@@ -359,33 +353,21 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
   Retry(std::move(task), now);
 }
 
-void OpenAiJudge::CompleteProbe(Request& request, long status, const Completion& completion) {
-  const absl::Time now = clock_.Now();
-  if (status != 200) {
-    // Not understood. The name of max_tokens is told from the error's text; all else is tried in turn.
-    if (!dialect_.new_max_tokens && absl::StrContains(request.response, "max_completion_tokens")) {
-      dialect_.new_max_tokens = true;
+void OpenAiJudge::CompleteProbe(Request& request, long status) {
+  std::string found;
+  switch (api_->OnProbe(status, request.response, &found)) {
+    case ServerApi::Probed::kAskAgain:
+      return;  // half open still: the next probe goes out at once
+    case ServerApi::Probed::kRefused:
+      SayWaiting(
+          absl::StrCat("it refuses a plain request with ", status, ": ", Presentable(request.response.substr(0, 300))));
+      breaker_.OnProbe(false, clock_.Now());
       return;
-    }
-    if (dialect_.Next()) return;  // half open still: the next probe goes out at once
-    dialect_ = Dialect();
-    SayWaiting(
-        absl::StrCat("it refuses a plain request with ", status, ": ", Presentable(request.response.substr(0, 300))));
-    breaker_.OnProbe(false, now);
-    return;
+    case ServerApi::Probed::kUsable:
+      SayWaiting("");
+      spdlog::info("judge {} at {}: {}", config_.model(), config_.url(), found);
+      breaker_.OnProbe(true, clock_.Now());
   }
-  if (!ProbeBinds(dialect_, completion.content)) {
-    dialect_.logprobs = false;  // on to the next constraint, with and then without
-    dialect_.Next();
-    return;
-  }
-  SayWaiting("");
-  spdlog::info("judge {} at {}: constrained by {}, log-probabilities {}", config_.model(), config_.url(),
-               ConstraintName(dialect_.constraint),
-               !dialect_.logprobs        ? "refused"
-               : completion.has_logprobs ? "given"
-                                         : "not given");
-  breaker_.OnProbe(true, now);
 }
 
 void OpenAiJudge::Retry(std::unique_ptr<Task> task, absl::Time now) {

@@ -8,10 +8,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "annotator/chat_api.h"
 #include "annotator/congestion.h"
 #include "annotator/judge.h"
-#include "annotator/prompt.h"
+#include "annotator/server_api.h"
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/mutex.h"
@@ -31,19 +30,23 @@ struct OpenAiPatience {
   int most_empty_answers = 3;
 };
 
-// An LLM behind any OpenAI-compatible chat-completions server. One thread drives all requests. It probes first, with a
-// small real request, which constraint the server obeys; an absent server is waited for, and its queries are kept.
+// A judge behind any OpenAI-compatible server. One thread drives all requests. It probes first, with a small real
+// request, what the server understands; an absent server is waited for, and its queries are kept.
 class OpenAiJudge : public Judge {
  public:
-  // Errors name the field or the prompt's file and line. The server need not be there.
-  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> Make(const v1::OpenAiConfig& config, Metrics& metrics,
-                                                           Clock& clock, const OpenAiPatience& patience = {});
+  // An LLM that reads a prompt (ChatServer). Errors name the field or the prompt's file and line. The server need not
+  // be there.
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> ByPrompt(const v1::OpenAiConfig& config, Metrics& metrics,
+                                                               Clock& clock, const OpenAiPatience& patience = {});
+  // Likeness of embeddings (EmbeddingServer).
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> BySimilarity(const v1::OpenAiConfig& config, Metrics& metrics,
+                                                                   Clock& clock, const OpenAiPatience& patience = {});
   ~OpenAiJudge() override;
 
-  std::string name() const override { return "openai:" + config_.model(); }
-  std::string prompt() const override { return prompt_.name(); }
-  std::string sampling() const override;
-  absl::Status Check(const v1::Query& query) const override;
+  std::string name() const override { return api_->name(); }
+  std::string prompt() const override { return api_->prompt(); }
+  std::string sampling() const override { return api_->sampling(); }
+  absl::Status Check(const v1::Query& query) const override { return api_->Check(query); }
   int capacity() const override { return static_cast<int>(config_.max_in_flight()); }
   void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
 
@@ -53,7 +56,10 @@ class OpenAiJudge : public Judge {
   struct Gauges;
   struct Curl;
 
-  OpenAiJudge(const v1::OpenAiConfig& config, Prompt prompt, Metrics& metrics, Clock& clock,
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> Make(const v1::OpenAiConfig& config,
+                                                           std::unique_ptr<ServerApi> api, Metrics& metrics,
+                                                           Clock& clock, const OpenAiPatience& patience);
+  OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, Metrics& metrics, Clock& clock,
               const OpenAiPatience& patience);
   void Drive();
   // Starts what may be started now.
@@ -61,7 +67,7 @@ class OpenAiJudge : public Judge {
   void Send(std::unique_ptr<Task> task, std::string body);
   // A request came to its end.
   void Complete(Request& request, int curl_code);
-  void CompleteProbe(Request& request, long status, const Completion& completion);
+  void CompleteProbe(Request& request, long status);
   void Retry(std::unique_ptr<Task> task, absl::Time now);
   // Says in the log, once for each new reason, what the judge waits for; "" when it waits no more.
   void SayWaiting(const std::string& reason);
@@ -70,7 +76,7 @@ class OpenAiJudge : public Judge {
   std::string Presentable(absl::string_view text) const;
 
   const v1::OpenAiConfig config_;
-  const Prompt prompt_;
+  const std::unique_ptr<ServerApi> api_;
   const OpenAiPatience patience_;
   const std::string key_;
   Clock& clock_;
@@ -83,7 +89,6 @@ class OpenAiJudge : public Judge {
   ConcurrencyLimit limit_;
   RetryBudget budget_;
   CircuitBreaker breaker_;
-  Dialect dialect_;
   bool probing_ = false;
   absl::Time pause_until_ = absl::InfinitePast();  // a Retry-After
   absl::Time next_event_ = absl::InfiniteFuture();

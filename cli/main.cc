@@ -14,6 +14,7 @@
 #include "cli/bench/bench_env.h"
 #include "cli/bench/bench_train.h"
 #include "cli/bench/bench_transport.h"
+#include "cli/offline.h"
 #include "cli/process.h"
 #include "cli/rollout/rollout.h"
 #include "cli/train.h"
@@ -23,6 +24,7 @@
 namespace sibyl::cli {
 namespace {
 
+constexpr char kCommands[] = "train, eval, rollout, bench, captions, annotate, fit-reward, config, envs, help";
 constexpr char kHelp[] =
     R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
 
@@ -40,6 +42,12 @@ constexpr char kHelp[] =
   sibyl bench rewards [--captions N] [--seconds S] [--budget SHARE]
       Measure how fast environments are stepped, how fast a configuration trains (--against: how much faster than with
       those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.
+  sibyl captions RUN
+      Prints what a run has seen, a line of JSON a caption.
+  sibyl annotate CONFIG --captions FILE --labels DIR [--pairs N] [--set field=value]...
+      Has the judge label such captions, or compare N pairs of them, without a run; DIR keeps the labels.
+  sibyl fit-reward CONFIG --labels DIR [--held_out SHARE] [--set field=value]...
+      Trains a reward model on DIR's labels, for runs that set reward_model.weights_file to DIR/reward_model.safetensors.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -78,7 +86,6 @@ int EnvironmentsMain(absl::Span<const std::string> arguments) {
   return 0;
 }
 
-// Becomes sibyl-eval, which has LibTorch.
 // Goes on as another of Sibyl's programs.
 int Become(const char* command, const std::string& name, absl::Span<const std::string> arguments) {
   const std::string program = BinaryFolder() + "/" + name;
@@ -114,14 +121,16 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
   }
   if (command == "train") return TrainMain(arguments);
   if (command == "bench") return BenchMain(arguments);
+  if (command == "captions") return CaptionsMain(arguments);
+  if (command == "annotate") return AnnotateMain(arguments);
+  if (command == "fit-reward") return FitRewardMain(arguments);
   if (command == "config") return ConfigMain(arguments);
   if (command == "envs") return EnvironmentsMain(arguments);
   if (command == "version" || command == "--version") {
     std::puts("sibyl " SIBYL_VERSION);
     return 0;
   }
-  std::fprintf(stderr, "sibyl: there is no command `%s`; there are: train, eval, rollout, bench, config, envs, help\n",
-               command.c_str());
+  std::fprintf(stderr, "sibyl: there is no command `%s`; there are: %s\n", command.c_str(), kCommands);
   return 2;
 }
 
@@ -130,7 +139,7 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "sibyl: no command is given; there are: train, eval, rollout, bench, config, envs, help\n");
+    std::fprintf(stderr, "sibyl: no command is given; there are: %s\n", sibyl::cli::kCommands);
     return 2;
   }
   return sibyl::cli::Main(argv[1], std::vector<std::string>(argv + 2, argv + argc));

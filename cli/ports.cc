@@ -15,16 +15,17 @@ namespace {
 // Ports below this belong to well-known services.
 constexpr int kFirstPort = 10'000;
 
-bool IsFree(int port) {
+// Whether bind or connect with 127.0.0.1:`port` succeeds.
+bool Succeeds(int (*call)(int, const sockaddr*, socklen_t), int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<uint16_t>(port));
-  const bool free = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  const bool done = call(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   close(fd);
-  return free;
+  return done;
 }
 
 }  // namespace
@@ -41,7 +42,7 @@ absl::StatusOr<std::vector<int>> FreePorts(int count, uint64_t seed) {
   const int start = room > 0 ? static_cast<int>(Random(seed).Below(room)) : 0;
   for (int i = 0; i < room && static_cast<int>(ports.size()) < count; ++i) {
     const int port = begin + (start + i) % room;
-    if (IsFree(port)) ports.push_back(port);
+    if (Succeeds(bind, port)) ports.push_back(port);
   }
   if (static_cast<int>(ports.size()) < count) {
     return absl::ResourceExhaustedError(
@@ -50,5 +51,7 @@ absl::StatusOr<std::vector<int>> FreePorts(int count, uint64_t seed) {
   }
   return ports;
 }
+
+bool Listens(int port) { return Succeeds(connect, port); }
 
 }  // namespace sibyl::cli

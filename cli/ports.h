@@ -12,4 +12,7 @@ namespace sibyl::cli {
 // starts at a place that `seed` determines. ResourceExhausted when there are not enough.
 absl::StatusOr<std::vector<int>> FreePorts(int count, uint64_t seed);
 
+// Something accepts connections on 127.0.0.1:`port`.
+bool Listens(int port);
+
 }  // namespace sibyl::cli

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "common/config.h"
 #include "common/files.h"
+#include "common/safetensors.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"
 
@@ -34,22 +35,42 @@ bool HoldsSomething(const std::string& folder) {
   return false;
 }
 
-std::string JudgeFileField(const v1::Experiment& experiment) {
-  return experiment.annotator().judge() == v1::JUDGE_KIND_RULES ? "annotator.rules_file"
-                                                                : "annotator.openai.prompt_file";
+struct JudgeFileField {
+  const char* name;
+  std::string* value;
+};
+
+// nullopt: there is none.
+std::optional<JudgeFileField> FindJudgeFile(v1::Experiment* experiment) {
+  if (!RewardsCaptions(*experiment)) return std::nullopt;
+  if (!AsksJudge(*experiment)) {
+    return JudgeFileField{"reward_model.weights_file", experiment->mutable_reward_model()->mutable_weights_file()};
+  }
+  auto* annotator = experiment->mutable_annotator();
+  switch (annotator->judge()) {
+    case v1::JUDGE_KIND_RULES:
+      return JudgeFileField{"annotator.rules_file", annotator->mutable_rules_file()};
+    case v1::JUDGE_KIND_OPENAI:
+      return JudgeFileField{"annotator.openai.prompt_file", annotator->mutable_openai()->mutable_prompt_file()};
+    default:
+      return std::nullopt;
+  }
 }
 
 // Compares what is asked for with the run that is in the folder. The judge's file is compared by content.
 absl::Status CheckSameRun(const std::string& folder, const v1::Experiment& was, v1::Experiment is) {
-  if (RewardsCaptions(was) && RewardsCaptions(is) && was.annotator().judge() == is.annotator().judge()) {
-    SIBYL_ASSIGN_OR_RETURN(const std::string old_text, ReadFile(JudgeFile(was)));
-    SIBYL_ASSIGN_OR_RETURN(const std::string new_text, ReadFile(JudgeFile(is)));
+  const std::string old_file = JudgeFile(was);
+  const auto field = FindJudgeFile(&is);
+  if (field.has_value() && !old_file.empty() && was.annotator().judge() == is.annotator().judge() &&
+      AsksJudge(was) == AsksJudge(is)) {
+    SIBYL_ASSIGN_OR_RETURN(const std::string old_text, ReadFile(old_file));
+    SIBYL_ASSIGN_OR_RETURN(const std::string new_text, ReadFile(*field->value));
     if (old_text != new_text) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "cannot resume ", folder, ": ", JudgeFileField(is), ": ", JudgeFile(is), " differs from the run's ",
-          JudgeFile(was), "; put the old text back, or start a new run with another --run_dir"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("cannot resume ", folder, ": ", field->name, ": ", *field->value, " differs from the run's ",
+                       old_file, "; put the old text back, or start a new run with another --run_dir"));
     }
-    *JudgeFile(&is) = JudgeFile(was);
+    *field->value = old_file;
   }
   if (const std::string difference = ResumeDifference(was, is); !difference.empty()) {
     return absl::FailedPreconditionError(
@@ -59,17 +80,27 @@ absl::Status CheckSameRun(const std::string& folder, const v1::Experiment& was, 
   return absl::OkStatus();
 }
 
-}  // namespace
-
-std::string* JudgeFile(v1::Experiment* experiment) {
-  auto* annotator = experiment->mutable_annotator();
-  return annotator->judge() == v1::JUDGE_KIND_RULES ? annotator->mutable_rules_file()
-                                                    : annotator->mutable_openai()->mutable_prompt_file();
+// A fitted reward model is of one goal.
+absl::Status CheckWeights(const v1::RewardModelConfig& config) {
+  const auto file = ReadSafetensors(config.weights_file());
+  if (!file.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("config: reward_model.weights_file: ", file.status().message(),
+                                                   "; name a file that `sibyl fit-reward` made"));
+  }
+  const auto goal = file->metadata.find("goal");
+  if (goal != file->metadata.end() && goal->second == config.goal()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("config: reward_model.weights_file is ", config.weights_file(), ", which was fitted to the goal `",
+                   goal == file->metadata.end() ? "" : goal->second, "`, but reward_model.goal is `", config.goal(),
+                   "`; set that goal, or fit a model to this one"));
 }
 
-const std::string& JudgeFile(const v1::Experiment& experiment) {
-  const auto& annotator = experiment.annotator();
-  return annotator.judge() == v1::JUDGE_KIND_RULES ? annotator.rules_file() : annotator.openai().prompt_file();
+}  // namespace
+
+std::string JudgeFile(const v1::Experiment& experiment) {
+  v1::Experiment copy = experiment;
+  const auto field = FindJudgeFile(&copy);
+  return field.has_value() ? *field->value : "";
 }
 
 const char* ActorProgram(const v1::Experiment& experiment) {
@@ -85,14 +116,19 @@ absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& 
     return absl::InvalidArgumentError(absl::StrCat("config: environment.name: ", spec.status().message()));
   }
   SIBYL_RETURN_IF_ERROR(MakeEnvironment(name, options).status());
-  if (RewardsCaptions(experiment)) {
-    if (auto text = ReadFile(JudgeFile(experiment)); !text.ok()) {
-      return absl::NotFoundError(absl::StrCat("config: ", JudgeFileField(experiment), ": ", text.status().message(),
-                                              "; name a file that is there"));
+  v1::Experiment copy = experiment;
+  if (const auto field = FindJudgeFile(&copy); field.has_value()) {
+    if (auto text = ReadFile(*field->value); !text.ok()) {
+      return absl::NotFoundError(
+          absl::StrCat("config: ", field->name, ": ", text.status().message(), "; name a file that is there"));
     }
   }
+  if (RewardsCaptions(experiment) && !AsksJudge(experiment)) {
+    SIBYL_RETURN_IF_ERROR(CheckWeights(experiment.reward_model()));
+  }
   std::vector<std::string> programs = {"sibyl-learner", ActorProgram(experiment)};
-  if (RewardsCaptions(experiment)) programs.insert(programs.end(), {"sibyl-reward-model", "sibyl-annotator"});
+  if (RewardsCaptions(experiment)) programs.push_back("sibyl-reward-model");
+  if (AsksJudge(experiment)) programs.push_back("sibyl-annotator");
   for (const std::string& program : programs) {
     const std::string path = absl::StrCat(binaries, "/", program);
     if (access(path.c_str(), X_OK) == 0) continue;
@@ -143,19 +179,19 @@ absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
     SIBYL_ASSIGN_OR_RETURN(const v1::Experiment was, LoadExperiment(run.File(kConfig), {}));
     SIBYL_RETURN_IF_ERROR(CheckSameRun(run.path_, was, experiment));
     experiment.set_name(was.name());
-    if (RewardsCaptions(was)) *JudgeFile(&experiment) = JudgeFile(was);
+    if (const auto field = FindJudgeFile(&experiment); field.has_value()) *field->value = JudgeFile(was);
   }
   for (const char* folder : {"judge", "logs"}) {
     fs::create_directories(run.File(folder), error);
     if (error) return absl::UnavailableError(absl::StrCat("cannot make ", run.File(folder), ": ", error.message()));
   }
-  if (RewardsCaptions(experiment)) {
+  if (const auto field = FindJudgeFile(&experiment); field.has_value()) {
     // The file keeps its name: the judge's name, which labels carry, is made from it. The path is relative, so that the
     // folder can be moved.
-    const std::string copy = absl::StrCat("judge/", fs::path(JudgeFile(experiment)).filename().string());
-    SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(JudgeFile(experiment)));
+    const std::string copy = absl::StrCat("judge/", fs::path(*field->value).filename().string());
+    SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(*field->value));
     SIBYL_RETURN_IF_ERROR(WriteFileDurably(run.File(copy), text));
-    *JudgeFile(&experiment) = copy;
+    *field->value = copy;
   }
   SIBYL_RETURN_IF_ERROR(WriteFileDurably(run.File(kConfig), ExperimentText(experiment)));
   SIBYL_ASSIGN_OR_RETURN(run.experiment_, LoadExperiment(run.File(kConfig), {}));

@@ -56,13 +56,8 @@ absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& 
 // The program of the experiment's actors.
 const char* ActorProgram(const v1::Experiment& experiment);
 
-// Whether captions earn anything, so that a reward model and an annotator are needed.
-inline bool RewardsCaptions(const v1::Experiment& experiment) {
-  return experiment.reward().intrinsic_coefficient() > 0;
-}
-
-// The field of the judge's file: annotator.rules_file, or annotator.openai.prompt_file.
-std::string* JudgeFile(v1::Experiment* experiment);
-const std::string& JudgeFile(const v1::Experiment& experiment);
+// The file that labels, or scores that need none, are made with: annotator.rules_file, annotator.openai.prompt_file or
+// reward_model.weights_file. "": there is none.
+std::string JudgeFile(const v1::Experiment& experiment);
 
 }  // namespace sibyl::cli

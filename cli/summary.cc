@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/config.h"
 #include "common/files.h"
 
 namespace sibyl::cli {
@@ -32,13 +33,21 @@ std::string OutcomeText(const RunOutcome& outcome) {
 
 std::string JudgeText(const v1::Experiment& experiment) {
   if (!RewardsCaptions(experiment)) return "";
-  return experiment.annotator().judge() == v1::JUDGE_KIND_RULES
-             ? absl::StrCat("rules:", std::filesystem::path(JudgeFile(experiment)).filename().string())
-             : absl::StrCat("openai:", experiment.annotator().openai().model());
+  const std::string file = std::filesystem::path(JudgeFile(experiment)).filename().string();
+  if (!AsksJudge(experiment)) return absl::StrCat("weights:", file);
+  const std::string& model = experiment.annotator().openai().model();
+  switch (experiment.annotator().judge()) {
+    case v1::JUDGE_KIND_RULES:
+      return absl::StrCat("rules:", file);
+    case v1::JUDGE_KIND_SIMILARITY:
+      return absl::StrCat("similarity:", model.empty() ? "letters" : model);
+    default:
+      return absl::StrCat("openai:", model);
+  }
 }
 
 std::string PromptText(const v1::Experiment& experiment) {
-  if (!RewardsCaptions(experiment) || experiment.annotator().judge() == v1::JUDGE_KIND_RULES) return "";
+  if (!AsksJudge(experiment) || experiment.annotator().judge() != v1::JUDGE_KIND_OPENAI) return "";
   return std::filesystem::path(JudgeFile(experiment)).filename().string();
 }
 

@@ -11,6 +11,7 @@
 #include "cli/ports.h"
 #include "cli/process.h"
 #include "cli/summary.h"
+#include "common/config.h"
 #include "common/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
@@ -43,7 +44,7 @@ int Refuse(const absl::Status& status) {
 
 absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, const std::string& binaries, bool resume) {
   const v1::Experiment& experiment = run.experiment();
-  const bool judged = RewardsCaptions(experiment);
+  const bool rewarded = RewardsCaptions(experiment), judged = AsksJudge(experiment);
   const int actors = static_cast<int>(experiment.actor().processes());
   const int ranks = static_cast<int>(experiment.learner().ranks());
   SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(5 + 2 * ranks + actors, FreshRandom64()));
@@ -72,12 +73,16 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   };
   if (judged) {
     add("annotator", "sibyl-annotator", kAnnotator, {config, folder, absl::StrCat("--listen=", annotator)});
-    add("reward_model", "sibyl-reward-model", kRewardModel,
-        {config, folder, absl::StrCat("--annotator=", annotator), absl::StrCat("--listen=", reward_model)});
+  }
+  if (rewarded) {
+    std::vector<std::string> reward_flags = {config, folder};
+    if (judged) reward_flags.push_back(absl::StrCat("--annotator=", annotator));
+    reward_flags.push_back(absl::StrCat("--listen=", reward_model));
+    add("reward_model", "sibyl-reward-model", kRewardModel, std::move(reward_flags));
   }
   for (int rank = 0; rank < ranks; ++rank) {
     std::vector<std::string> learner_flags = {config, folder};
-    if (judged && rank == 0) learner_flags.push_back(absl::StrCat("--reward_model=", reward_model));
+    if (rewarded && rank == 0) learner_flags.push_back(absl::StrCat("--reward_model=", reward_model));
     learner_flags.push_back(absl::StrCat("--listen=", learners[rank]));
     if (ranks > 1) {
       learner_flags.push_back(absl::StrCat("--rank=", rank));
@@ -91,7 +96,8 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
     if (resume) plans.back().command.push_back("--resume");
   }
   for (int i = 0; i < actors; ++i) {
-    add(absl::StrCat("actor-", i), ActorProgram(experiment), kActors, {absl::StrCat("--learner=", learners[i * ranks / actors])});
+    add(absl::StrCat("actor-", i), ActorProgram(experiment), kActors,
+        {absl::StrCat("--learner=", learners[i * ranks / actors])});
   }
   return plans;
 }

@@ -93,6 +93,49 @@ std::string Absolute(const std::string& path, const std::filesystem::path& base)
   return std::filesystem::absolute(base / path).lexically_normal().string();
 }
 
+absl::Status ValidateServer(const v1::OpenAiConfig& openai) {
+  if (openai.url().empty()) return Invalid("annotator.openai.url", "not set", "e.g. \"http://127.0.0.1:8000/v1\"");
+  if (!absl::StartsWith(openai.url(), "http://") && !absl::StartsWith(openai.url(), "https://")) {
+    return Invalid("annotator.openai.url", Shown(openai.url()), "an address that begins with http:// or https://");
+  }
+  if (openai.model().empty()) return Invalid("annotator.openai.model", "not set", "the model's name at the server");
+  if (openai.max_in_flight() < 1 || openai.max_in_flight() > 1000) {
+    return Invalid("annotator.openai.max_in_flight", Shown(openai.max_in_flight()), "between 1 and 1000");
+  }
+  if (!(openai.timeout_seconds() > 0)) {
+    return Invalid("annotator.openai.timeout_seconds", Shown(openai.timeout_seconds()), "above 0");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateJudge(const v1::Experiment& e) {
+  const auto& openai = e.annotator().openai();
+  switch (e.annotator().judge()) {
+    case v1::JUDGE_KIND_RULES:
+      SIBYL_REQUIRE(annotator, rules_file, !value.empty(),
+                    "a file of rules, since annotator.judge is JUDGE_KIND_RULES");
+      return absl::OkStatus();
+    case v1::JUDGE_KIND_SIMILARITY:
+      if (e.reward_model().kind() == v1::REWARD_MODEL_KIND_RANKING) {
+        return Invalid(
+            "annotator.judge", "JUDGE_KIND_SIMILARITY",
+            "another one for REWARD_MODEL_KIND_RANKING: it holds a caption against the goal, not another caption");
+      }
+      return openai.url().empty() ? absl::OkStatus() : ValidateServer(openai);
+    default:
+      break;
+  }
+  SIBYL_RETURN_IF_ERROR(ValidateServer(openai));
+  if (openai.prompt_file().empty()) {
+    return Invalid("annotator.openai.prompt_file", "not set", "a prompt, e.g. one of configs/prompts");
+  }
+  if (!(openai.temperature() >= 0 && openai.temperature() <= 2)) {
+    return Invalid("annotator.openai.temperature", Shown(openai.temperature()), "between 0 and 2");
+  }
+  if (openai.max_tokens() < 1) return Invalid("annotator.openai.max_tokens", "0", "at least 1");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ApplyOverride(const std::string& override, v1::Experiment* experiment) {
@@ -351,32 +394,12 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(annotator, queue_capacity, value >= 1, "at least 1");
   SIBYL_REQUIRE(annotator, rules_noise, value >= 0 && value <= 1, "between 0 and 1");
   SIBYL_REQUIRE(annotator, rules_seconds, value >= 0 && finite(value), "0 or more");
-  if (e.reward().intrinsic_coefficient() > 0) {
+  if (RewardsCaptions(e)) {
     SIBYL_REQUIRE(reward_model, goal, !value.empty(), "the goal in words, since intrinsic_coefficient is above 0");
-    if (e.annotator().judge() == v1::JUDGE_KIND_RULES) {
-      SIBYL_REQUIRE(annotator, rules_file, !value.empty(),
-                    "a file of rules, since annotator.judge is JUDGE_KIND_RULES");
-    } else {
-      const auto& openai = e.annotator().openai();
-      if (openai.url().empty()) return Invalid("annotator.openai.url", "not set", "e.g. \"http://127.0.0.1:8000/v1\"");
-      if (!absl::StartsWith(openai.url(), "http://") && !absl::StartsWith(openai.url(), "https://")) {
-        return Invalid("annotator.openai.url", Shown(openai.url()), "an address that begins with http:// or https://");
-      }
-      if (openai.model().empty()) return Invalid("annotator.openai.model", "not set", "the model's name at the server");
-      if (openai.prompt_file().empty()) {
-        return Invalid("annotator.openai.prompt_file", "not set", "a prompt, e.g. one of configs/prompts");
-      }
-      if (!(openai.temperature() >= 0 && openai.temperature() <= 2)) {
-        return Invalid("annotator.openai.temperature", Shown(openai.temperature()), "between 0 and 2");
-      }
-      if (openai.max_in_flight() < 1 || openai.max_in_flight() > 1000) {
-        return Invalid("annotator.openai.max_in_flight", Shown(openai.max_in_flight()), "between 1 and 1000");
-      }
-      if (openai.max_tokens() < 1) return Invalid("annotator.openai.max_tokens", "0", "at least 1");
-      if (!(openai.timeout_seconds() > 0)) {
-        return Invalid("annotator.openai.timeout_seconds", Shown(openai.timeout_seconds()), "above 0");
-      }
-    }
+    const bool retrieval = e.reward_model().kind() == v1::REWARD_MODEL_KIND_RETRIEVAL;
+    SIBYL_REQUIRE(reward_model, weights_file, value.empty() || !retrieval,
+                  "left out, or reward_model.kind REWARD_MODEL_KIND_CLASSIFICATION or REWARD_MODEL_KIND_RANKING");
+    if (AsksJudge(e)) SIBYL_RETURN_IF_ERROR(ValidateJudge(e));
   }
   return absl::OkStatus();
 }
@@ -400,6 +423,7 @@ absl::StatusOr<v1::Experiment> LoadExperiment(const std::string& path, const std
   }
   auto* reward_model = experiment.mutable_reward_model();
   reward_model->set_goal_file(Absolute(reward_model->goal_file(), base));
+  reward_model->set_weights_file(Absolute(reward_model->weights_file(), base));
   for (const std::string& override : overrides) SIBYL_RETURN_IF_ERROR(ApplyOverride(override, &experiment));
   if (!reward_model->goal_file().empty()) {
     if (!reward_model->goal().empty()) {

@@ -40,6 +40,16 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
+// Whether captions earn anything, so that a reward model is needed.
+inline bool RewardsCaptions(const v1::Experiment& experiment) {
+  return experiment.reward().intrinsic_coefficient() > 0;
+}
+
+// Whether a judge is asked what captions are worth, so that an annotator is needed.
+inline bool AsksJudge(const v1::Experiment& experiment) {
+  return RewardsCaptions(experiment) && experiment.reward_model().weights_file().empty();
+}
+
 // Values that a policy tells of an observation (V): of the total reward, or of extrinsic and intrinsic reward.
 inline int ValueCount(const v1::PolicyConfig& policy) {
   return policy.value_heads() == v1::VALUE_HEADS_SEPARATE ? 2 : 1;

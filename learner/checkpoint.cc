@@ -1,12 +1,11 @@
 #include "learner/checkpoint.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/checkpoints.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -16,25 +15,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kPrefix[] = "checkpoint-";
 constexpr char kTemporary[] = ".tmp";
-
-std::vector<std::string> Checkpoints(const std::string& run_dir) {
-  std::vector<std::string> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run_dir + "/checkpoints", error)) {
-    const std::string name = entry.path().filename().string();
-    if (absl::StartsWith(name, kPrefix) && !absl::EndsWith(name, kTemporary)) found.push_back(entry.path().string());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
 
 }  // namespace
 
 absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState& state, const WriteWeights& weights,
                              int keep) {
-  const std::string final_path = absl::StrFormat("%s/checkpoints/%s%012d", run_dir, kPrefix, state.steps());
+  const std::string final_path = absl::StrFormat("%s/checkpoints/checkpoint-%012d", run_dir, state.steps());
   const std::string temporary = final_path + kTemporary;
   std::error_code error;
   fs::remove_all(temporary, error);
@@ -47,25 +34,9 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState&
   if (error) return absl::UnavailableError(absl::StrCat("cannot make ", final_path, ": ", error.message()));
   // Durable once the folder that names it is.
   SIBYL_RETURN_IF_ERROR(WriteFileDurably(run_dir + "/checkpoints/newest", fs::path(final_path).filename().string()));
-  const std::vector<std::string> all = Checkpoints(run_dir);
-  for (size_t i = 0; i + keep < all.size(); ++i) fs::remove_all(all[i], error);
+  const std::vector<std::string> all = CheckpointNames(run_dir);
+  for (size_t i = 0; i + keep < all.size(); ++i) fs::remove_all(absl::StrCat(run_dir, "/checkpoints/", all[i]), error);
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> NewestCheckpoint(const std::string& run_dir) {
-  const std::vector<std::string> all = Checkpoints(run_dir);
-  if (all.empty()) return absl::NotFoundError(absl::StrCat("there is no checkpoint in ", run_dir, "/checkpoints"));
-  return all.back();
-}
-
-absl::StatusOr<v1::LearnerState> ReadLearnerState(const std::string& checkpoint) {
-  v1::LearnerState state;
-  SIBYL_RETURN_IF_ERROR(ReadProto(checkpoint + "/state.pb", &state));
-  if (state.format_version() != kLearnerStateVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(checkpoint, "/state.pb has format ", state.format_version(),
-                                                      ", this program reads ", kLearnerStateVersion));
-  }
-  return state;
 }
 
 CheckpointThread::CheckpointThread(std::string run_dir, int keep, std::function<void(absl::Status)> failed)

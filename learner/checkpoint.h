@@ -6,28 +6,18 @@
 #include <thread>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "common/mutex.h"
 #include "sibyl/v1/state.pb.h"
 
 namespace sibyl::learner {
 
-// RUN/checkpoints/checkpoint-<steps, 12 digits>/ holds weights.safetensors and state.pb. A checkpoint is written
-// beside, fsynced and renamed: it is there whole or not at all.
-inline constexpr uint32_t kLearnerStateVersion = 1;
-
 // Writes weights to the path it is given.
 using WriteWeights = std::function<absl::Status(const std::string& path)>;
 
-// Writes a checkpoint of `state.steps()` and removes all but the newest `keep`. One that is there already is replaced.
+// Writes a checkpoint of `state.steps()` (common/checkpoints.h) and removes all but the newest `keep`. It is written
+// beside, fsynced and renamed, so it is there whole or not at all; one that is there already is replaced.
 absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState& state, const WriteWeights& weights,
                              int keep);
-
-// The newest checkpoint's folder. NotFound when there is none.
-absl::StatusOr<std::string> NewestCheckpoint(const std::string& run_dir);
-
-// Reads a checkpoint's state. FailedPrecondition when another format wrote it.
-absl::StatusOr<v1::LearnerState> ReadLearnerState(const std::string& checkpoint);
 
 // Writes checkpoints on a thread of its own, so that training does not wait for a disk. Holds one that is being
 // written and one that waits; a newer one takes the place of the one that waits.

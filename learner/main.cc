@@ -14,6 +14,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "common/checkpoints.h"
 #include "common/config.h"
 #include "common/files.h"
 #include "common/flags.h"
@@ -67,7 +68,7 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   const v1::Experiment experiment = RankShare(whole, rank);
   // The others' folders hold what is theirs alone: episode numbers, curves.
   if (!leads) absl::StrAppend(&run_dir, "/rank-", rank);
-  const bool rewarded = leads && experiment.reward().intrinsic_coefficient() > 0;
+  const bool rewarded = leads && RewardsCaptions(experiment);
   if (rewarded && absl::GetFlag(FLAGS_reward_model).empty()) {
     return absl::InvalidArgumentError(
         "--reward_model is not set; say where it is, or set reward.intrinsic_coefficient=0 to train without");

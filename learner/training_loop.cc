@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/checkpoints.h"
 #include "common/config.h"
 #include "common/files.h"
 #include "common/log.h"
@@ -89,11 +90,14 @@ struct TrainingLoop::LoopMetrics {
         intrinsic_share(m.Gauge("sibyl_learner_intrinsic_share",
                                 "Share of the sum of absolute rewards that was intrinsic, over the run.")),
         unlabelled_share(m.Gauge("sibyl_learner_unlabelled_share",
-                                 "Share of the steps trained on that had a caption without a score, over the run.")) {}
+                                 "Share of the steps trained on that had a caption without a score, over the run.")),
+        label_share(m.Gauge("sibyl_learner_label_share",
+                            "Distinct captions that the judge was asked about, over the run's environment steps.")) {}
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
       &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &learning_rate,
-      &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share;
+      &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share,
+      &label_share;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -271,6 +275,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   if (parts_.rewards != nullptr) {
     const v1::RewardModelProgress progress = parts_.rewards->progress();
     curves.emplace_back("captions/asked", static_cast<double>(progress.captions_asked()));
+    m.label_share.Set(Share(static_cast<double>(progress.captions_asked()), static_cast<double>(steps())));
     curves.emplace_back("captions/labelled", static_cast<double>(progress.captions_labelled()));
   }
   const absl::Status written = parts_.events->Write(static_cast<int64_t>(steps()), now, curves);

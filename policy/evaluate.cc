@@ -4,29 +4,22 @@
 #include <cmath>
 #include <filesystem>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "common/checkpoints.h"
 #include "common/config.h"
-#include "common/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"
 #include "policy/draw.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
-#include "sibyl/v1/state.pb.h"
 
 namespace sibyl {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kCheckpointPrefix[] = "checkpoint-";
-// Of LearnerState, as the learner writes it.
-constexpr uint32_t kStateVersion = 1;
 // The normal distribution's 97.5 % point.
 constexpr double kZ = 1.959963984540054;
 
@@ -48,32 +41,6 @@ absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
 
 int Best(const float* log_probs, int actions) {
   return static_cast<int>(std::max_element(log_probs, log_probs + actions) - log_probs);
-}
-
-std::vector<std::string> CheckpointNames(const std::string& run) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run + "/checkpoints", error)) {
-    const std::string name = entry.path().filename().string();
-    uint64_t steps = 0;
-    absl::string_view digits = name;
-    if (absl::ConsumePrefix(&digits, kCheckpointPrefix) && absl::SimpleAtoi(digits, &steps)) names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// Environment steps that a checkpoint was trained on.
-absl::StatusOr<uint64_t> StepsOf(const std::string& checkpoint) {
-  const std::string path = checkpoint + "/state.pb";
-  v1::LearnerState state;
-  SIBYL_RETURN_IF_ERROR(ReadProto(path, &state));
-  if (state.format_version() != kStateVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(path, " has format version ", state.format_version(),
-                                                      ", this program reads ", kStateVersion,
-                                                      "; use the Sibyl that wrote it"));
-  }
-  return state.steps();
 }
 
 }  // namespace
@@ -196,7 +163,8 @@ absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const st
                                             "/checkpoints; there are: ", absl::StrJoin(names, ", ")));
   }
   const std::string folder = absl::StrCat(run, "/checkpoints/", trained.checkpoint);
-  SIBYL_ASSIGN_OR_RETURN(trained.steps, StepsOf(folder));
+  SIBYL_ASSIGN_OR_RETURN(const v1::LearnerState state, ReadLearnerState(folder));
+  trained.steps = state.steps();
   SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy(), trained.spec));
   SIBYL_RETURN_IF_ERROR(LoadPolicy(folder + "/weights.safetensors", *trained.policy));
   return trained;

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "reward_model/questions.h"
 
 namespace sibyl::reward_model {
 namespace {
@@ -51,7 +52,8 @@ LearnedModelMetrics::LearnedModelMetrics(Metrics& m)
 
 LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, Clock& clock, Metrics& metrics)
     : config_(config),
-      ranking_(config.kind() == v1::REWARD_MODEL_KIND_RANKING),
+      ranking_(Compares(config)),
+      frozen_(!config.weights_file().empty()),
       seed_(seed),
       clock_(clock),
       metrics_(metrics),
@@ -68,6 +70,7 @@ LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, C
 void LearnedModel::Forget() {
   model_ = std::make_unique<TextModel>(config_.kind(), config_.training(), seed_);
   moments_ = {torch::zeros({model_->size()}), torch::ones({model_->size()})};
+  version_moments_ = torch::tensor({0.0f, 1.0f});
   examples_.clear();
   example_of_.clear();
   good_sum_ = due_ = 0;
@@ -82,17 +85,19 @@ void LearnedModel::Forget() {
 std::string LearnedModel::kind() const { return ranking_ ? "ranking" : "classification"; }
 
 void LearnedModel::Observe(const Caption& caption, const v1::Label& label) {
-  if (ranking_ || label.outcome() != v1::OUTCOME_ANSWERED) return;
+  if (ranking_ || frozen_ || label.outcome() != v1::OUTCOME_ANSWERED) return;
   MutexLock lock(mutex_);
   incoming_.push_back({&caption, nullptr, static_cast<float>(caption.good_sum / caption.answers)});
 }
 
 void LearnedModel::ObserveComparison(const Caption& first, const Caption& second, double first_better) {
+  if (frozen_) return;
   MutexLock lock(mutex_);
   incoming_.push_back({&first, &second, static_cast<float>(first_better)});
 }
 
 void LearnedModel::Restart(const CaptionBook& book, const Comparisons& comparisons) {
+  if (frozen_) return;
   MutexLock lock(mutex_);
   incoming_.clear();
   restarted_ = true;
@@ -346,9 +351,7 @@ void LearnedModel::ShowVersion() {
   if (ranking_) moments_ = WeightedMoments(raw, count);
   const Scored scored = Combine(raw);
   const Moments all = WeightedMoments(scored.score.unsqueeze(0), count);
-  const float mean = all.mean.item<float>(), deviation = all.deviation.item<float>();
-  metrics_.score_mean.Set(mean);
-  metrics_.score_deviation.Set(deviation);
+  version_moments_ = torch::cat({all.mean, all.deviation}).to(torch::kFloat32);
   metrics_.disagreement.Set(scored.disagreement.mean().item<double>());
   version_captions_.clear();
   version_scores_.clear();
@@ -356,12 +359,19 @@ void LearnedModel::ShowVersion() {
 
   MutexLock lock(mutex_);
   if (restarted_) return;
-  version_ = static_cast<uint64_t>(model_->steps());
-  if (ranking_) {
-    transform_.set_mean(mean);
-    transform_.set_deviation(deviation);
-  }
+  ShowMoments();
   SetScores(captions, scored, version_);
+}
+
+// The version is that of the weights as they are, and scores are normalised by its moments.
+void LearnedModel::ShowMoments() {
+  const float mean = version_moments_[0].item<float>(), deviation = version_moments_[1].item<float>();
+  metrics_.score_mean.Set(mean);
+  metrics_.score_deviation.Set(deviation);
+  version_ = static_cast<uint64_t>(model_->steps());
+  if (!ranking_) return;
+  transform_.set_mean(mean);
+  transform_.set_deviation(deviation);
 }
 
 torch::Tensor LearnedModel::Encode(absl::Span<const Caption* const> captions) const {
@@ -399,12 +409,14 @@ NamedTensors LearnedModel::Tensors() const {
   NamedTensors tensors = model_->tensors();
   tensors.emplace_back("score/mean", moments_.mean);
   tensors.emplace_back("score/deviation", moments_.deviation);
+  tensors.emplace_back("score/version_moments", version_moments_);
   return tensors;
 }
 
 absl::Status LearnedModel::Save(const std::string& run_dir) {
+  if (frozen_) return absl::OkStatus();
   NamedTensors copies;
-  std::map<std::string, std::string> metadata = {{"kind", kind()}};
+  std::map<std::string, std::string> metadata = {{"kind", kind()}, {"goal", config_.goal()}};
   {
     MutexLock lock(work_mutex_);
     for (const auto& [name, tensor] : Tensors()) copies.emplace_back(name, tensor.detach().clone().contiguous());
@@ -414,10 +426,22 @@ absl::Status LearnedModel::Save(const std::string& run_dir) {
 }
 
 absl::Status LearnedModel::Load(const std::string& run_dir) {
-  const absl::StatusOr<TensorFile> file = ReadTensors(absl::StrCat(run_dir, kFile));
-  if (absl::IsNotFound(file.status())) return absl::OkStatus();
+  const absl::StatusOr<TensorFile> file = ReadTensors(frozen_ ? config_.weights_file() : absl::StrCat(run_dir, kFile));
+  if (!frozen_ && absl::IsNotFound(file.status())) return absl::OkStatus();
   SIBYL_RETURN_IF_ERROR(file.status());
   MutexLock lock(work_mutex_);
+  if (frozen_) {
+    const auto goal = file->metadata.find("goal");
+    if (goal == file->metadata.end() || goal->second != config_.goal()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(file->path, " was fitted to the goal `", goal == file->metadata.end() ? "" : goal->second,
+                       "`, reward_model.goal is `", config_.goal(), "`; set that, or fit anew"));
+    }
+    SIBYL_RETURN_IF_ERROR(CopyTensors(*file, Tensors(), /*all=*/true));
+    MutexLock shown(mutex_);
+    ShowMoments();
+    return absl::OkStatus();
+  }
   TakeExamples();
   SIBYL_RETURN_IF_ERROR(CopyTensors(*file, Tensors(), /*all=*/true));
   const auto due = file->metadata.find("training_steps_due");

@@ -39,11 +39,11 @@ struct LearnedModelMetrics {
 //   CLASSIFICATION: a caption's score is the probability that it is good; it learns from captions and the mean of their
 //     labels.
 //   RANKING: what Bradley and Terry (1952) call its strength, learned from comparisons. Each network's scores are
-//   brought
-//     to mean 0 and deviation 1, captions weighing as often as they were seen.
+//     brought to mean 0 and deviation 1, captions weighing as often as they were seen.
 // Each new label makes some training due (RewardTrainingConfig.passes). While and after training, at most every
 // version_seconds, all captions seen lately are scored by the networks as they are then, and those scores appear at one
-// moment, with the mean and the deviation of that version. Captions that appear later are scored as they come.
+// moment, with the mean and the deviation of that version. Captions that appear later are scored as they come. With
+// config.weights_file nothing is learned: captions are scored as they come by what Load has read.
 //
 // The work is done by whoever calls Work, a thread of its own in a program. Everything else may be called from any
 // thread and waits for no work, except Save and Load, which wait for a piece of it.
@@ -67,8 +67,15 @@ class LearnedModel : public ScoreModel {
   // that the share of a core is kept to.
   absl::Duration Work();
 
+  // Training that the labels so far still ask for, in optimiser steps of every network; 0 or less: none.
+  double training_steps_due() const {
+    MutexLock lock(work_mutex_);
+    return due_;
+  }
+
   // reward_model.safetensors: weights, the optimisers' moments and how much training is due.
   absl::Status Save(const std::string& run_dir) override;
+  // With config.weights_file: that file instead, which must be there and be of this goal; it is never written.
   absl::Status Load(const std::string& run_dir) override;
 
  private:
@@ -98,6 +105,7 @@ class LearnedModel : public ScoreModel {
   bool ScoreWanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   bool ScoreVersion() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void ShowVersion() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
+  void ShowMoments() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_, mutex_);
   bool Train() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   // Texts of the captions and, behind them, empty ones: [M, text_length].
   torch::Tensor Encode(absl::Span<const Caption* const> captions) const;
@@ -110,15 +118,17 @@ class LearnedModel : public ScoreModel {
 
   const v1::RewardModelConfig config_;
   const bool ranking_;
+  const bool frozen_;  // config.weights_file is set
   const uint64_t seed_;
   Clock& clock_;
   LearnedModelMetrics metrics_;
 
   // Taken before mutex_.
-  Mutex work_mutex_;
+  mutable Mutex work_mutex_;
   std::unique_ptr<TextModel> model_ ABSL_GUARDED_BY(work_mutex_);
   // Of each network's raw scores, for ranking: [K].
   Moments moments_ ABSL_GUARDED_BY(work_mutex_);
+  torch::Tensor version_moments_ ABSL_GUARDED_BY(work_mutex_);  // [2] mean and deviation of the last version's scores
   std::vector<Example> examples_ ABSL_GUARDED_BY(work_mutex_);
   absl::flat_hash_map<OrderedPair, size_t> example_of_ ABSL_GUARDED_BY(work_mutex_);  // (id, 0), or the pair
   double good_sum_ ABSL_GUARDED_BY(work_mutex_) = 0;                                  // of the examples' targets

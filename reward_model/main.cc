@@ -24,7 +24,8 @@
 #include "reward_model/service.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");
-ABSL_FLAG(std::string, annotator, "", "Address of the annotator, host:port. Required.");
+ABSL_FLAG(std::string, annotator, "",
+          "Address of the annotator, host:port. Required, but with reward_model.weights_file.");
 ABSL_FLAG(std::string, run_dir, "", "Folder of the run; the checkpoint is kept there. Required.");
 ABSL_FLAG(std::string, listen, "0.0.0.0:50052", "Where learners connect, host:port; port 0 takes a free one.");
 ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9465", "Where metrics are served, host:port; port 0 takes a free one.");
@@ -42,9 +43,12 @@ absl::Status Required(const char* flag, const std::string& value, const char* wh
 absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) {
   const std::string run_dir = absl::GetFlag(FLAGS_run_dir), annotator = absl::GetFlag(FLAGS_annotator);
   SIBYL_RETURN_IF_ERROR(Required("config", absl::GetFlag(FLAGS_config), "the configuration file"));
-  SIBYL_RETURN_IF_ERROR(Required("annotator", annotator, "the annotator's address, e.g. 127.0.0.1:50053"));
   SIBYL_RETURN_IF_ERROR(Required("run_dir", run_dir, "the run's folder"));
   SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+  const bool frozen = !experiment.reward_model().weights_file().empty();
+  if (!frozen) {
+    SIBYL_RETURN_IF_ERROR(Required("annotator", annotator, "the annotator's address, e.g. 127.0.0.1:50053"));
+  }
   if (experiment.reward_model().goal().empty()) {
     return absl::InvalidArgumentError("config: reward_model.goal is not set, must be the goal in words");
   }
@@ -67,18 +71,22 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
     SIBYL_RETURN_IF_ERROR(model.Restore(*checkpoint));
     spdlog::info("going on with run {}: {} captions, label log from {}", checkpoint->run_id(),
                  checkpoint->captions_size(), checkpoint->next_sequence());
-    SIBYL_RETURN_IF_ERROR(model.score_model().Load(run_dir));
   }
+  if (checkpoint.has_value() || frozen) SIBYL_RETURN_IF_ERROR(model.score_model().Load(run_dir));
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   Service service(model);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
-  AnnotatorClient source(annotator);
   Checkpointer checkpointer(model, run_dir, absl::Seconds(experiment.reward_model().checkpoint_seconds()), shutdown);
   {
     std::optional<LearningThread> learning;
     if (learned != nullptr) learning.emplace(*learned, shutdown);
-    AnnotatorLink link(model, source, shutdown, annotator, FreshRandom64());
+    std::optional<AnnotatorClient> source;
+    std::optional<AnnotatorLink> link;
+    if (!frozen) {
+      source.emplace(annotator);
+      link.emplace(model, *source, shutdown, annotator, FreshRandom64());
+    }
     while (!shutdown.WaitFor(kTickPeriod)) model.Tick();
 
     // The order of going down: the learner first, so that nothing new comes in; then (with `link`) the annotator's

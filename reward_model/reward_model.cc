@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/protocol.h"
 #include "common/status_macros.h"
+#include "reward_model/questions.h"
 
 namespace sibyl::reward_model {
 namespace {
@@ -32,15 +33,17 @@ bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-google::protobuf::RepeatedPtrField<std::string> LabelSet(const v1::RewardModelConfig& config) {
-  if (config.kind() != v1::REWARD_MODEL_KIND_RANKING) return config.label_set();
-  google::protobuf::RepeatedPtrField<std::string> labels;
-  for (const char* label : {"first", "second", "tie"}) *labels.Add() = label;
-  return labels;
-}
-
 OrderedPair KeyOf(const v1::Query& query) {
   return {CaptionId(query.captions(0)), query.captions_size() > 1 ? CaptionId(query.captions(1)) : 0};
+}
+
+// What was in view when each was first seen.
+std::string Context(const Caption& first, const Caption* second) {
+  if (second == nullptr || (first.context.empty() && second->context.empty())) return first.context;
+  const auto shown = [](const Caption& caption) {
+    return caption.context.empty() ? std::string("unknown") : caption.context;
+  };
+  return absl::StrCat("first: ", shown(first), "; second: ", shown(*second));
 }
 
 std::string JudgeName(const v1::DescribeResponse& annotator) {
@@ -53,7 +56,8 @@ std::string JudgeName(const v1::DescribeResponse& annotator) {
 RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
                          Clock& clock, Metrics& metrics)
     : config_(experiment.reward_model()),
-      compares_(config_.kind() == v1::REWARD_MODEL_KIND_RANKING),
+      compares_(Compares(config_)),
+      frozen_(!config_.weights_file().empty()),
       label_set_(LabelSet(config_)),
       labels_wanted_(compares_ ? config_.pairs().comparisons() : 1),
       send_context_(experiment.environment().send_context()),
@@ -345,13 +349,8 @@ Questions RewardModel::TakeQuestions() {
     ++caption.waiting;
     outstanding_[{first->id, second == nullptr ? 0 : second->id}] = caption.id;
     v1::Query& query = *questions.request.add_queries();
-    query.set_kind(compares_ ? v1::QUERY_KIND_COMPARE : v1::QUERY_KIND_CLASSIFY);
-    query.add_captions(first->text);
-    if (second != nullptr) query.add_captions(second->text);
-    query.set_goal(config_.goal());
-    *query.mutable_label_set() = label_set_;
-    // A view belongs to one moment, a comparison is between two.
-    if (second == nullptr) query.set_context(caption.context);
+    query = MakeQuery(config_, first->text, second == nullptr ? nullptr : &second->text);
+    query.set_context(Context(*first, second));
     query.set_tag(caption.id);
     query.set_priority(Urgency(caption.count, caption.last_step));
   };
@@ -486,7 +485,7 @@ size_t RewardModel::Askable() const {
 }
 
 void RewardModel::OfferIfAskable(const Caption& caption) {
-  if (!caption.askable(labels_wanted_)) return;
+  if (frozen_ || !caption.askable(labels_wanted_)) return;
   double urgency = Urgency(caption.count, caption.last_step);
   if (config_.training().ask_unsure() && !compares_) {
     // Of a probability p, p (1 - p) is at most 1/4, and a deviation at most 1/2.
@@ -516,19 +515,7 @@ void RewardModel::SetAsked(Caption& caption) {
 }
 
 bool RewardModel::IsOurs(const v1::Label& label) const {
-  const v1::Query& query = label.query();
-  if (query.kind() != (compares_ ? v1::QUERY_KIND_COMPARE : v1::QUERY_KIND_CLASSIFY)) return false;
-  if (query.captions_size() != (compares_ ? 2 : 1)) return false;
-  for (const std::string& caption : query.captions()) {
-    if (caption.empty()) return false;
-  }
-  if (query.goal() != config_.goal() || !Equal(query.label_set(), label_set_)) return false;
-  if (label.judge() != labels_of_.judge() || label.prompt() != labels_of_.prompt()) return false;
-  if (label.outcome() == v1::OUTCOME_UNSPECIFIED) return false;
-  if (label.outcome() != v1::OUTCOME_ANSWERED) return true;
-  return label.distribution_size() == label_set_.size() &&
-         std::all_of(label.distribution().begin(), label.distribution().end(),
-                     [](float p) { return std::isfinite(p) && p >= 0; });
+  return Fits(config_, label) && label.judge() == labels_of_.judge() && label.prompt() == labels_of_.prompt();
 }
 
 // Counts the label for its captions; false where it is not one of this run's.
@@ -572,7 +559,7 @@ bool RewardModel::ApplyLabel(const v1::Label& label) {
 void RewardModel::ApplyClassification(Caption& caption, const v1::Label& label) {
   if (caption.superseded) ClearTally(caption);
   const bool answered = label.outcome() == v1::OUTCOME_ANSWERED;
-  AddToTally(caption, answered, answered ? label.distribution(label.distribution_size() - 1) : 0);
+  AddToTally(caption, answered, answered ? Goodness(config_, label) : 0);
   Release({caption.id, 0});
   candidates_.Remove(caption.id);
   model_->Observe(caption, label);
@@ -582,7 +569,7 @@ void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Lab
   const OrderedPair pair = {first.id, second.id};
   Comparison comparison;
   comparison.answered = label.outcome() == v1::OUTCOME_ANSWERED;
-  if (comparison.answered) comparison.first_better = label.distribution(0) + label.distribution(2) / 2;
+  if (comparison.answered) comparison.first_better = Goodness(config_, label);
   if (comparisons_.Find(pair) == nullptr) {
     comparisons_.Add(pair, comparison);
     AddToTally(first, comparison.answered, comparison.first_better);

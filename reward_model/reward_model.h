@@ -121,7 +121,8 @@ class RewardModel {
   void SendProgressIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::RewardModelConfig config_;
-  const bool compares_;  // asks which of two captions is better, not what one is
+  const bool compares_;
+  const bool frozen_;  // asks nothing
   const google::protobuf::RepeatedPtrField<std::string> label_set_;
   const uint32_t labels_wanted_;  // of each caption
   const bool send_context_;

@@ -40,7 +40,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   }
   void Start(const std::string& url) {
     config_.set_url(url);
-    auto judge = OpenAiJudge::Make(config_, metrics_, Clock::Real(), patience_);
+    auto judge = OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real(), patience_);
     ASSERT_TRUE(judge.ok()) << judge.status();
     judge_ = *std::move(judge);
   }
@@ -345,7 +345,7 @@ TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
 
 TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
   const auto error = [&] {
-    return std::string(OpenAiJudge::Make(config_, metrics_, Clock::Real()).status().message());
+    return std::string(OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real()).status().message());
   };
   EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
   config_.set_url("http://127.0.0.1:1/v1");

@@ -283,11 +283,11 @@ TEST(PromptFile, ErrorsNameFileAndLine) {
 }
 
 TEST(PromptFile, TheShippedOnesLoadAndEndWithTheCaption) {
-  for (const char* name : {"minigrid_classify.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
+  for (const char* name : {"minigrid_classify.txt", "minigrid_compare.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
     auto prompt = Prompt::Load(absl::StrCat(SIBYL_SOURCE_DIR, "/configs/prompts/", name));
     ASSERT_TRUE(prompt.ok()) << prompt.status();
     const bool compares = prompt->kind() == v1::QUERY_KIND_COMPARE;
-    EXPECT_EQ(compares, std::string(name) == "nethack_compare.txt");
+    EXPECT_EQ(compares, absl::EndsWith(name, "_compare.txt"));
     const auto messages = prompt->Render(compares ? Compare("AAA", "BBB") : Classify("BBB"));
     EXPECT_TRUE(absl::EndsWith(messages.back().content, "BBB")) << messages.back().content;
     EXPECT_THAT(messages.back().content, Not(HasSubstr("{")));

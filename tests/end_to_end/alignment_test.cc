@@ -13,10 +13,10 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "common/checkpoints.h"
 #include "common/caption.h"
 #include "common/random.h"
 #include "environments/registry.h"
-#include "learner/checkpoint.h"
 #include "policy/weights.h"
 #include "tests/process.h"
 
@@ -185,7 +185,7 @@ TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
   auto policy = MakePolicy({}, *spec);
   ASSERT_TRUE(policy.ok());
   ASSERT_GT((*policy)->state_size(), 0);
-  const auto checkpoint = learner::NewestCheckpoint(folder_);
+  const auto checkpoint = NewestCheckpoint(folder_);
   ASSERT_TRUE(checkpoint.ok());
   ASSERT_TRUE(LoadPolicy(*checkpoint + "/weights.safetensors", **policy).ok());
   torch::NoGradGuard no_grad;

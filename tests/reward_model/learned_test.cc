@@ -223,8 +223,10 @@ TEST(TextModel, TakesAdamsSteps) {
 
 class LearnedModelTest : public ::testing::Test {
  protected:
-  std::unique_ptr<LearnedModel> Make(v1::RewardModelKind kind, v1::RewardTrainingConfig training = SmallTraining()) {
+  std::unique_ptr<LearnedModel> Make(v1::RewardModelKind kind, v1::RewardTrainingConfig training = SmallTraining(),
+                                     const std::string& weights_file = "") {
     v1::RewardModelConfig config = TestExperiment().reward_model();
+    config.set_weights_file(weights_file);
     config.set_kind(kind);
     config.set_threshold(0.25);
     *config.mutable_training() = training;
@@ -469,6 +471,39 @@ TEST_F(LearnedModelTest, GoesOnFromItsFile) {
   const absl::Status status = Make(v1::REWARD_MODEL_KIND_RANKING, larger)->Load(folder);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("layer1.weight"));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_F(LearnedModelTest, FrozenItScoresAsItDidAndLearnsNothing) {
+  const std::string folder = (std::filesystem::path(::testing::TempDir()) / absl::StrCat("sibyl-", FreshRandom64()));
+  std::filesystem::create_directories(folder);
+  auto model = Make(v1::REWARD_MODEL_KIND_RANKING);
+  for (const char* text : {"a", "b", "c"}) See(text, 3);
+  Compare(*model, "a", "b", 1);
+  Compare(*model, "b", "c", 1);
+  Settle(*model);
+  const float a = *ScoreOf(*model, "a"), c = *ScoreOf(*model, "c");
+  const v1::RewardTransform transform = model->transform();
+  ASSERT_TRUE(model->Save(folder).ok());
+  const std::string file = folder + "/reward_model.safetensors";
+
+  const auto frozen = Make(v1::REWARD_MODEL_KIND_RANKING, SmallTraining(), file);
+  frozen->Restart(book_, comparisons_);
+  ASSERT_TRUE(frozen->Load("nowhere").ok());
+  EXPECT_EQ(frozen->version(), model->version());
+  EXPECT_EQ(frozen->transform().SerializeAsString(), transform.SerializeAsString());
+  Compare(*frozen, "c", "a", 1);
+  EXPECT_EQ(ScoreOf(*frozen, "a"), std::nullopt) << "it is on its way";
+  ScoreOf(*frozen, "c");
+  Settle(*frozen);
+  EXPECT_NEAR(ScoreOf(*frozen, "a").value_or(0), a, 1e-5);
+  EXPECT_NEAR(ScoreOf(*frozen, "c").value_or(0), c, 1e-5);
+  EXPECT_EQ(metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value(), 0);
+  // The file stays what it is.
+  std::filesystem::create_directories(folder + "/run");
+  ASSERT_TRUE(frozen->Save(folder + "/run").ok());
+  EXPECT_TRUE(std::filesystem::is_empty(folder + "/run"));
+  EXPECT_TRUE(absl::IsNotFound(Make(v1::REWARD_MODEL_KIND_RANKING, SmallTraining(), folder + "/none")->Load(folder)));
   std::filesystem::remove_all(folder);
 }
 

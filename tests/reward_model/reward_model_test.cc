@@ -875,6 +875,18 @@ class RankingTest : public RewardModelTest {
   std::set<std::pair<std::string, std::string>> answered_;
 };
 
+TEST_F(RankingTest, SendsTheContextOfBothWhereTheConfigurationSaysSo) {
+  experiment_.mutable_environment()->set_send_context(true);
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a door", "a key"}) learner.SeeAndTell(caption);
+  AskNow(*model);
+  const v1::Query query = annotator_.accepted().front();
+  EXPECT_EQ(query.context(),
+            absl::StrCat("first: view of ", query.captions(0), "; second: view of ", query.captions(1)));
+}
+
 TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
   auto model = MakeRanking();
   FakeLearner learner(*model);
