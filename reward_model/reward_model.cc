@@ -345,26 +345,27 @@ Questions RewardModel::TakeQuestions() {
   MutexLock lock(mutex_);
   Questions questions;
   questions.connection = connection_;
-  const auto add = [&](Caption& caption, const Caption* first, const Caption* second) {
-    ++caption.waiting;
-    outstanding_[{first->id, second == nullptr ? 0 : second->id}] = caption.id;
-    v1::Query& query = *questions.request.add_queries();
-    query = MakeQuery(config_, first->text, second == nullptr ? nullptr : &second->text);
-    query.set_context(Context(*first, second));
-    query.set_tag(caption.id);
-    query.set_priority(Urgency(caption.count, caption.last_step));
-  };
   for (uint64_t id : candidates_.Take(Askable())) {
     Caption& caption = *book_.Find(id);
     if (!compares_) {
-      add(caption, &caption, nullptr);
+      AddQuestion(caption, caption, nullptr, &questions.request);
     } else if (const Caption* partner = ChoosePartner(caption); partner != nullptr) {
       const bool both = config_.pairs().both_orders(), swapped = !both && random_.Below(2) == 1;
-      if (!swapped) add(caption, &caption, partner);
-      if (both || swapped) add(caption, partner, &caption);
+      if (!swapped) AddQuestion(caption, caption, partner, &questions.request);
+      if (both || swapped) AddQuestion(caption, *partner, &caption, &questions.request);
     }
   }
   return questions;
+}
+
+void RewardModel::AddQuestion(Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request) {
+  ++caption.waiting;
+  outstanding_[{first.id, second == nullptr ? 0 : second->id}] = caption.id;
+  v1::Query& query = *request->add_queries();
+  query = MakeQuery(config_, first.text, second == nullptr ? nullptr : &second->text);
+  query.set_context(Context(first, second));
+  query.set_tag(caption.id);
+  query.set_priority(Urgency(caption.count, caption.last_step));
 }
 
 // A caption that it was not compared with; nullptr where none is found, and it is offered again when it is seen again.

@@ -100,6 +100,9 @@ class RewardModel {
  private:
   size_t Askable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OfferIfAskable(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks about `first`, or which of two is better, for the sake of `caption`.
+  void AddQuestion(Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   const Caption* ChoosePartner(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(OrderedPair asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsAnswered(OrderedPair asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
