@@ -344,9 +344,8 @@ absl::Status Validate(const v1::Experiment& e) {
   const int needed = UnrollSlotsNeeded(e);
   SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
                 absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e),
-                             " environments, a batch of ", UnrollsPerBatch(e.learner()),
-                             " unrolls, and the larger of another batch and a group of environments; 0 takes what is "
-                             "needed"));
+                             " environments, and ", needed - TotalEnvironments(e),
+                             " for a batch and a group of environments; 0 takes what is needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
   SIBYL_REQUIRE(learner, training_threads, value <= 1024, "at most 1024; 0 takes a thread a core");

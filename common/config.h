@@ -62,13 +62,16 @@ int TrainingThreads(const v1::LearnerConfig& learner);
 // What one of learner.ranks learners does: its share of the actors and of the batch, seeds that no other one has.
 v1::Experiment RankShare(v1::Experiment experiment, int rank);
 
-// Unroll slots without which training could stop for ever: one for each environment that is being played, a batch that
-// waits to be whole, and as many again as a group may need at once (at least a batch, so that one fills while another
-// trains).
+// Unroll slots without which training could stop for ever. Each environment holds one, and a group whose unrolls end asks
+// for as many new ones before it gives the old ones up; training takes a batch as soon as one is finished, and gives its
+// slots back at once. So nothing moves only where less than a batch is finished and less than a group's unrolls are free.
+// Finished ones come by whole groups: where one of the two sizes divides the other, the larger one is enough besides the
+// environments, else both. More than that would only let experience grow older.
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {
   const int batch = UnrollsPerBatch(experiment.learner());
   const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());
-  return TotalEnvironments(experiment) + batch + std::max(batch, group);
+  const bool fit = batch % group == 0 || group % batch == 0;
+  return TotalEnvironments(experiment) + (fit ? std::max(batch, group) : batch + group);
 }
 
 }  // namespace sibyl

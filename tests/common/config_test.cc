@@ -116,7 +116,7 @@ TEST_F(ConfigTest, NamesAnImpossibleValueAndWhatWouldDo) {
   EXPECT_THAT(Error(kSmall, {"actor.groups=3"}), AllOf(HasSubstr("actor.groups is 3"), HasSubstr("64")));
   EXPECT_THAT(Error(kSmall, {"learner.gamma=1.5"}), HasSubstr("learner.gamma is 1.5"));
   EXPECT_THAT(Error(kSmall, {"learner.unroll_slots=5"}),
-              AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 128")));
+              AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 96")));
   EXPECT_THAT(Error(kSmall, {"learner.device=tpu"}), AllOf(HasSubstr("learner.device is `tpu`"), HasSubstr("cuda")));
   EXPECT_THAT(Error(kSmall, {"learner.learning_rate=nan"}), HasSubstr("learner.learning_rate is nan"));
   EXPECT_THAT(Error(kSmall, {"total_steps=0"}), HasSubstr("total_steps is 0"));

@@ -173,6 +173,15 @@ TEST_P(AlignmentTest, AGroupThatIsLargerThanTwoBatchesNeverWaitsForEver) {
   EXPECT_GE(unrolls[1], 64);
 }
 
+// 12 unrolls end at one step, a batch is 8, and there is room for not one more than both need.
+TEST_P(AlignmentTest, AGroupAndABatchOfWhichNeitherDividesTheOtherNeverWaitForEver) {
+  Train(R"(environment { name: 'debug/Alignment' } seed: 6 total_steps: 19200
+           actor { processes: 2 environments: 24 groups: 2 }
+           learner { unroll_length: 8 batch_size: 64 checkpoint_seconds: 3600 }
+           reward { intrinsic_coefficient: 0 })",
+        /*actors=*/2, /*kills=*/1, /*batches=*/300);
+}
+
 TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogProbability) {
   constexpr int kBatches = 40;
   Train(R"(environment { name: 'minigrid/DoorKey-5x5' max_episode_steps: 21 } seed: 3 total_steps: 20480
