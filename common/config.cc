@@ -259,6 +259,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(model, threshold, ranking ? 0 : 0.5);
   SIBYL_DEFAULT(model, binary, !ranking);
   SIBYL_DEFAULT(model, max_candidates, 100'000);
+  SIBYL_DEFAULT(model, ask_after, 1);
   SIBYL_DEFAULT(model, queue_target, 64);
   SIBYL_DEFAULT(model, checkpoint_seconds, 30);
   auto* training = model->mutable_training();
@@ -342,10 +343,10 @@ absl::Status Validate(const v1::Experiment& e) {
                 absl::StrCat("a divisor of the unrolls of a rank's batch (", unrolls, ")"));
   SIBYL_REQUIRE(learner, rank_limit_seconds, value > 0 && finite(value), "above 0");
   const int needed = UnrollSlotsNeeded(e);
-  SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
-                absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e),
-                             " environments, and ", needed - TotalEnvironments(e),
-                             " for a batch and a group of environments; 0 takes what is needed"));
+  SIBYL_REQUIRE(
+      learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
+      absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e), " environments, and ",
+                   needed - TotalEnvironments(e), " for a batch and a group of environments; 0 takes what is needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
   SIBYL_REQUIRE(learner, training_threads, value <= 1024, "at most 1024; 0 takes a thread a core");
@@ -376,6 +377,7 @@ absl::Status Validate(const v1::Experiment& e) {
     return Invalid("reward_model.label_set", absl::StrCat("[", absl::StrJoin(e.reward_model().label_set(), ", "), "]"),
                    "at least two labels, the good one last");
   }
+  SIBYL_REQUIRE(reward_model, ask_after, value >= 1, "at least 1");
   SIBYL_REQUIRE(reward_model, max_candidates, value >= 1, "at least 1");
   SIBYL_REQUIRE(reward_model, queue_target, value >= 1 && value <= 1000, "between 1 and 1000");
   SIBYL_REQUIRE(reward_model, checkpoint_seconds, value > 0 && finite(value), "above 0");
@@ -449,7 +451,8 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   // Where the judge's file lies may change; its name is part of the judge's name, which labels carry.
   for (v1::Experiment* experiment : {&was, &is}) {
     v1::AnnotatorConfig& annotator = *experiment->mutable_annotator();
-    for (std::string* path : {annotator.mutable_rules_file(), annotator.mutable_openai()->mutable_prompt_file()}) {
+    for (std::string* path : {annotator.mutable_rules_file(), annotator.mutable_openai()->mutable_prompt_file(),
+                              experiment->mutable_reward_model()->mutable_weights_file()}) {
       *path = std::filesystem::path(*path).filename().string();
     }
   }
@@ -463,7 +466,7 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   ignore(v1::LearnerConfig::descriptor(),
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",
           "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window", "ranks", "rank_limit_seconds"});
-  ignore(v1::RewardModelConfig::descriptor(), {"max_candidates", "queue_target", "checkpoint_seconds"});
+  ignore(v1::RewardModelConfig::descriptor(), {"ask_after", "max_candidates", "queue_target", "checkpoint_seconds"});
   ignore(v1::RewardTrainingConfig::descriptor(), {"cpu_share", "version_seconds", "rescore_steps"});
   ignore(v1::AnnotatorConfig::descriptor(), {"store", "queue_capacity", "rules_seconds"});
   ignore(v1::OpenAiConfig::descriptor(), {"url", "api_key_env", "max_in_flight", "timeout_seconds"});

@@ -33,9 +33,9 @@ struct Caption {
   float score = 0;
 
   bool labelled() const { return answers + unanswered > 0; }
-  // It may be asked about, as long as it has fewer than `wanted` labels.
-  bool askable(uint32_t wanted) const {
-    return !text.empty() && count > 0 && waiting == 0 && !refused && answers + unanswered < wanted;
+  // It may be asked about: it was seen `often` times, and has fewer than `wanted` labels.
+  bool askable(uint32_t wanted, uint64_t often) const {
+    return !text.empty() && count >= often && waiting == 0 && !refused && answers + unanswered < wanted;
   }
 };
 

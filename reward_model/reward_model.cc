@@ -376,7 +376,7 @@ const Caption* RewardModel::ChoosePartner(const Caption& caption) {
     const Caption* other = partners_[random_.Below(partners_.size())];
     const bool asked = comparisons_.Has(caption.id, other->id) || outstanding_.contains({caption.id, other->id}) ||
                        outstanding_.contains({other->id, caption.id});
-    if (other != &caption && other->count > 0 && !other->refused && !asked) found.push_back(other);
+    if (other != &caption && other->count >= config_.ask_after() && !other->refused && !asked) found.push_back(other);
   }
   if (found.empty()) return nullptr;
   if (config_.pairs().strategy() == v1::PAIR_STRATEGY_UNCERTAIN) {
@@ -486,7 +486,7 @@ size_t RewardModel::Askable() const {
 }
 
 void RewardModel::OfferIfAskable(const Caption& caption) {
-  if (frozen_ || !caption.askable(labels_wanted_)) return;
+  if (frozen_ || !caption.askable(labels_wanted_, config_.ask_after())) return;
   double urgency = Urgency(caption.count, caption.last_step);
   if (config_.training().ask_unsure() && !compares_) {
     // Of a probability p, p (1 - p) is at most 1/4, and a deviation at most 1/2.
@@ -579,7 +579,7 @@ void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Lab
   }
   Release(pair);
   for (const Caption* caption : {&first, &second}) {
-    if (!caption->askable(labels_wanted_)) candidates_.Remove(caption->id);
+    if (!caption->askable(labels_wanted_, config_.ask_after())) candidates_.Remove(caption->id);
   }
 }
 

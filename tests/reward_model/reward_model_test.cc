@@ -237,6 +237,26 @@ TEST_F(RewardModelTest, AveragesSeveralLabelsOfACaption) {
   EXPECT_EQ(learner.table.version_, 3);
 }
 
+TEST_F(RewardModelTest, AsksOnceACaptionWasSeenSoOften) {
+  experiment_.mutable_reward_model()->set_ask_after(3);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a door", 2);
+  learner.SeeAndTell("a key", 3);
+  EXPECT_EQ(AskNow(*model), 1);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("a key"));
+  learner.SeeAndTell("a door");
+  AskNow(*model);
+  EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("a key", "a door"));
+  // What was answered elsewhere counts, however rare it is here.
+  annotator_.Answer("a box", 1);
+  learner.SeeAndTell("a box");
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a box"), 1);
+}
+
 TEST_F(RewardModelTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
   experiment_.mutable_environment()->set_send_context(true);
   auto model = Make();
