@@ -3,6 +3,7 @@
 #include "common/status_macros.h"
 #include "policy/array_index.h"
 #include "policy/autocast.h"
+#include "policy/cell_convolution.h"
 #include "policy/gru.h"
 
 namespace sibyl {
@@ -35,7 +36,6 @@ class MinigridConvGru : public Policy {
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
     critic_ = register_module("critic", Critic(kState, config));
     table_ = register_buffer("table", CellTable());
-    weights_ = register_buffer("weights", torch::tensor({kColours * kStates, kStates, int64_t{1}}));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     InitOrthogonal(*actor_, 0.01);
   }
@@ -44,15 +44,22 @@ class MinigridConvGru : public Policy {
                        const torch::Tensor& state) override {
     const int64_t T = first.size(0), B = first.size(1), N = T * B;
     // A code beyond the table would be another environment's; it is clamped, never read out of bounds.
-    const torch::Tensor codes = observations[image_].reshape({N * 49, 3}).to(torch::kInt64).mul(weights_).sum(1);
-    torch::Tensor x = table_.index_select(0, codes.clamp_max(table_.size(0) - 1));
-    x = x.view({N, 7, 7, kChannels}).permute({0, 3, 1, 2});  // channels last
+    const torch::Tensor image = observations[image_].reshape({N, 7, 7, 3}).to(torch::kInt64);
+    const torch::Tensor code = image.select(-1, 0)
+                                   .mul(kColours)
+                                   .add_(image.select(-1, 1))
+                                   .mul_(kStates)
+                                   .add_(image.select(-1, 2))
+                                   .clamp_max_(table_.size(0) - 1);
     torch::Tensor states;
     {
-      const Autocast autocast(x.device().type(), bfloat16_);
-      x = torch::relu(conv1_(x));
+      const Autocast autocast(table_.device().type(), bfloat16_);
+      torch::Tensor x = torch::relu(code.is_cpu() ? ConvolveCells(table_, conv1_->weight, conv1_->bias, code)
+                                                  : conv1_(table_.index({code}).permute({0, 3, 1, 2})));
       x = torch::relu(conv2_(x));
-      x = torch::relu(conv3_(x)).reshape({N, kFeatures});
+      // The kernel is as large as what is left: a product with a matrix, which is the quicker of the two.
+      const auto flat = [](const torch::Tensor& t) { return t.permute({0, 2, 3, 1}).flatten(1); };
+      x = torch::relu(torch::linear(flat(x), flat(conv3_->weight), conv3_->bias));
       const torch::Tensor facing =
           torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
       x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
@@ -68,7 +75,7 @@ class MinigridConvGru : public Policy {
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   Gru gru_{nullptr};
   torch::nn::Linear actor_{nullptr};
-  torch::Tensor table_, weights_;  // constants
+  torch::Tensor table_;  // constant
 };
 
 }  // namespace

@@ -60,7 +60,10 @@ void Training(benchmark::State& state) {
   const int64_t T = 32, B = state.range(1);
   v1::LearnerConfig config;
   config.set_epochs(1);
+  config.set_minibatches(1);
+  config.set_training_threads(1);
   config.set_learning_rate(1e-4);
+  config.set_final_learning_rate(1e-4);
   config.set_adam_epsilon(1e-6);
   config.set_gamma(0.99);
   config.set_vtrace_rho(1);
@@ -77,8 +80,8 @@ void Training(benchmark::State& state) {
   batch.state = torch::randn({B, policy->state_size()});
   batch.action = torch::randint(spec.actions_size(), {T, B});
   batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<float>(spec.actions_size())));
-  batch.behaviour_value = torch::zeros({T, B});
-  batch.reward = torch::rand({T, B});
+  batch.behaviour_value = torch::zeros({T, B, 1});
+  batch.reward = torch::rand({T, B, 1});
   batch.terminated = batch.first.slice(0, 1);
   batch.truncated = torch::zeros_like(batch.terminated);
   batch.valid = torch::ones_like(batch.terminated);
