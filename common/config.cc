@@ -221,6 +221,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT(learner, vtrace_c, 1);
   SIBYL_DEFAULT(learner, ppo_clip, 0.1);
   SIBYL_DEFAULT(learner, value_clip, 1);
+  SIBYL_DEFAULT(learner, min_advantage_deviation, 1e-3);
   SIBYL_DEFAULT(learner, value_coefficient, 0.5);
   SIBYL_DEFAULT(learner, entropy_coefficient, 0.003);
   SIBYL_DEFAULT(learner, final_entropy_coefficient, learner->entropy_coefficient());
@@ -330,6 +331,7 @@ absl::Status Validate(const v1::Experiment& e) {
   SIBYL_REQUIRE(learner, vtrace_c, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, ppo_clip, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, value_clip, value > 0 && finite(value), "above 0");
+  SIBYL_REQUIRE(learner, min_advantage_deviation, value > 0 && finite(value), "above 0");
   SIBYL_REQUIRE(learner, value_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, entropy_coefficient, value >= 0 && finite(value), "0 or more");
   SIBYL_REQUIRE(learner, max_gradient_norm, value > 0 && finite(value), "above 0");

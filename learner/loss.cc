@@ -42,7 +42,7 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double ent
 
   const torch::Tensor centre = sums[1] / steps;
   const torch::Tensor variance = (sums[2] / steps - centre.square()).clamp_min(0);
-  const torch::Tensor deviation = variance.sqrt().clamp_min(1e-3);
+  const torch::Tensor deviation = variance.sqrt().clamp_min(config.min_advantage_deviation());
   const torch::Tensor advantage = ((in.advantage - centre.to(of_inputs)) / deviation.to(of_inputs)).detach();
 
   const double high = 1 + config.ppo_clip(), low = 1 / high;

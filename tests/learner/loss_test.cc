@@ -14,6 +14,7 @@ namespace {
 v1::LearnerConfig Config() {
   v1::LearnerConfig config;
   config.set_ppo_clip(0.1);
+  config.set_min_advantage_deviation(1e-3);
   config.set_value_clip(0.5);
   config.set_value_coefficient(0.7);
   config.set_entropy_coefficient(0.03);
@@ -177,6 +178,12 @@ TEST(Losses, AdvantagesThatHardlyDifferAreNotBlownUp) {
   ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).policy.backward();
   // Divided by 1e-3, not by their own deviation of 1.7e-6: 3e-6 / 1e-3 / 4 steps.
   EXPECT_NEAR(in.log_prob.grad()[1][1].item<double>(), -3e-6 / 1e-3 / 4, 1e-9);
+
+  v1::LearnerConfig config = Config();
+  config.set_min_advantage_deviation(0.5);
+  in.log_prob.mutable_grad().zero_();
+  ComputeLosses(in, LossSums(in), config.entropy_coefficient(), config).policy.backward();
+  EXPECT_NEAR(in.log_prob.grad()[1][1].item<double>(), -3e-6 / 0.5 / 4, 1e-12);
 }
 
 }  // namespace

@@ -69,6 +69,7 @@ void Training(benchmark::State& state) {
   config.set_vtrace_rho(1);
   config.set_vtrace_c(1);
   config.set_ppo_clip(0.1);
+  config.set_min_advantage_deviation(1e-3);
   config.set_value_clip(1);
   config.set_value_coefficient(0.5);
   config.set_entropy_coefficient(0.003);
