@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -19,6 +21,13 @@ namespace {
 
 constexpr absl::string_view kDefault = "default";
 constexpr absl::string_view kAbstain = "abstain";
+
+// The place in the label set to expect.
+double MeanLabel(const std::vector<float>& distribution) {
+  double mean = 0;
+  for (size_t i = 0; i < distribution.size(); ++i) mean += static_cast<double>(i) * distribution[i];
+  return mean;
+}
 
 }  // namespace
 
@@ -59,7 +68,15 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
     if (left == kDefault) {
       label = right;
       default_line = line;
-    } else {
+    } else if (const size_t space = left.find_last_of(" \t");
+               space != absl::string_view::npos && absl::c_find(label_set, left) == label_set.end() &&
+               absl::SimpleAtof(left.substr(space + 1), &rule.probability)) {
+      if (!(rule.probability >= 0 && rule.probability <= 1)) {
+        return invalid("has `", left.substr(space + 1), "` behind its label, must be its probability, from 0 to 1");
+      }
+      label = absl::StripAsciiWhitespace(left.substr(0, space));
+    }
+    if (left != kDefault) {
       rule.pattern = std::make_unique<Pattern>();
       const int error = regcomp(&rule.pattern->regex, std::string(right).c_str(), REG_EXTENDED | REG_NOSUB);
       if (error != 0) {
@@ -106,12 +123,16 @@ const RulesJudge::Rule& RulesJudge::RuleFor(const std::string& caption) const {
   return rules_.back();
 }
 
-int RulesJudge::LabelOf(const std::string& caption) const {
-  const int label = RuleFor(caption).label;
-  Random random(CaptionId(caption));
-  if (label < 0 || random.Uniform() >= noise_) return label;
+std::vector<float> RulesJudge::DistributionOf(const std::string& caption) const {
+  const Rule& rule = RuleFor(caption);
+  if (rule.label < 0) return {};
   const auto size = static_cast<int>(label_set_.size());
-  return (label + 1 + static_cast<int>(random.Below(size - 1))) % size;
+  int label = rule.label;
+  Random random(CaptionId(caption));
+  if (random.Uniform() < noise_) label = (label + 1 + static_cast<int>(random.Below(size - 1))) % size;
+  std::vector<float> distribution(size, (1 - rule.probability) / (size - 1));
+  distribution[label] = rule.probability;
+  return distribution;
 }
 
 void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
@@ -122,19 +143,19 @@ void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> don
     raw.push_back(absl::StrCat(std::filesystem::path(path_).filename().string(), ":", rule.line, ": ", rule.text));
   }
   verdict.raw = ValidUtf8(absl::StrJoin(raw, "\n"));
-  int answer = LabelOf(query.captions(0));
-  if (query.kind() == v1::QUERY_KIND_COMPARE && answer >= 0) {
-    const int other = LabelOf(query.captions(1));
+  std::vector<float> distribution = DistributionOf(query.captions(0));
+  if (query.kind() == v1::QUERY_KIND_COMPARE && !distribution.empty()) {
+    const std::vector<float> other = DistributionOf(query.captions(1));
     // Of first, second, tie.
-    answer = other < 0 ? -1 : answer > other ? 0 : answer < other ? 1 : 2;
+    const double first = MeanLabel(distribution), second = MeanLabel(other);
+    if (other.empty()) {
+      distribution.clear();
+    } else {
+      distribution = {first > second ? 1.0F : 0.0F, first < second ? 1.0F : 0.0F, first == second ? 1.0F : 0.0F};
+    }
   }
-  if (answer < 0) {
-    verdict.outcome = v1::OUTCOME_ABSTAINED;
-  } else {
-    verdict.outcome = v1::OUTCOME_ANSWERED;
-    verdict.distribution.assign(query.label_set_size(), 0);
-    verdict.distribution[answer] = 1;
-  }
+  verdict.outcome = distribution.empty() ? v1::OUTCOME_ABSTAINED : v1::OUTCOME_ANSWERED;
+  verdict.distribution = std::move(distribution);
   done(std::move(verdict));
 }
 

@@ -13,7 +13,8 @@ namespace sibyl::annotator {
 
 // A hand-written stand-in for a judge: a file of patterns and labels (its format is in annotator/README.md). Answers by
 // the captions alone: CLASSIFY with the caption's label; COMPARE prefers the caption whose label stands later in the
-// label set, a tie where they are the same, and abstains where it has no label for one of them.
+// label set (on average, where labels have probabilities), a tie where they are the same, and abstains where it has no
+// label for one of them.
 class RulesJudge : public Judge {
  public:
   // Reads the file. `label_set` is the one that queries have, the worst label first; each label must be in it. `noise`,
@@ -44,14 +45,15 @@ class RulesJudge : public Judge {
     int line = 0;
     std::string text;                  // the line as it stands in the file
     int label = -1;                    // index into label_set_; -1: abstain
+    float probability = 1;             // of that label; the others share the rest
     std::unique_ptr<Pattern> pattern;  // nullptr: fits every caption
   };
 
   RulesJudge() = default;
   // The rule that fits a caption; the last one fits all.
   const Rule& RuleFor(const std::string& caption) const;
-  // Index into label_set_; -1: abstain.
-  int LabelOf(const std::string& caption) const;
+  // Over label_set_; empty: abstain.
+  std::vector<float> DistributionOf(const std::string& caption) const;
 
   std::string path_;
   std::string name_;

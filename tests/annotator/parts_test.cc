@@ -61,6 +61,18 @@ TEST(Rules, TheFirstPatternThatFitsDecides) {
   EXPECT_EQ(AnswerNow(**judge, Classify("You kill it")).raw, "my.rules:4: helpful: ^You kill");
 }
 
+TEST(Rules, ALabelMayHaveAProbability) {
+  TemporaryFolder folder;
+  const std::string path =
+      folder.Write("my.rules", "helpful 0.25: door\nhelpful: key\nunhelpful 1: wall\ndefault: unhelpful\n");
+  auto judge = *RulesJudge::Load(path, kLabels);
+  EXPECT_THAT(AnswerNow(*judge, Classify("a door")).distribution, ElementsAre(0.75, 0.25));
+  EXPECT_THAT(AnswerNow(*judge, Classify("a key")).distribution, ElementsAre(0, 1));
+  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "a key")).distribution, ElementsAre(0, 1, 0));
+  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "a wall")).distribution, ElementsAre(1, 0, 0));
+  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "the door")).distribution, ElementsAre(0, 0, 1));
+}
+
 TEST(Rules, TheNameChangesWithTheFilesBytes) {
   TemporaryFolder folder;
   const std::string one = (*RulesJudge::Load(folder.Write("a.rules", "default: helpful\n"), kLabels))->name();
@@ -76,6 +88,8 @@ TEST(Rules, ErrorsNameFileLineTextAndRemedy) {
               AllOf(HasSubstr("my.rules:1: `useful: a` gives `useful`"), HasSubstr("[unhelpful, helpful]")));
   EXPECT_THAT(LoadRules("helpful: (a\ndefault: helpful\n").message(),
               AllOf(HasSubstr("my.rules:1: `helpful: (a` has a pattern that cannot be used"), HasSubstr("grep -E")));
+  EXPECT_THAT(LoadRules("helpful 1.5: a\ndefault: helpful\n").message(),
+              AllOf(HasSubstr("my.rules:1: `helpful 1.5: a` has `1.5` behind its label"), HasSubstr("from 0 to 1")));
   EXPECT_THAT(LoadRules("helpful:\ndefault: helpful\n").message(),
               HasSubstr("my.rules:1: `helpful:` has nothing behind its colon"));
   EXPECT_THAT(
