@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "learner/check_step.h"
+#include "policy/draw.h"
 #include "policy/observation_tensor.h"
 
 namespace sibyl::learner {
@@ -303,15 +304,8 @@ absl::Status Inference::Act() {
   std::vector<uint16_t> chosen(rows);
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = log_probs.data_ptr<float>() + i * actions;
-    float rest = random_.Uniform();
-    int action = -1;
-    for (int a = 0; a < actions; ++a) {
-      const float probability = std::exp(row[a]);
-      if (probability > 0) action = a;
-      rest -= probability;
-      if (rest < 0) break;
-    }
-    if (action < 0 || !std::isfinite(row[action])) {
+    const int action = DrawAction(row, static_cast<int>(actions), random_);
+    if (!std::isfinite(row[action])) {
       return absl::InternalError(absl::StrCat("the policy's output is not finite at version ", published.version));
     }
     chosen[i] = static_cast<uint16_t>(action);
