@@ -50,7 +50,8 @@ struct Share {
 
 absl::Status Play(Share& share, absl::Span<const int> actions, bool observe, const std::atomic<bool>& stop) {
   size_t next_action = 0;
-  while (!stop.load(std::memory_order_relaxed)) {
+  // At least once, however late the thread comes to run.
+  do {
     for (size_t i = 0; i < share.environments.size(); ++i) {
       Environment& environment = *share.environments[i];
       SIBYL_ASSIGN_OR_RETURN(const StepResult result,
@@ -61,7 +62,7 @@ absl::Status Play(Share& share, absl::Span<const int> actions, bool observe, con
       SIBYL_RETURN_IF_ERROR(environment.Reset(share.next_seed++, share.arrays[i]));
     }
     share.steps += share.environments.size();
-  }
+  } while (!stop.load(std::memory_order_relaxed));
   return absl::OkStatus();
 }
 

@@ -31,13 +31,13 @@ TEST(BenchEnv, CountsEachStepOfEachEnvironment) {
   benchmark.environment = "minigrid/Empty-5x5";
   benchmark.environments = 6;
   benchmark.threads = 2;
-  benchmark.time = absl::Milliseconds(50);
+  benchmark.time = absl::Milliseconds(300);
   const auto speed = MeasureEnvironments(benchmark);
   ASSERT_TRUE(speed.ok()) << speed.status();
   EXPECT_GT(speed->steps, 0u);
   EXPECT_EQ(speed->steps % 3, 0u) << "each thread plays its three in turn";
   EXPECT_GT(speed->episodes, 0u);
-  EXPECT_GE(speed->wall_seconds, 0.05);
+  EXPECT_GE(speed->wall_seconds, 0.3);
   EXPECT_GT(speed->cpu_seconds, 0);
 }
 
