@@ -297,7 +297,8 @@ TEST(PromptFile, ErrorsNameFileAndLine) {
 }
 
 TEST(PromptFile, TheShippedOnesLoadAndEndWithTheCaption) {
-  for (const char* name : {"minigrid_classify.txt", "minigrid_compare.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
+  for (const char* name :
+       {"minigrid_classify.txt", "minigrid_compare.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
     auto prompt = Prompt::Load(absl::StrCat(SIBYL_SOURCE_DIR, "/configs/prompts/", name));
     ASSERT_TRUE(prompt.ok()) << prompt.status();
     const bool compares = prompt->kind() == v1::QUERY_KIND_COMPARE;
