@@ -1,5 +1,6 @@
 #include "learner/training_loop.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
@@ -266,7 +267,11 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
       {"reward/intrinsic_share", IntrinsicShare(sums_)},
       {"reward/unlabelled_share", UnlabelledShare(sums_)},
       {"captions/known", static_cast<double>(parts_.captions->size())}};
-  if (means.in_window > 0) {
+  // The first episodes to end are the short ones, so means would mislead until about one of each environment has.
+  const v1::ActorConfig& actors = parts_.experiment.actor();
+  const uint64_t enough =
+      std::min(parts_.experiment.learner().episode_window(), actors.processes() * actors.environments());
+  if (static_cast<uint64_t>(means.in_window) >= enough) {
     curves.emplace_back("episode/success_rate", means.success_rate);
     curves.emplace_back("episode/return", means.episode_return);
     curves.emplace_back("episode/length", means.length);
