@@ -125,13 +125,16 @@ def result(plan: List, curve: Curve, seed: int, folder: Path, line: list[str], s
     }
 
 
-def runs(plan: List, seeds: list[int], out: Path, sibyl: Path) -> Iterator[dict[str, Any]]:
+def runs(plan: List, wanted: list[str], seeds: list[int], out: Path, sibyl: Path) -> Iterator[dict[str, Any]]:
+    """Results of the curves that are wanted, trained where they are not there yet, and of the others that are there."""
     for seed in seeds:
         for curve in plan.curves:
             folder = out / f"{curve.name}-{seed}"
             done = out / f"{curve.name}-{seed}.json"
             line = command(sibyl, plan, curve, seed, folder)
             if not done.exists():
+                if curve.name not in wanted:
+                    continue
                 print(f"{curve.label}, seed {seed}: {folder}", flush=True)
                 stopped = train(line, folder, plan)
                 done.write_text(json.dumps(result(plan, curve, seed, folder, line, stopped), indent=1) + "\n")
@@ -208,25 +211,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--curves", nargs="+", help="only these of the list's")
+    parser.add_argument("--curves", nargs="+", help="train only these of the list's")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "experiments")
     parser.add_argument("--sibyl", type=Path, default=ROOT / "build" / "release" / "bin" / "sibyl")
     options = parser.parse_args()
 
     plan = load(options.list)
-    if options.curves is not None:
-        names = [curve.name for curve in plan.curves]
-        for name in options.curves:
-            if name not in names:
-                sys.exit(f"--curves: there is no `{name}` in {options.list}; there are: {', '.join(names)}")
-        plan = plan._replace(curves=[curve for curve in plan.curves if curve.name in options.curves])
+    names = [curve.name for curve in plan.curves]
+    wanted = options.curves or names
+    for name in wanted:
+        if name not in names:
+            sys.exit(f"--curves: there is no `{name}` in {options.list}; there are: {', '.join(names)}")
     if not options.sibyl.exists():
         sys.exit(f"{options.sibyl} is not there; build it (make build), or name it with --sibyl")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     out = (options.out / plan.name).resolve()
     out.mkdir(parents=True, exist_ok=True)
     results = []
-    for one in runs(plan, options.seeds, out, options.sibyl.resolve()):
+    for one in runs(plan, wanted, options.seeds, out, options.sibyl.resolve()):
         results.append(one)
         (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         image = curves.draw(plan, results, out)
