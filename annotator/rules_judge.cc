@@ -68,15 +68,15 @@ absl::StatusOr<std::unique_ptr<RulesJudge>> RulesJudge::Load(const std::string& 
     if (left == kDefault) {
       label = right;
       default_line = line;
-    } else if (const size_t space = left.find_last_of(" \t");
-               space != absl::string_view::npos && absl::c_find(label_set, left) == label_set.end() &&
-               absl::SimpleAtof(left.substr(space + 1), &rule.probability)) {
-      if (!(rule.probability >= 0 && rule.probability <= 1)) {
-        return invalid("has `", left.substr(space + 1), "` behind its label, must be its probability, from 0 to 1");
+    } else {
+      const size_t space = left.find_last_of(" \t");
+      if (space != absl::string_view::npos && absl::c_find(label_set, left) == label_set.end() &&
+          absl::SimpleAtof(left.substr(space + 1), &rule.probability)) {
+        if (!(rule.probability >= 0 && rule.probability <= 1)) {
+          return invalid("has `", left.substr(space + 1), "` behind its label, must be its probability, from 0 to 1");
+        }
+        label = absl::StripAsciiWhitespace(left.substr(0, space));
       }
-      label = absl::StripAsciiWhitespace(left.substr(0, space));
-    }
-    if (left != kDefault) {
       rule.pattern = std::make_unique<Pattern>();
       const int error = regcomp(&rule.pattern->regex, std::string(right).c_str(), REG_EXTENDED | REG_NOSUB);
       if (error != 0) {
@@ -146,13 +146,9 @@ void RulesJudge::Answer(const v1::Query& query, std::function<void(Verdict)> don
   std::vector<float> distribution = DistributionOf(query.captions(0));
   if (query.kind() == v1::QUERY_KIND_COMPARE && !distribution.empty()) {
     const std::vector<float> other = DistributionOf(query.captions(1));
-    // Of first, second, tie.
     const double first = MeanLabel(distribution), second = MeanLabel(other);
-    if (other.empty()) {
-      distribution.clear();
-    } else {
-      distribution = {first > second ? 1.0F : 0.0F, first < second ? 1.0F : 0.0F, first == second ? 1.0F : 0.0F};
-    }
+    distribution.assign(other.empty() ? 0 : 3, 0);  // of first, second, tie
+    if (!other.empty()) distribution[first > second ? 0 : first < second ? 1 : 2] = 1;
   }
   verdict.outcome = distribution.empty() ? v1::OUTCOME_ABSTAINED : v1::OUTCOME_ANSWERED;
   verdict.distribution = std::move(distribution);
