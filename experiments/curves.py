@@ -99,34 +99,45 @@ def draw(plan: Any, results: list[dict[str, Any]], out: Path) -> str:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 4.8), dpi=120)
-    most = 0
-    drawn = []
-    for index, curve in enumerate(plan.curves):
+    drawn: dict[str, list[tuple[Any, list[Points]]]] = {}  # by panel
+    for curve in plan.curves:
         own = [read(out / f"{curve.name}-{r['seed']}", plan.tag) for r in results if r["curve"] == curve.name]
         own = [points for points in own if points]
-        if not own:
-            continue
-        drawn.append((index, curve, own))
-        most = max(most, *(points[-1][0] for points in own))
-    for index, curve, own in drawn:
-        # On to the picture's end, or the curve's own budget, where a run was stopped behind the goal.
-        grid = [round(i * min(most, curve.steps) / 400) for i in range(401)]
-        rows = together(own, grid)
-        steps = [row[0] / 1e6 for row in rows]
-        colour = f"C{index}"
-        axes.plot(steps, [row[1] for row in rows], color=colour, label=f"{curve.label} ({len(own)})")
-        axes.fill_between(steps, [row[2] for row in rows], [row[3] for row in rows], color=colour, alpha=0.18, linewidth=0)
-    if plan.goal is not None:
-        axes.axhline(plan.goal, color="#888", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("environment steps, millions")
-    axes.set_ylabel({"episode/success_rate": "success", "episode/return": "return"}.get(plan.tag, plan.tag))
-    if plan.tag == "episode/success_rate":
-        axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(left=0)
-    axes.set_title(plan.title)
-    axes.grid(alpha=0.25)
-    axes.legend(loc="best", title="seeds in brackets")
+        if own:
+            drawn.setdefault(curve.panel, []).append((curve, own))
+    # Of a curve's label, whatever else is in its panel.
+    labels = list(dict.fromkeys(curve.label for curve in plan.curves))
+    across = 1 if len(drawn) <= 1 else 2
+    down = -(-max(1, len(drawn)) // across)
+    figure, grid_axes = pyplot.subplots(down, across, figsize=(9, 4.8 if down == 1 else 2.4 * down), dpi=120, squeeze=False)
+    for axes in grid_axes.flat[len(drawn):]:
+        if drawn:
+            axes.set_axis_off()
+    for axes, (panel, lines) in zip(grid_axes.flat, drawn.items()):
+        most = max(points[-1][0] for _, own in lines for points in own)
+        for curve, own in lines:
+            # On to the picture's end, or the curve's own budget, where a run was stopped behind the goal.
+            grid = [round(i * min(most, curve.steps) / 400) for i in range(401)]
+            rows = together(own, grid)
+            steps = [row[0] / 1e6 for row in rows]
+            colour = f"C{labels.index(curve.label)}"
+            axes.plot(steps, [row[1] for row in rows], color=colour, label=f"{curve.label} ({len(own)})")
+            axes.fill_between(steps, [row[2] for row in rows], [row[3] for row in rows], color=colour, alpha=0.18,
+                              linewidth=0)
+        axes.set_title(panel or plan.title)
+        axes.legend(loc="best", title=None if panel else "seeds in brackets", fontsize="small" if panel else None)
+    for axes in grid_axes.flat:
+        if plan.goal is not None:
+            axes.axhline(plan.goal, color="#888", linewidth=0.8, linestyle=":")
+        if plan.tag == "episode/success_rate":
+            axes.set_ylim(-0.02, 1.02)
+        axes.set_ylabel({"episode/success_rate": "success", "episode/return": "return"}.get(plan.tag, plan.tag))
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.25)
+    for axes in grid_axes[-1]:
+        axes.set_xlabel("environment steps, millions")
+    if list(drawn) != [""]:
+        figure.suptitle(f"{plan.title}; seeds in brackets")
     figure.tight_layout()
     picture = io.BytesIO()
     figure.savefig(picture, format="png")

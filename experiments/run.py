@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Curve(NamedTuple):
+    """What is trained, and drawn as a line; in a list with panels, once in each of them."""
+
     name: str
+    panel: str  # title of its panel; "" where there are none
     label: str
     steps: int
     overrides: list[str]
@@ -60,23 +63,32 @@ def load(path: Path) -> List:
     except (OSError, tomllib.TOMLDecodeError) as error:
         refuse(str(error))
     top = take(text, "the list", title=path.stem, config=None, steps=None, tag="episode/success_rate", goal=None,
-               stop_after=None, set=[], curves={})
+               stop_after=None, set=[], curves={}, panels={})
     if top["config"] is None or not (path.parent / top["config"]).is_file():
         refuse(f"config is {top['config']!r}, must name a configuration file, relative to the list")
     if not isinstance(top["steps"], int) or top["steps"] < 1:
         refuse(f"steps is {top['steps']!r}, must be the environment steps of a run, at least 1")
     if not top["curves"]:
         refuse("there is no curve; add a table [curves.NAME]")
+    panels = {}
+    for name, table in top["panels"].items():
+        fields = take(table, f"[panels.{name}]", title=name, set=[])
+        panels[f"{name}_"] = (fields["title"], fields["set"])
     found = []
-    for name, table in top["curves"].items():
-        fields = take(table, f"[curves.{name}]", label=name, steps=top["steps"], set=[], baseline=False)
-        overrides = top["set"] + fields["set"]
-        for override in overrides:
-            if "=" not in override:
-                refuse(f"set has `{override}`, must be field=value")
-        found.append(Curve(name, fields["label"], fields["steps"], overrides, fields["baseline"]))
+    for prefix, (panel, panel_set) in (panels or {"": ("", [])}).items():
+        for name, table in top["curves"].items():
+            fields = take(table, f"[curves.{name}]", label=name, steps=top["steps"], set=[], baseline=False)
+            overrides = top["set"] + panel_set + fields["set"]
+            for override in overrides:
+                if "=" not in override:
+                    refuse(f"set has `{override}`, must be field=value")
+            found.append(Curve(prefix + name, panel, fields["label"], fields["steps"], overrides, fields["baseline"]))
     config = (path.parent / top["config"]).resolve()
     return List(path.stem, top["title"], config, top["tag"], top["goal"], top["stop_after"], found)
+
+
+def name_of(curve: Curve) -> str:
+    return f"{curve.panel}, {curve.label}" if curve.panel else curve.label
 
 
 def command(sibyl: Path, plan: List, curve: Curve, seed: int, folder: Path) -> list[str]:
@@ -135,7 +147,7 @@ def runs(plan: List, wanted: list[str], seeds: list[int], out: Path, sibyl: Path
             if not done.exists():
                 if curve.name not in wanted:
                     continue
-                print(f"{curve.label}, seed {seed}: {folder}", flush=True)
+                print(f"{name_of(curve)}, seed {seed}: {folder}", flush=True)
                 stopped = train(line, folder, plan)
                 done.write_text(json.dumps(result(plan, curve, seed, folder, line, stopped), indent=1) + "\n")
             yield json.loads(done.read_text())
@@ -145,41 +157,44 @@ def shown_steps(steps: int | None, budget: int) -> str:
     return f"not in {budget / 1e6:.3g}M" if steps is None else f"{steps / 1e6:.2f}M"
 
 
-def summary_rows(plan: List, results: list[dict[str, Any]]) -> list[list[str]]:
-    """A row a curve: steps to the goal by seed, their mean, the ratio to the baseline's."""
+def summary(plan: List, results: list[dict[str, Any]]) -> list[list[str]]:
+    """Rows of a table, its head first: a row a curve. Where the list has a goal: steps to it by seed, their mean, the ratio
+    to the baseline's of the same panel."""
     budgets = {curve.name: curve.steps for curve in plan.curves}
+    goal_head = ["steps to the goal, by seed", "mean", "baseline's steps / its own"]
+    head = ["curve", *([] if plan.goal is None else goal_head), "last value", "captions seen / asked / labelled",
+            "share of steps asked about", "restarts"]
 
     def mean(name: str) -> tuple[float, bool]:
         """Of the steps to the goal; a run that never got there counts its budget, and makes it a bound."""
         own = [r["goal_after"] for r in results if r["curve"] == name]
         return sum(budgets[name] if g is None else g for g in own) / max(1, len(own)), None in own
 
-    baselines = [curve.name for curve in plan.curves if curve.baseline]
-    rows = []
+    def towards_goal(curve: Curve, own: list[dict[str, Any]]) -> list[str]:
+        steps, bound = mean(curve.name)
+        baseline = next((other.name for other in plan.curves if other.baseline and other.panel == curve.panel), curve.name)
+        ratio = ""
+        if baseline != curve.name:
+            base, base_bound = mean(baseline)
+            sign = "" if bound == base_bound else "at least " if base_bound else "at most "
+            ratio = "neither got there" if bound and base_bound else f"{sign}{base / steps:.1f}"
+        by_seed = ", ".join(shown_steps(r["goal_after"], curve.steps) for r in own)
+        return [by_seed, "" if bound else f"{steps / 1e6:.2f}M", ratio]
+
+    rows = [head]
     for curve in plan.curves:
         own = sorted((r for r in results if r["curve"] == curve.name), key=lambda r: r["seed"])
         if not own:
             continue
-        steps, bound = mean(curve.name)
-        ratio = ""
-        if baselines and curve.name != baselines[0] and plan.goal is not None:
-            base, base_bound = mean(baselines[0])
-            sign = "" if bound == base_bound else "at least " if base_bound else "at most "
-            ratio = "neither got there" if bound and base_bound else f"{sign}{base / steps:.1f}"
         rows.append([
-            curve.label,
-            ", ".join(shown_steps(r["goal_after"], curve.steps) for r in own),
-            "" if bound else f"{steps / 1e6:.2f}M",
-            ratio,
+            name_of(curve),
+            *([] if plan.goal is None else towards_goal(curve, own)),
             ", ".join("-" if r["last"] is None else f"{r['last']:.3g}" for r in own),
             ", ".join(f"{r['captions_seen']} / {r['captions_asked']} / {r['captions_labelled']}" for r in own),
             ", ".join(f"{100 * (r['label_share_of_steps'] or 0):.4f} %" for r in own),
+            ", ".join(str(sum(r["restarts"].values())) for r in own),
         ])
     return rows
-
-
-HEAD = ["curve", "steps to the goal, by seed", "mean", "baseline's steps / its own", "last value",
-        "captions seen / asked / labelled", "share of steps asked about"]
 
 
 def report(plan: List, results: list[dict[str, Any]], out: Path, image: str, invocation: str) -> None:
@@ -189,6 +204,7 @@ def report(plan: List, results: list[dict[str, Any]], out: Path, image: str, inv
     goal = "" if plan.goal is None else f"The goal is {plan.tag} of {plan.goal:g}. "
     stop = ("" if plan.stop_after is None else
             f"A run ends {plan.stop_after:,} steps after it got there, and its last value is drawn on. ")
+    head, *rows = summary(plan, results)
     version = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     commands = "\n".join(r["command"] for r in results)
     (out / "report.html").write_text(f"""<!doctype html>
@@ -200,7 +216,7 @@ th {{ background: #f4f4f4 }} img {{ max-width: 100% }} pre {{ overflow-x: auto; 
 <h1>{html.escape(plan.title)}</h1>
 <p>{html.escape(goal + stop)}Lines are means over seeds, bands reach from the lowest to the highest seed.</p>
 <img alt="learning curves" src="data:image/png;base64,{image}">
-<table>{row(HEAD, "th")}{"".join(row(r, "td") for r in summary_rows(plan, results))}</table>
+<table>{row(head, "th")}{"".join(row(r, "td") for r in rows)}</table>
 <p>{html.escape(f"{platform.machine()}, {os.cpu_count()} cores; version {version.stdout.strip() or 'unknown'}.")} Made by</p>
 <pre>{html.escape(invocation)}</pre><p>which ran</p><pre>{html.escape(commands)}</pre>
 </body></html>
@@ -233,8 +249,9 @@ def main() -> None:
         (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         image = curves.draw(plan, results, out)
         report(plan, results, out, image, shlex.join(["experiments/run.py", *sys.argv[1:]]))
-    width = [max(len(cell) for cell in column) for column in zip(HEAD[:4], *(r[:4] for r in summary_rows(plan, results)))]
-    for cells in [HEAD, *summary_rows(plan, results)]:
+    shown = summary(plan, results)
+    width = [max(len(cell) for cell in column) for column in zip(*shown)]
+    for cells in shown:
         print("  ".join(cell.ljust(w) for cell, w in zip(cells, width)).rstrip())
     print(out / "report.html")
 

@@ -65,20 +65,58 @@ class CurvesTest(unittest.TestCase):
 class TableTest(unittest.TestCase):
     def test_ratios_are_bounds_where_a_run_never_got_there(self) -> None:
         plan = run.List("x", "X", Path("c"), "episode/success_rate", 0.9, None, [
-            run.Curve("base", "base", 1_000_000, [], True), run.Curve("ours", "ours", 1_000_000, [], False)])
+            run.Curve("base", "", "base", 1_000_000, [], True), run.Curve("ours", "", "ours", 1_000_000, [], False)])
 
         def result(curve: str, seed: int, goal: int | None) -> dict:
             return {"curve": curve, "seed": seed, "goal_after": goal, "last": 1.0, "captions_seen": 1, "captions_asked": 1,
-                    "captions_labelled": 1, "label_share_of_steps": 0.5}
+                    "captions_labelled": 1, "label_share_of_steps": 0.5, "restarts": {"learner": 0, "actor-0": 2}}
 
         def ratio(base: list, ours: list) -> str:
             results = [result("base", i, g) for i, g in enumerate(base)] + [result("ours", i, g) for i, g in enumerate(ours)]
-            return run.summary_rows(plan, results)[1][3]
+            head, _, row = run.summary(plan, results)
+            self.assertEqual(dict(zip(head, row))["restarts"], ", ".join("2" for _ in ours))
+            return dict(zip(head, row))["baseline's steps / its own"]
 
         self.assertEqual(ratio([500_000, 300_000], [100_000, 100_000]), "4.0")
         self.assertEqual(ratio([None, 300_000], [100_000, 100_000]), "at least 6.5")
         self.assertEqual(ratio([500_000, 300_000], [None, 100_000]), "at most 0.7")
         self.assertEqual(ratio([None], [None]), "neither got there")
+
+
+class PanelsTest(unittest.TestCase):
+    def test_a_curve_is_compared_within_its_panel(self) -> None:
+        plan = run.List("x", "X", Path("c"), "episode/success_rate", 0.9, None, [
+            run.Curve(f"{panel}_{curve}", panel, curve, 1_000_000, [], curve == "base")
+            for panel in ("a", "b") for curve in ("base", "ours")])
+        goals = {"a_base": 100_000, "a_ours": 50_000, "b_base": 900_000, "b_ours": 100_000}
+        results = [{"curve": curve, "seed": 1, "goal_after": goal, "last": 1.0, "captions_seen": 1, "captions_asked": 1,
+                    "captions_labelled": 1, "label_share_of_steps": 0.5, "restarts": {}} for curve, goal in goals.items()]
+        rows = run.summary(plan, results)[1:]
+        self.assertEqual([(row[0], row[3]) for row in rows], [("a, base", ""), ("a, ours", "2.0"), ("b, base", ""), ("b, ours", "9.0")])
+
+    def test_without_a_goal_nothing_is_said_of_one(self) -> None:
+        plan = run.List("x", "X", Path("c"), "episode/return", None, None, [run.Curve("a", "", "a", 1, [], False)])
+        self.assertNotIn("mean", run.summary(plan, [])[0])
+
+    def test_every_panel_has_every_curve(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "list.toml"
+            path.write_text(f'''config = "{ROOT / "configs" / "minigrid_doorkey.textproto"}"
+steps = 5
+set = ["a=1"]
+[panels.small]
+title = "Small"
+set = ["b=2"]
+[panels.large]
+[curves.one]
+set = ["c=3"]
+[curves.two]
+''')
+            found = run.load(path).curves
+        self.assertEqual([(c.name, c.panel, c.label) for c in found], [
+            ("small_one", "Small", "one"), ("small_two", "Small", "two"), ("large_one", "large", "one"), ("large_two", "large", "two")])
+        self.assertEqual(found[0].overrides, ["a=1", "b=2", "c=3"])
+        self.assertEqual(found[3].overrides, ["a=1"])
 
 
 class ListTest(unittest.TestCase):
@@ -103,6 +141,7 @@ class ListTest(unittest.TestCase):
         self.assertIn("steps is 0, must be", self.refusal('config = "CONFIG"\nsteps = 0\n[curves.a]'))
         self.assertIn("there is no curve", self.refusal('config = "CONFIG"\nsteps = 5'))
         self.assertIn("the list has `step`", self.refusal('config = "CONFIG"\nstep = 5\n[curves.a]'))
+        self.assertIn("[panels.b] has `sets`", self.refusal('config = "CONFIG"\nsteps = 5\n[curves.a]\n[panels.b]\nsets = []'))
         self.assertIn("[curves.a] has `sets`", self.refusal('config = "CONFIG"\nsteps = 5\n[curves.a]\nsets = []'))
         self.assertIn("`seed`, must be field=value", self.refusal('config = "CONFIG"\nsteps = 5\n[curves.a]\nset = ["seed"]'))
         self.assertIn("tiny.toml", self.refusal("nonsense"))
