@@ -51,6 +51,7 @@ Player::Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_pt
       run_seed_(welcome.run_seed()),
       caption_rule_(welcome.caption_rule()),
       send_context_(welcome.send_context()),
+      stagger_(welcome.stagger()),
       groups_(static_cast<int>(welcome.groups())),
       rows_(static_cast<int>(welcome.environments() / welcome.groups())),
       environments_(environments),
@@ -88,6 +89,7 @@ absl::Status Player::Reset(int environment, char* observation) {
   episode.number = next_episode_[environment]++;
   episode.length = 0;
   episode.episode_return = 0;
+  episode.cut_off_at = 0;
   episode.caption_counts.clear();
   const uint64_t seed = EpisodeSeed(run_seed_, slot_, environment, episode.number);
   return (*environments_)[environment]->Reset(seed, Buffers(observation));
@@ -116,12 +118,17 @@ absl::Status Player::Start(int group, v1::StepBatch* batch) {
   for (int row = 0; row < rows_; ++row) {
     const int environment = group * rows_ + row;
     SIBYL_RETURN_IF_ERROR(Reset(environment, &observations_[row * observation_bytes_]));
+    Episode& episode = running_[environment];
+    const uint32_t longest = (*environments_)[environment]->spec().max_episode_steps();
+    if (stagger_ && longest > 0) {
+      episode.cut_off_at = 1 + Random(EpisodeSeed(run_seed_, slot_, environment, episode.number)).Below(longest);
+    }
     AppendTo<float>(batch->mutable_reward(), 0);
     batch->mutable_flags()->push_back(static_cast<char>(kFirst));
     AppendTo<uint64_t>(batch->mutable_caption_id(), 0);
     AppendTo<uint32_t>(batch->mutable_caption_count(), 0);
     AppendTo<uint64_t>(batch->mutable_first_caption_id(), TakeCaption(environment, batch).first);
-    AppendTo<uint64_t>(batch->mutable_first_episode(), running_[environment].number);
+    AppendTo<uint64_t>(batch->mutable_first_episode(), episode.number);
   }
   return absl::OkStatus();
 }
@@ -153,7 +160,8 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
     AppendTo(batch->mutable_reward(), result.reward);
     AppendTo(batch->mutable_caption_id(), caption);
     AppendTo(batch->mutable_caption_count(), count);
-    unsigned char flags = (result.terminated ? kTerminated : 0) | (result.truncated ? kTruncated : 0);
+    const bool cut_off = !result.terminated && !result.truncated && episode.length == episode.cut_off_at;
+    unsigned char flags = (result.terminated ? kTerminated : 0) | (result.truncated || cut_off ? kTruncated : 0);
     if (flags != 0) {
       finals_.append(observation, observation_bytes_);
       v1::EpisodeEnd* end = batch->add_episodes();
@@ -162,8 +170,9 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
       end->set_length(episode.length);
       end->set_episode_return(episode.episode_return);
       end->set_success(environment.Success());
+      end->set_cut_off(cut_off);
       for (double figure : environment.Figures()) end->add_figures(figure);
-      ++episodes_;
+      if (!cut_off) ++episodes_;
       SIBYL_RETURN_IF_ERROR(Reset(index, observation));
       flags |= kFirst;
       AppendTo<uint64_t>(batch->mutable_first_caption_id(), TakeCaption(index, batch).first);

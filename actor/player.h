@@ -52,6 +52,7 @@ class Player {
   void AddEpisodes(const v1::EpisodeBlock& block);
 
   // A group's first batch: every environment is reset. ResourceExhausted when the episode numbers have run out.
+  // Where the welcome says `stagger`, these episodes are truncated at a step drawn by their seeds.
   absl::Status Start(int group, v1::StepBatch* batch);
 
   // Plays one action in each environment of the group; ended episodes are followed by fresh ones. InvalidArgument when
@@ -76,6 +77,7 @@ class Player {
     uint64_t number = 0;
     uint32_t length = 0;
     double episode_return = 0;
+    uint64_t cut_off_at = 0;                                 // length; 0: never
     absl::flat_hash_map<uint64_t, uint32_t> caption_counts;  // by caption id
   };
 
@@ -88,7 +90,7 @@ class Player {
   const uint32_t slot_;
   const uint64_t run_seed_;
   const v1::CaptionRule caption_rule_;
-  const bool send_context_;
+  const bool send_context_, stagger_;
   const int groups_, rows_;  // rows a group
   const std::vector<std::unique_ptr<Environment>>* const environments_;
   std::vector<size_t> array_offsets_;

@@ -196,6 +196,7 @@ void FillDefaults(v1::Experiment* experiment) {
   SIBYL_DEFAULT_ENUM(actor, codec, v1::PACKING_CODEC_UNSPECIFIED, v1::PACKING_CODEC_CHANGES_LZ4);
   SIBYL_DEFAULT(actor, silence_seconds, 30);
   SIBYL_DEFAULT_ENUM(actor, inference, v1::INFERENCE_UNSPECIFIED, v1::INFERENCE_CENTRAL);
+  SIBYL_DEFAULT(actor, stagger, true);
 
   auto* policy = experiment->mutable_policy();
   SIBYL_DEFAULT_ENUM(policy, kind, v1::POLICY_KIND_UNSPECIFIED, v1::POLICY_KIND_AUTO);
@@ -464,7 +465,7 @@ std::string ResumeDifference(v1::Experiment was, v1::Experiment is) {
   };
   ignore(v1::Experiment::descriptor(), {"total_steps", "name"});
   ignore(v1::PolicyConfig::descriptor(), {"precision"});
-  ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds", "inference"});
+  ignore(v1::ActorConfig::descriptor(), {"processes", "codec", "silence_seconds", "inference", "stagger"});
   ignore(v1::LearnerConfig::descriptor(),
          {"unroll_slots", "inference_batch", "inference_wait_ms", "training_threads", "inference_threads", "device",
           "checkpoint_seconds", "checkpoints_kept", "max_captions", "episode_window", "ranks", "rank_limit_seconds"});

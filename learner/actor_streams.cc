@@ -129,6 +129,7 @@ absl::StatusOr<v1::ActorWelcome> ActorStream::Greet(const v1::ActorHello& hello,
   welcome.set_max_episode_steps(experiment.environment().max_episode_steps());
   welcome.set_text_memory(kTextMemory);
   welcome.set_send_context(experiment.environment().send_context());
+  welcome.set_stagger(experiment.actor().stagger());
   spdlog::info("slot {}: actor {}, episodes from {}", lease_.slot(), name_, grant.episodes.begin());
   return welcome;
 }

@@ -6,6 +6,7 @@ void EpisodeStats::Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>&
   MutexLock lock(mutex_);
   if (collects_news_) news_.mutable_episodes()->MergeFrom(episodes);
   for (const v1::EpisodeEnd& episode : episodes) {
+    if (episode.cut_off()) continue;
     ++episodes_;
     v1::EpisodeRecord& record = recent_.emplace_back();
     record.set_episode_return(episode.episode_return());

@@ -18,6 +18,7 @@ class EpisodeStats {
   // `window`: episodes in the running means; `figures`: EnvironmentSpec.figures.
   EpisodeStats(int window, std::vector<std::string> figures) : window_(window), names_(std::move(figures)) {}
 
+  // Those that the actor cut off do not count.
   void Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>& episodes);
   // Episodes whose actor was lost: counted apart, never as failures.
   void Abandon(uint64_t episodes);

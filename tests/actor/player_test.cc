@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/random.h"
@@ -73,6 +75,44 @@ TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
   EXPECT_EQ(batch.observation().rows(), 1u);
   EXPECT_EQ(batch.observation().data(), std::string(player.observations()));
   EXPECT_EQ(batch.final_observation().rows(), 1u);
+}
+
+TEST(Player, CutsOffTheFirstEpisodesOnlyAndEachAtAStepOfItsOwn) {
+  constexpr int kEnvironments = 16, kLongest = 30;
+  v1::ActorWelcome welcome = Welcome(kEnvironments, 1);
+  welcome.set_environment("minigrid/DoorKey-8x8");  // whose episodes never end when nothing but turning is done
+  welcome.set_max_episode_steps(kLongest);
+  for (const bool stagger : {false, true}) {
+    welcome.set_stagger(stagger);
+    const auto environments = *Player::MakeEnvironments(welcome);
+    Player player(welcome, &environments);
+    v1::StepBatch batch;
+    ASSERT_TRUE(player.Start(0, &batch).ok());
+    std::vector<std::vector<v1::EpisodeEnd>> ends(kEnvironments);
+    for (int step = 0; step < 3 * kLongest; ++step) {
+      batch.Clear();
+      ASSERT_TRUE(player.Step(Actions(0, step, std::vector<uint16_t>(kEnvironments, 0)), &batch).ok());
+      for (const v1::EpisodeEnd& end : batch.episodes()) {
+        EXPECT_EQ(batch.flags()[end.row()], static_cast<char>(kTruncated | kFirst));
+        ends[end.row()].push_back(end);
+      }
+    }
+    std::set<uint32_t> firsts;
+    for (const auto& of_environment : ends) {
+      ASSERT_GE(of_environment.size(), 2u);
+      firsts.insert(of_environment[0].length());
+      EXPECT_GE(of_environment[0].length(), 1u);
+      EXPECT_LE(of_environment[0].length(), static_cast<uint32_t>(kLongest));
+      EXPECT_EQ(of_environment[0].cut_off(), of_environment[0].length() != kLongest);
+      EXPECT_EQ(of_environment[1].length(), static_cast<uint32_t>(kLongest));
+      EXPECT_FALSE(of_environment[1].cut_off());
+    }
+    if (stagger) {
+      EXPECT_GT(firsts.size(), 6u);
+    } else {
+      EXPECT_EQ(firsts, std::set<uint32_t>{kLongest});
+    }
+  }
 }
 
 TEST(Player, SendsATextOnceAndAnswersWhenItIsAskedAgain) {

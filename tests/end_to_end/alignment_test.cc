@@ -95,7 +95,7 @@ int64_t CountOf(uint64_t seed, int step) {
 TEST_P(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreKilled) {
   constexpr int kUnroll = 8, kUnrolls = 8, kBatches = 120;
   Train(absl::StrCat("environment { name: 'debug/Alignment' } seed: 7 total_steps: ", kUnroll * kUnrolls * kBatches, R"(
-          actor { processes: 2 environments: 8 groups: 2 }
+          actor { processes: 2 environments: 8 groups: 2 stagger: false }
           learner { unroll_length: 8 batch_size: 64 checkpoint_seconds: 3600 }
           reward { intrinsic_coefficient: 0 extrinsic_coefficient: 0.5 extrinsic_clip: 0.8 })"),
         /*actors=*/2, /*kills=*/4, kBatches);
