@@ -13,8 +13,8 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "common/checkpoints.h"
 #include "common/caption.h"
+#include "common/checkpoints.h"
 #include "common/random.h"
 #include "environments/registry.h"
 #include "policy/weights.h"
@@ -94,6 +94,7 @@ int64_t CountOf(uint64_t seed, int step) {
 
 TEST_P(AlignmentTest, EveryUnrollIsWhatOneEnvironmentSaidInOrderThoughActorsAreKilled) {
   constexpr int kUnroll = 8, kUnrolls = 8, kBatches = 120;
+  // Without staggering, episodes end where AlignmentLength says.
   Train(absl::StrCat("environment { name: 'debug/Alignment' } seed: 7 total_steps: ", kUnroll * kUnrolls * kBatches, R"(
           actor { processes: 2 environments: 8 groups: 2 stagger: false }
           learner { unroll_length: 8 batch_size: 64 checkpoint_seconds: 3600 }
