@@ -346,10 +346,9 @@ absl::Status Validate(const v1::Experiment& e) {
                 absl::StrCat("a divisor of the unrolls of a rank's batch (", unrolls, ")"));
   SIBYL_REQUIRE(learner, rank_limit_seconds, value > 0 && finite(value), "above 0");
   const int needed = UnrollSlotsNeeded(e);
-  SIBYL_REQUIRE(
-      learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
-      absl::StrCat("at least ", needed, ": one for each of the ", TotalEnvironments(e), " environments, and ",
-                   needed - TotalEnvironments(e), " for a batch and a group of environments; 0 takes what is needed"));
+  SIBYL_REQUIRE(learner, unroll_slots, value == 0 || static_cast<int>(value) >= needed,
+                absl::StrCat("at least ", needed, ", which ", TotalEnvironments(e), " environments and a batch of ",
+                             UnrollsPerBatch(e.learner()), " unrolls need; 0 takes what is needed"));
   SIBYL_REQUIRE(learner, inference_batch, value >= 1, "at least 1");
   SIBYL_REQUIRE(learner, inference_wait_ms, value >= 0 && value <= 10'000, "between 0 and 10000");
   SIBYL_REQUIRE(learner, training_threads, value <= 1024, "at most 1024; 0 takes a thread a core");

@@ -62,16 +62,19 @@ int TrainingThreads(const v1::LearnerConfig& learner);
 // What one of learner.ranks learners does: its share of the actors and of the batch, seeds that no other one has.
 v1::Experiment RankShare(v1::Experiment experiment, int rank);
 
-// Unroll slots without which training could stop for ever. Each environment holds one, and a group whose unrolls end asks
-// for as many new ones before it gives the old ones up; training takes a batch as soon as one is finished, and gives its
-// slots back at once. So nothing moves only where less than a batch is finished and less than a group's unrolls are free.
-// Finished ones come by whole groups: where one of the two sizes divides the other, the larger one is enough besides the
-// environments, else both. More than that would only let experience grow older.
+// Unroll slots without which training could stop for ever. Each environment holds one, and a group whose unrolls end
+// asks for as many new ones before it gives the old ones up; training takes a batch as soon as one is finished, and
+// gives its slots back when the update is done. So nothing moves for ever only where less than a batch is finished and
+// less than a group's unrolls are free. Finished ones come by whole groups: where one of the two sizes divides the
+// other, the larger one is enough besides the environments, else both. A batch of more unrolls than there are
+// environments has its slots twice over, so that the next one is played during an update. More than that would only let
+// experience grow older.
 inline int UnrollSlotsNeeded(const v1::Experiment& experiment) {
   const int batch = UnrollsPerBatch(experiment.learner());
   const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());
   const bool fit = batch % group == 0 || group % batch == 0;
-  return TotalEnvironments(experiment) + (fit ? std::max(batch, group) : batch + group);
+  const int filled = std::max(TotalEnvironments(experiment), batch);
+  return filled + (fit ? std::max(batch, group) : batch + group);
 }
 
 }  // namespace sibyl

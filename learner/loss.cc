@@ -20,8 +20,8 @@ torch::Tensor ValueLoss(const LossInputs& in, double reach) {
 
 }  // namespace
 
-torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor& behaviour_log_prob) {
-  return (log_prob - behaviour_log_prob).clamp(std::log(kLowestRatio), std::log(kHighestRatio)).exp();
+torch::Tensor ImportanceRatio(const torch::Tensor& log_prob, const torch::Tensor& other_log_prob) {
+  return (log_prob - other_log_prob).clamp(std::log(kLowestRatio), std::log(kHighestRatio)).exp();
 }
 
 torch::Tensor LossSums(const LossInputs& in) {
@@ -46,7 +46,7 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double ent
   const torch::Tensor advantage = ((in.advantage - centre.to(of_inputs)) / deviation.to(of_inputs)).detach();
 
   const double high = 1 + config.ppo_clip(), low = 1 / high;
-  const torch::Tensor ratio = ImportanceRatio(in.log_prob, in.behaviour_log_prob);
+  const torch::Tensor ratio = ImportanceRatio(in.log_prob, in.proximal_log_prob);
   const torch::Tensor clipped = ratio.clamp(low, high);
   Losses losses;
   losses.policy = -mean(torch::minimum(ratio * advantage, clipped * advantage));
@@ -55,7 +55,6 @@ Losses ComputeLosses(const LossInputs& in, const torch::Tensor& sums, double ent
   losses.entropy = mean(in.entropy);
   losses.total = losses.policy + config.value_coefficient() * losses.value - entropy_coefficient * losses.entropy;
   torch::NoGradGuard no_grad;
-  losses.mean_ratio = mean(ratio);
   losses.clip_fraction = mean(ratio.ne(clipped).to(ratio.scalar_type()));
   const torch::Tensor value = in.value.sum(-1), target = in.target.sum(-1);
   losses.mean_value = mean(value);

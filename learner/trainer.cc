@@ -123,7 +123,7 @@ void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const tor
   }
 }
 
-absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double progress) {
+absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progress) {
   const int64_t B = batch != nullptr ? batch->reward.size(1) : 0, V = policy_->critic()->heads();
   const int64_t members = std::min<int64_t>(team_.size(), B);
   std::vector<Share> shares(members);
@@ -135,6 +135,8 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
   // The loss as a function of what the network said, so that only the network's own part is shared out.
   LossInputs inputs;
   torch::Tensor sums = torch::zeros({3}, torch::kFloat64);
+  // [T, B] of the proximal policy's probabilities to the behaviour policy's.
+  torch::Tensor ratio;
   // Its sum over the ranks, and their number.
   torch::Tensor progresses = torch::tensor({progress, 1.0}, torch::kFloat64);
   if (batch != nullptr) {
@@ -151,10 +153,11 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
     inputs.critic = gather(&Share::critic).slice(0, 0, T).requires_grad_();
     inputs.code = policy_->critic()->code();
     inputs.value = value.slice(0, 0, T);
-    inputs.behaviour_log_prob = batch->behaviour_log_prob;
+    if (!batch->proximal_log_prob.defined()) batch->proximal_log_prob = inputs.log_prob.detach().clone();
+    inputs.proximal_log_prob = batch->proximal_log_prob;
     inputs.behaviour_value = batch->behaviour_value;
     inputs.valid = batch->valid;
-    const torch::Tensor ratio = ImportanceRatio(inputs.log_prob.detach(), batch->behaviour_log_prob);
+    ratio = ImportanceRatio(batch->proximal_log_prob, batch->behaviour_log_prob);
     std::vector<torch::Tensor> targets, advantages;
     for (int64_t head = 0; head < V; ++head) {
       const VtraceOutputs of_head = TargetsOf(head, *batch, ratio, value, final_value, config_);
@@ -184,8 +187,10 @@ absl::StatusOr<TrainingStats> Trainer::Pass(const TrainingBatch* batch, double p
     });
     gradients = std::move(shares[0].gradients);
     for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, shares[member].gradients);
+    const torch::Tensor mean_ratio =
+        torch::where(batch->valid, ratio, 0).sum() / sums[0].clamp_min(1).to(ratio.options());
     means = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), losses.clip_fraction,
-                          losses.mean_ratio, losses.mean_value, losses.mean_target, losses.mean_square_target,
+                          mean_ratio, losses.mean_value, losses.mean_target, losses.mean_square_target,
                           losses.mean_square_error});
     means = torch::cat({means, losses.head_targets, losses.head_square_targets});
   } else {
@@ -254,11 +259,13 @@ torch::Tensor Trainer::InputMeans(const TrainingBatch* batch, const torch::Tenso
 absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch, double progress) {
   TrainingStats mean;
   const double share = 1.0 / (config_.epochs() * config_.minibatches());
+  std::vector<TrainingBatch> parts;
+  if (batch != nullptr) {
+    parts = config_.minibatches() > 1 ? Split(*batch, config_.minibatches(), version_) : std::vector{*batch};
+  }
   for (uint32_t epoch = 0; epoch < config_.epochs(); ++epoch) {
-    std::vector<TrainingBatch> parts;
-    if (batch != nullptr && config_.minibatches() > 1) parts = Split(*batch, config_.minibatches(), version_);
     for (uint32_t part = 0; part < config_.minibatches(); ++part) {
-      SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, Pass(parts.empty() ? batch : &parts[part], progress));
+      SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, Pass(parts.empty() ? nullptr : &parts[part], progress));
       for (double TrainingStats::*figure : kFigures) mean.*figure += share * (stats.*figure);
     }
   }

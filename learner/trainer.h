@@ -23,8 +23,8 @@ struct TrainingStats {
   double value_loss = 0;          // before its coefficient
   double entropy = 0;             // nats
   double gradient_norm = 0;       // before clipping
-  double clip_fraction = 0;       // share of steps outside PPO's clip range
-  double mean_ratio = 0;          // of pi(a|x) / mu(a|x)
+  double clip_fraction = 0;       // share of steps outside PPO's clip range around the proximal policy
+  double mean_ratio = 0;          // of the proximal policy's probability of an action to the behaviour policy's
   double mean_value = 0;          // of V
   double explained_variance = 0;  // of the value targets by V, at most 1
   double learning_rate = 0;
@@ -40,11 +40,12 @@ class Trainer {
   // outlives the trainer.
   Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy, Collective* collective = nullptr);
 
-  // Uses the batch config.epochs times, in config.minibatches parts each time, which unrolls are drawn into anew.
-  // `progress` is the share of the run that is done, 0 to 1: learning rate and entropy coefficient follow it. With
-  // others, the batch is the union of all ranks', each of which calls this or UpdateWithoutBatch; at least one has a
-  // batch, and the mean of their progress counts. An error names what is not finite, and the weights are then those
-  // before the pass; or it is the collective's.
+  // Uses the batch config.epochs times, in config.minibatches parts that unrolls are drawn into. The policy that first
+  // meets a part is its proximal policy: V-trace corrects from the behaviour policy to it, later epochs are clipped
+  // around it. `progress` is the share of the run that is done, 0 to 1: learning rate and entropy coefficient follow
+  // it. With others, the batch is the union of all ranks', each of which calls this or UpdateWithoutBatch; at least one
+  // has a batch, and the mean of their progress counts. An error names what is not finite, and the weights are then
+  // those before the pass; or it is the collective's.
   absl::StatusOr<TrainingStats> Update(const TrainingBatch& batch, double progress = 0) {
     return Update(&batch, progress);
   }
@@ -79,7 +80,8 @@ class Trainer {
 
   // `batch`: nullptr where there is none.
   absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch, double progress);
-  absl::StatusOr<TrainingStats> Pass(const TrainingBatch* batch, double progress);
+  // Sets batch->proximal_log_prob where that is undefined.
+  absl::StatusOr<TrainingStats> Pass(TrainingBatch* batch, double progress);
   static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
   void Forward(Share& share);
   // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B, ...].

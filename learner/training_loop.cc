@@ -198,7 +198,6 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t s
       const Unroll& unroll = (*parts_.unrolls)[index];
       parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
     }
-    parts_.unrolls->Release(unrolls);
     if (!parts_.record_dir.empty()) {
       const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, this->steps());
       SIBYL_RETURN_IF_ERROR(WriteBatch(path, batch, parts_.settings.spec));
@@ -210,6 +209,7 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t s
   SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch(progress)
                                                                     : parts_.trainer->Update(batch.training, progress));
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
+  parts_.unrolls->Release(unrolls);
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(steps, std::memory_order_relaxed);
   RaiseTo(metrics_->steps, static_cast<double>(this->steps()));

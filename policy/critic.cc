@@ -38,8 +38,9 @@ CriticImpl::CriticImpl(int64_t features, const v1::PolicyConfig& config)
     : LinearImpl(features, ValueCount(config) * Numbers(config)), heads_(ValueCount(config)) {
   torch::NoGradGuard no_grad;
   bias.zero_();
-  // Bins start nearly alike, which is a value in the middle of their range.
-  torch::nn::init::orthogonal_(weight, config.value_bins() == 0 ? 1 : 0.01);
+  // Values start near 0, or in the middle of the bins' range: random ones would be far larger than rare rewards, and
+  // their errors all that is learned from until they are unlearned.
+  torch::nn::init::orthogonal_(weight, 0.01);
   if (config.value_bins() > 0) {
     code_.bins = register_buffer(
         "bins", torch::linspace(config.value_low(), config.value_high(), static_cast<int64_t>(config.value_bins())));

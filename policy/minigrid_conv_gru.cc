@@ -5,13 +5,14 @@
 #include "policy/autocast.h"
 #include "policy/cell_convolution.h"
 #include "policy/gru.h"
+#include "policy/running_statistics.h"
 
 namespace sibyl {
 namespace {
 
 constexpr int64_t kObjects = 11, kColours = 6, kStates = 4;  // codes of each, with room for one more state
 constexpr int64_t kChannels = kObjects + kColours + kStates;
-constexpr int64_t kState = 128, kFeatures = 64, kDirections = 4;
+constexpr int64_t kNumbers = 7 * 7 * 3, kConvolved = 64, kFeatures = 512, kState = 128, kDirections = 4;
 
 // [objects * colours * states, channels]: the one-hot codes of every cell there can be.
 torch::Tensor CellTable() {
@@ -29,53 +30,74 @@ class MinigridConvGru : public Policy {
  public:
   MinigridConvGru(const v1::PolicyConfig& config, int actions, int image, int direction)
       : image_(image), direction_(direction) {
-    conv1_ = register_module("conv1", torch::nn::Conv2d(kChannels, 16, 3));
+    conv1_ = register_module("conv1", torch::nn::Conv2d(config.normalise_observations() ? 3 : kChannels, 16, 3));
     conv2_ = register_module("conv2", torch::nn::Conv2d(16, 32, 3));
-    conv3_ = register_module("conv3", torch::nn::Conv2d(32, kFeatures, 3));
-    gru_ = register_module("gru", Gru(kFeatures + kDirections, kState));
+    conv3_ = register_module("conv3", torch::nn::Conv2d(32, kConvolved, 3));
+    features_ = register_module("features", torch::nn::Linear(kConvolved + kDirections, kFeatures));
+    gru_ = register_module("gru", Gru(kFeatures, kState));
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
     critic_ = register_module("critic", Critic(kState, config));
-    table_ = register_buffer("table", CellTable());
+    if (config.normalise_observations()) {
+      input_statistics_ = register_module("inputs", RunningStatistics(kNumbers, 0));
+    } else {
+      table_ = register_buffer("table", CellTable());
+    }
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
-    InitOrthogonal(*actor_, 0.01);
+    InitOrthogonal(*features_, std::sqrt(2));
+    InitOrthogonal(*actor_, 0.25);
   }
 
   PolicyOutput Forward(const Observations& observations, const torch::Tensor& first,
                        const torch::Tensor& state) override {
     const int64_t T = first.size(0), B = first.size(1), N = T * B;
-    // A code beyond the table would be another environment's; it is clamped, never read out of bounds.
-    const torch::Tensor image = observations[image_].reshape({N, 7, 7, 3}).to(torch::kInt64);
-    const torch::Tensor code = image.select(-1, 0)
-                                   .mul(kColours)
-                                   .add_(image.select(-1, 1))
-                                   .mul_(kStates)
-                                   .add_(image.select(-1, 2))
-                                   .clamp_max_(table_.size(0) - 1);
     torch::Tensor states;
     {
-      const Autocast autocast(table_.device().type(), bfloat16_);
-      torch::Tensor x = torch::relu(code.is_cpu() ? ConvolveCells(table_, conv1_->weight, conv1_->bias, code)
-                                                  : conv1_(table_.index({code}).permute({0, 3, 1, 2})));
-      x = torch::relu(conv2_(x));
+      const Autocast autocast(state.device().type(), bfloat16_);
+      torch::Tensor x = input_statistics_.is_empty() ? ConvolveCodes(observations[image_].reshape({N, 7, 7, 3}))
+                                                     : conv1_(Planes(NormalisedNumbers(observations)));
+      x = torch::elu(conv2_(torch::elu(x)));
       // The kernel is as large as what is left: a product with a matrix, which is the quicker of the two.
       const auto flat = [](const torch::Tensor& t) { return t.permute({0, 2, 3, 1}).flatten(1); };
-      x = torch::relu(torch::linear(flat(x), flat(conv3_->weight), conv3_->bias));
+      x = torch::elu(torch::linear(flat(x), flat(conv3_->weight), conv3_->bias));
       const torch::Tensor facing =
           torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
-      x = torch::cat({x, facing.to(x.dtype())}, 1).view({T, B, -1});
-      states = gru_(x, first, state);
+      x = torch::elu(features_(torch::cat({x, facing.to(x.dtype())}, 1)));
+      states = gru_(x.view({T, B, -1}), first, state);
     }
     return Output(actor_, states, states);
   }
 
   int64_t state_size() const override { return kState; }
 
+  torch::Tensor InputNumbers(const Observations& observations) const override {
+    return observations[image_].reshape({-1, kNumbers}).to(torch::kFloat32);
+  }
+
  private:
+  // [N, 147] to [N, 3, 7, 7].
+  static torch::Tensor Planes(const torch::Tensor& numbers) {
+    return numbers.view({-1, 7, 7, 3}).permute({0, 3, 1, 2});
+  }
+
+  // The first convolution of the one-hot codes of `image` [N, 7, 7, 3] uint8: [N, 16, 5, 5].
+  torch::Tensor ConvolveCodes(const torch::Tensor& image) {
+    const torch::Tensor codes = image.to(torch::kInt64);
+    // A code beyond the table would be another environment's; it is clamped, never read out of bounds.
+    const torch::Tensor code = codes.select(-1, 0)
+                                   .mul(kColours)
+                                   .add_(codes.select(-1, 1))
+                                   .mul_(kStates)
+                                   .add_(codes.select(-1, 2))
+                                   .clamp_max_(table_.size(0) - 1);
+    if (code.is_cpu()) return ConvolveCells(table_, conv1_->weight, conv1_->bias, code);
+    return conv1_(table_.index({code}).permute({0, 3, 1, 2}));
+  }
+
   const int image_, direction_;  // where the arrays are
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   Gru gru_{nullptr};
-  torch::nn::Linear actor_{nullptr};
-  torch::Tensor table_;  // constant
+  torch::nn::Linear features_{nullptr}, actor_{nullptr};
+  torch::Tensor table_;  // constant; undefined where the codes are read as numbers
 };
 
 }  // namespace
@@ -85,12 +107,6 @@ absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConf
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
   SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
   SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));
-  if (config.normalise_observations()) {
-    return absl::InvalidArgumentError(
-        "policy.normalise_observations is true, but POLICY_KIND_MINIGRID_CONV_GRU reads codes, not numbers; leave it "
-        "out, "
-        "or use POLICY_KIND_MLP");
-  }
   return std::make_shared<MinigridConvGru>(config, spec.actions_size(), image, direction);
 }
 

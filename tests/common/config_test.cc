@@ -115,6 +115,8 @@ TEST_F(ConfigTest, NamesAnImpossibleValueAndWhatWouldDo) {
               AllOf(HasSubstr("learner.batch_size is 1000"), HasSubstr("multiple"), HasSubstr("32")));
   EXPECT_THAT(Error(kSmall, {"actor.groups=3"}), AllOf(HasSubstr("actor.groups is 3"), HasSubstr("64")));
   EXPECT_THAT(Error(kSmall, {"learner.gamma=1.5"}), HasSubstr("learner.gamma is 1.5"));
+  EXPECT_THAT(Error(kSmall, {"learner.unroll_slots=5", "learner.batch_size=4096"}),
+              AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 256")));
   EXPECT_THAT(Error(kSmall, {"learner.unroll_slots=5"}),
               AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 96")));
   EXPECT_THAT(Error(kSmall, {"learner.device=tpu"}), AllOf(HasSubstr("learner.device is `tpu`"), HasSubstr("cuda")));

@@ -140,6 +140,8 @@ TEST_F(RingTest, TheJudgesLabelsBecomeReward) {
   EXPECT_GT(summary["captions_labelled"], 2);
   EXPECT_GT(summary["intrinsic_share_of_reward"], 0.0);
   EXPECT_LT(summary["unlabelled_share_of_steps"], 0.5);
+  // A batch has as many unrolls as there are environments, so actors are one update ahead at most.
+  EXPECT_LE(summary["policy_lag"], 1);
   EXPECT_EQ(summary["outcome"], "finished");
   for (const char* process : {"learner", "actor-0", "actor-1", "reward_model", "annotator"}) {
     EXPECT_GT(summary["peak_memory_bytes"].value(process, 0), 0) << process;

@@ -98,9 +98,9 @@ inline double LiteralBinLoss(const std::vector<double>& bins, const double* logi
 
 // loss.h's formulas, step by step over the valid ones.
 inline LiteralLosses LiteralLossesOf(const LossInputs& in, const v1::LearnerConfig& config) {
-  const auto log_prob = Numbers(in.log_prob), old_log_prob = Numbers(in.behaviour_log_prob),
-             critic = Numbers(in.critic), old_value = Numbers(in.behaviour_value), target = Numbers(in.target),
-             advantage = Numbers(in.advantage), entropy = Numbers(in.entropy), valid = Numbers(in.valid);
+  const auto log_prob = Numbers(in.log_prob), old_log_prob = Numbers(in.proximal_log_prob), critic = Numbers(in.critic),
+             old_value = Numbers(in.behaviour_value), target = Numbers(in.target), advantage = Numbers(in.advantage),
+             entropy = Numbers(in.entropy), valid = Numbers(in.valid);
   const size_t heads = in.critic.size(-2), numbers = in.critic.size(-1);
   std::vector<double> bins, centre(heads, 0), spread(heads, 1);
   if (in.code.bins.defined()) bins = Numbers(in.code.bins);

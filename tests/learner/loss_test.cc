@@ -39,8 +39,8 @@ LossInputs RandomInputs(int64_t T, int64_t B, const Values& values = {}) {
     in.code.statistics->to(torch::kFloat64);
   }
   if (values.bins > 0) in.code.bins = torch::linspace(-2, 1.5, values.bins, torch::kFloat64);
-  in.behaviour_log_prob = numbers(1) - 2;
-  in.log_prob = (in.behaviour_log_prob + numbers(0.15)).requires_grad_();
+  in.proximal_log_prob = numbers(1) - 2;
+  in.log_prob = (in.proximal_log_prob + numbers(0.15)).requires_grad_();
   in.entropy = numbers(1).abs().requires_grad_();
   in.behaviour_value = by_head(1);
   in.critic = (values.bins > 0 ? torch::randn({T, B, values.heads, values.bins}, torch::kFloat64)
@@ -129,7 +129,7 @@ TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
     LossInputs part;
     part.code = whole.code;
     for (const auto member : {&LossInputs::log_prob, &LossInputs::entropy, &LossInputs::critic, &LossInputs::value,
-                              &LossInputs::behaviour_log_prob, &LossInputs::behaviour_value, &LossInputs::target,
+                              &LossInputs::proximal_log_prob, &LossInputs::behaviour_value, &LossInputs::target,
                               &LossInputs::advantage, &LossInputs::valid}) {
       part.*member = (whole.*member).detach().slice(1, begin, end);
     }
@@ -140,10 +140,9 @@ TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
   const Losses all = ComputeLosses(whole, LossSums(whole), Config().entropy_coefficient(), Config()),
                one = ComputeLosses(a, sums, Config().entropy_coefficient(), Config()),
                other = ComputeLosses(b, sums, Config().entropy_coefficient(), Config());
-  for (const auto member :
-       {&Losses::total, &Losses::policy, &Losses::value, &Losses::entropy, &Losses::mean_ratio, &Losses::clip_fraction,
-        &Losses::mean_value, &Losses::mean_target, &Losses::mean_square_target, &Losses::mean_square_error,
-        &Losses::head_targets, &Losses::head_square_targets}) {
+  for (const auto member : {&Losses::total, &Losses::policy, &Losses::value, &Losses::entropy, &Losses::clip_fraction,
+                            &Losses::mean_value, &Losses::mean_target, &Losses::mean_square_target,
+                            &Losses::mean_square_error, &Losses::head_targets, &Losses::head_square_targets}) {
     EXPECT_TRUE(torch::allclose(one.*member + other.*member, all.*member, 0, 1e-10));
   }
 }
@@ -151,8 +150,8 @@ TEST(Losses, OfTwoHalvesAddUpToThoseOfTheWhole) {
 TEST(Losses, StayFiniteWhereTheRatioWouldOverflow) {
   torch::manual_seed(7);
   LossInputs in = RandomInputs(4, 3);
-  in.behaviour_log_prob = torch::full({4, 3}, -1000.0, torch::kFloat64);
-  EXPECT_EQ(ImportanceRatio(in.log_prob, in.behaviour_log_prob).max().item<double>(), std::exp(std::log(20.0)));
+  in.proximal_log_prob = torch::full({4, 3}, -1000.0, torch::kFloat64);
+  EXPECT_EQ(ImportanceRatio(in.log_prob, in.proximal_log_prob).max().item<double>(), std::exp(std::log(20.0)));
   const Losses losses = ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config());
   EXPECT_TRUE(std::isfinite(losses.total.item<double>()));
   losses.total.backward();
@@ -173,7 +172,7 @@ TEST(Losses, NoValidStepIsNoLossAndNoGradient) {
 TEST(Losses, AdvantagesThatHardlyDifferAreNotBlownUp) {
   LossInputs in = RandomInputs(2, 2);
   in.valid = torch::ones({2, 2}, torch::kBool);
-  in.log_prob = in.behaviour_log_prob.clone().requires_grad_();
+  in.log_prob = in.proximal_log_prob.clone().requires_grad_();
   in.advantage = torch::tensor({{1.0, 1.0}, {1.0, 1.000004}}, torch::kFloat64);
   ComputeLosses(in, LossSums(in), Config().entropy_coefficient(), Config()).policy.backward();
   // Divided by 1e-3, not by their own deviation of 1.7e-6: 3e-6 / 1e-3 / 4 steps.

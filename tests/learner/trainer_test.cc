@@ -197,17 +197,15 @@ TEST(Minibatches, HoldEveryUnrollOnceAndWhole) {
 
 TEST(Trainer, AStepOnEachMinibatchInTurn) {
   v1::LearnerConfig config = Config();
-  config.set_epochs(2);
   config.set_minibatches(3);
   Trainer trainer(config, GruPolicy(1)), again(config, GruPolicy(1)), by_hand(Config(), GruPolicy(1));
   const TrainingBatch batch = RandomBatch(1);
   const auto stats = trainer.Update(batch);
   ASSERT_TRUE(stats.ok() && again.Update(batch).ok());
-  EXPECT_EQ(trainer.version(), 6u);
+  EXPECT_EQ(trainer.version(), 3u);
   double value_loss = 0;
-  for (int epoch = 0; epoch < 2; ++epoch) {
-    for (const TrainingBatch& part : Split(batch, 3, by_hand.version()))
-      value_loss += by_hand.Update(part)->value_loss / 6;
+  for (const TrainingBatch& part : Split(batch, 3, by_hand.version())) {
+    value_loss += by_hand.Update(part)->value_loss / 3;
   }
   ExpectEqual(Weights(trainer), Weights(by_hand));
   ExpectEqual(Weights(trainer), Weights(again));
@@ -353,9 +351,10 @@ TEST(Trainer, ARewardThatIsNotFiniteIsAnErrorAndChangesNothing) {
 
 // What Update should make of a batch, step by step: the policy sees one observation at a time, and the value of a
 // truncated step's final observation continues that step's own state.
-// `targets`: the value targets [T, B, V], if wanted.
+// `targets`: the value targets [T, B, V], if wanted. `proximal`: the proximal policy's log-probabilities; this policy's
+// are left in it where it is undefined.
 LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::LearnerConfig& config,
-                         torch::Tensor* targets = nullptr) {
+                         torch::Tensor* targets = nullptr, torch::Tensor* proximal = nullptr) {
   torch::NoGradGuard no_grad;
   const int64_t T = batch.reward.size(0), B = batch.reward.size(1), V = batch.reward.size(2);
   LossInputs loss;
@@ -384,14 +383,15 @@ LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::L
   loss.entropy = torch::stack(entropies);
   loss.critic = torch::stack(critics);
   loss.code = policy.critic()->code();
-  loss.behaviour_log_prob = batch.behaviour_log_prob;
+  loss.proximal_log_prob = proximal != nullptr && proximal->defined() ? *proximal : loss.log_prob;
+  if (proximal != nullptr) *proximal = loss.proximal_log_prob;
   loss.behaviour_value = batch.behaviour_value;
   loss.valid = batch.valid;
   loss.target = torch::empty({T, B, V});
   loss.advantage = torch::zeros({T, B});
   for (int64_t head = 0; head < V; ++head) {
     VtraceInputs vtrace;
-    vtrace.ratio = (loss.log_prob - batch.behaviour_log_prob).exp();
+    vtrace.ratio = (loss.proximal_log_prob - batch.behaviour_log_prob).exp();
     vtrace.reward = batch.reward.select(2, head).contiguous();
     vtrace.terminated = batch.terminated;
     vtrace.truncated = batch.truncated;
@@ -539,8 +539,29 @@ TEST(Trainer, UsesABatchAsManyTimesAsItIsTold) {
   ASSERT_TRUE(b.Update(RandomBatch(1)).ok());
   EXPECT_EQ(a.version(), 2u);
   EXPECT_TRUE(AnyDiffers(Weights(a), Weights(b)));
-  ASSERT_TRUE(b.Update(RandomBatch(1)).ok());
-  ExpectEqual(Weights(a), Weights(b));
+}
+
+TEST(Trainer, ClipsLaterEpochsAroundThePolicyThatFirstMetTheBatch) {
+  v1::LearnerConfig twice = Config(), once = Config();
+  twice.set_learning_rate(3e-3);
+  once.set_learning_rate(3e-3);
+  twice.set_epochs(2);
+  const auto policy = GruPolicy(1);
+  Trainer trainer(twice, GruPolicy(1)), first_epoch(once, policy);
+  const TrainingBatch batch = RandomBatch(1);
+  torch::Tensor proximal;
+  const LiteralLosses one = StepByStep(*policy, batch, once, nullptr, &proximal);
+  ASSERT_TRUE(first_epoch.Update(batch).ok());
+  const LiteralLosses two = StepByStep(*policy, batch, once, nullptr, &proximal);
+  const auto stats = trainer.Update(batch);
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(one.clip_fraction, 0) << "nothing has moved yet, however old the batch is";
+  EXPECT_GT(two.clip_fraction, 0);
+  EXPECT_NEAR(stats->clip_fraction, two.clip_fraction / 2, 1e-6);
+  EXPECT_NEAR(stats->policy_loss, (one.policy + two.policy) / 2, 1e-5);
+  EXPECT_NEAR(stats->value_loss, (one.value + two.value) / 2, 1e-4);
+  const torch::Tensor ratio = (proximal - batch.behaviour_log_prob).exp();
+  EXPECT_NEAR(stats->mean_ratio, ratio.index({batch.valid}).mean().item<double>(), 1e-5);
 }
 
 // The same loss, differentiated, clipped and applied by LibTorch's own tools.
@@ -567,7 +588,7 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       loss.critic = output.critic.slice(0, 0, T);
       loss.code = policy->critic()->code();
       loss.value = output.value.slice(0, 0, T);
-      loss.behaviour_log_prob = batch.behaviour_log_prob;
+      loss.proximal_log_prob = loss.log_prob.detach();
       loss.behaviour_value = batch.behaviour_value;
       loss.valid = batch.valid;
       VtraceInputs vtrace;
