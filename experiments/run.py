@@ -174,7 +174,7 @@ def summary(plan: List, results: list[dict[str, Any]]) -> list[list[str]]:
         steps, bound = mean(curve.name)
         baseline = next((other.name for other in plan.curves if other.baseline and other.panel == curve.panel), curve.name)
         ratio = ""
-        if baseline != curve.name:
+        if baseline != curve.name and any(r["curve"] == baseline for r in results):
             base, base_bound = mean(baseline)
             sign = "" if bound == base_bound else "at least " if base_bound else "at most "
             ratio = "neither got there" if bound and base_bound else f"{sign}{base / steps:.1f}"

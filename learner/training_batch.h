@@ -15,16 +15,15 @@ struct TrainingBatch {
   torch::Tensor state;               // [B, H] float: recurrent state before o_0, before `first` zeroes it
   torch::Tensor action;              // [T, B] int64
   torch::Tensor behaviour_log_prob;  // [T, B] float: log-probability of the action when it was chosen
-  torch::Tensor
-      proximal_log_prob;  // [T, B] float: that of the policy which training first met the step with; undefined before
-  torch::Tensor behaviour_value;   // [T, B, V] float: values of o_t when the action was chosen
-  torch::Tensor reward;            // [T, B, V] float: r_{t+1}, extrinsic and intrinsic mixed; V = 2: each by itself
-  torch::Tensor terminated;        // [T, B] bool: nothing can be earned after r_{t+1}
-  torch::Tensor truncated;         // [T, B] bool: cut off after r_{t+1}; the final observation has a value
-  torch::Tensor valid;             // [T, B] bool: false leaves the step out of the loss
-  Observations final_observation;  // [F, ...]: o_{t+1} of each truncated step
-  torch::Tensor final_step;        // [F] int64: its t
-  torch::Tensor final_unroll;      // [F] int64: its place in B
+  torch::Tensor proximal_log_prob;   // [T, B] float: that of the policy that first trains on it; undefined until then
+  torch::Tensor behaviour_value;     // [T, B, V] float: values of o_t when the action was chosen
+  torch::Tensor reward;              // [T, B, V] float: r_{t+1}, extrinsic and intrinsic mixed; V = 2: each by itself
+  torch::Tensor terminated;          // [T, B] bool: nothing can be earned after r_{t+1}
+  torch::Tensor truncated;           // [T, B] bool: cut off after r_{t+1}; the final observation has a value
+  torch::Tensor valid;               // [T, B] bool: false leaves the step out of the loss
+  Observations final_observation;    // [F, ...]: o_{t+1} of each truncated step
+  torch::Tensor final_step;          // [F] int64: its t
+  torch::Tensor final_unroll;        // [F] int64: its place in B
 };
 
 }  // namespace sibyl::learner
