@@ -166,7 +166,12 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const std::vector<std::string>& t
   SIBYL_ASSIGN_OR_RETURN(const Moment before, Look(run, pid));
   absl::SleepFor(time);
   SIBYL_ASSIGN_OR_RETURN(const Moment after, Look(run, pid));
-  return Compare(before, after);
+  const nlohmann::ordered_json line = Compare(before, after);
+  if (line["steps_per_second"] == 0.0) {
+    return absl::UnavailableError(
+        absl::StrCat("no batch was trained on within ", absl::FormatDuration(time), "; measure longer (--seconds)"));
+  }
+  return line;
 }
 
 // Trains under the overrides in a folder of its own, and removes it.

@@ -72,7 +72,7 @@ TEST(BenchTrain, MeasuresARealRun) {
 TEST(BenchTrain, ComparesTwoConfigurationsInPairs) {
   const Said said = RunSibyl("bench train " SIBYL_SOURCE_DIR
                              "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1 --pairs 2 "
-                             "--set learner.epochs=1 --against learner.epochs=8");
+                             "--set learner.epochs=1 --against learner.epochs=2");
   ASSERT_EQ(said.status, 0) << said.text;
   const auto line = nlohmann::json::parse(said.text);
   EXPECT_EQ(line["ratios"].size(), 2u);
@@ -85,6 +85,14 @@ TEST(BenchTrain, ComparesTwoConfigurationsInPairs) {
               1e-9);
   EXPECT_LE(line["ratio_low"], line["ratio"]);
   EXPECT_GE(line["ratio_high"], line["ratio"]);
+}
+
+TEST(BenchTrain, SaysWhereNothingWasTrainedOn) {
+  const Said said = RunSibyl("bench train " SIBYL_SOURCE_DIR
+                             "/configs/minigrid_keycorridor.textproto --seconds 1 --warmup 1 "
+                             "--set learner.epochs=200");
+  EXPECT_EQ(said.status, 1);
+  EXPECT_THAT(said.text, HasSubstr("no batch was trained on within 1s; measure longer (--seconds)"));
 }
 
 TEST(BenchTrain, SaysWhatIsWrong) {
