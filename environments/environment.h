@@ -28,8 +28,8 @@ struct StepResult {
   bool package_truncated = false;
 };
 
-// One game. Used by one thread at a time. Construct, then Reset, then Step until terminated or truncated, then Reset; or Reset
-// earlier, which gives the episode up.
+// One game. Used by one thread at a time. Construct, then Reset, then Step until terminated or truncated, then Reset;
+// or Reset earlier, which gives the episode up.
 class Environment {
  public:
   virtual ~Environment() = default;
