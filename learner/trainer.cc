@@ -153,7 +153,7 @@ absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progres
     inputs.critic = gather(&Share::critic).slice(0, 0, T).requires_grad_();
     inputs.code = policy_->critic()->code();
     inputs.value = value.slice(0, 0, T);
-    if (!batch->proximal_log_prob.defined()) batch->proximal_log_prob = inputs.log_prob.detach().clone();
+    if (!batch->proximal_log_prob.defined()) batch->proximal_log_prob = inputs.log_prob.detach();
     inputs.proximal_log_prob = batch->proximal_log_prob;
     inputs.behaviour_value = batch->behaviour_value;
     inputs.valid = batch->valid;
