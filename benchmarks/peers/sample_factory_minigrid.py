@@ -10,10 +10,10 @@ from gymnasium import spaces
 from sample_factory.model.encoder import Encoder
 from sample_factory_measure import Task, main
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, relu
+from torch.nn.functional import elu, one_hot
 
 VIEW, OBJECTS, CELL_COLOURS, STATES, DIRECTIONS = 7, 11, 6, 4, 4
-STATE = 128
+FEATURES, STATE = 512, 128
 WORKERS = 2
 
 
@@ -50,7 +50,7 @@ class MlpEncoder(Encoder):
 
 
 class ConvEncoder(Encoder):
-    """One-hot cells, convolutions 16, 32, 64 (3x3), the direction; Sample Factory adds the GRU."""
+    """One-hot cells, convolutions 16, 32, 64 (3x3), the direction, a layer of 512; Sample Factory adds the GRU."""
 
     def __init__(self, cfg, _observation_space: spaces.Dict):
         super().__init__(cfg)
@@ -58,6 +58,7 @@ class ConvEncoder(Encoder):
         self.conv1 = nn.Conv2d(channels, 16, 3)
         self.conv2 = nn.Conv2d(16, 32, 3)
         self.conv3 = nn.Conv2d(32, 64, 3)
+        self.features = nn.Linear(64 + DIRECTIONS, FEATURES)
         cells = torch.cartesian_prod(torch.arange(OBJECTS), torch.arange(CELL_COLOURS), torch.arange(STATES))
         sizes = (OBJECTS, CELL_COLOURS, STATES)
         table = torch.cat([one_hot(cells[:, i], size) for i, size in enumerate(sizes)], 1).float()
@@ -65,7 +66,7 @@ class ConvEncoder(Encoder):
         self.register_buffer("weights", torch.tensor([CELL_COLOURS * STATES, STATES, 1]), persistent=False)
 
     def get_out_size(self) -> int:
-        return 64 + DIRECTIONS
+        return FEATURES
 
     def type_for_input_tensor(self, _name: str) -> torch.dtype:
         return torch.int64
@@ -73,8 +74,9 @@ class ConvEncoder(Encoder):
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         code = (observations["image"] * self.weights).sum(-1)
         x = self.table.index_select(0, code.view(-1)).view(-1, VIEW, VIEW, self.table.shape[1])
-        x = relu(self.conv3(relu(self.conv2(relu(self.conv1(x.permute(0, 3, 1, 2)))))))
-        return torch.cat([x.flatten(1), one_hot(observations["direction"].squeeze(1), DIRECTIONS)], 1)
+        x = elu(self.conv3(elu(self.conv2(elu(self.conv1(x.permute(0, 3, 1, 2)))))))
+        facing = one_hot(observations["direction"].squeeze(1), DIRECTIONS)
+        return elu(self.features(torch.cat([x.flatten(1), facing], 1)))
 
 
 def make_task(options: argparse.Namespace) -> Task:
