@@ -220,7 +220,7 @@ void CaptionTable::SetRowScore(int32_t row, const Score& score) {
 
 void CaptionTable::ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step,
                                 std::vector<Score>* row_scores) {
-  const auto set = [&](uint64_t id, const Score& score) {
+  const auto set = [&](uint64_t id, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (score.known) {
       scores_[id] = score;
     } else {
