@@ -203,7 +203,8 @@ def report(plan: List, results: list[dict[str, Any]], out: Path, image: str, inv
 
     goal = "" if plan.goal is None else f"The goal is {plan.tag} of {plan.goal:g}. "
     stop = ("" if plan.stop_after is None else
-            f"A run ends {plan.stop_after:,} steps after it got there, and its last value is drawn on. ")
+            f"A run ends {plan.stop_after:,} steps after it got there, and its last value is drawn on, dotted where all "
+            "runs of a curve have ended. ")
     head, *rows = summary(plan, results)
     version = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     commands = "\n".join(r["command"] for r in results)
