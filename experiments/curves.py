@@ -119,14 +119,14 @@ def draw(plan: Any, results: list[dict[str, Any]], out: Path) -> str:
             # On to the picture's end, or the curve's own budget, where a run was stopped behind the goal.
             grid = [round(i * min(most, curve.steps) / 400) for i in range(401)]
             rows = together(own, grid)
-            measured = sum(row[0] <= max(points[-1][0] for points in own) for row in rows)
             steps = [row[0] / 1e6 for row in rows]
             means, lowest, highest = ([row[i] for row in rows] for i in (1, 2, 3))
+            ended = max(points[-1][0] for points in own)
+            n = sum(row[0] <= ended for row in rows)  # what lies behind is drawn on, not measured
             colour = f"C{labels.index(curve.label)}"
-            axes.plot(steps[:measured], means[:measured], color=colour, label=f"{curve.label} ({len(own)})")
-            axes.fill_between(steps[:measured], lowest[:measured], highest[:measured], color=colour, alpha=0.18, linewidth=0)
-            # Where all have ended.
-            axes.plot(steps[max(0, measured - 1):], means[max(0, measured - 1):], color=colour, linestyle=":", linewidth=1)
+            axes.plot(steps[:n], means[:n], color=colour, label=f"{curve.label} ({len(own)})")
+            axes.fill_between(steps[:n], lowest[:n], highest[:n], color=colour, alpha=0.18, linewidth=0)
+            axes.plot(steps[max(0, n - 1):], means[max(0, n - 1):], color=colour, linestyle=":", linewidth=1)
         axes.set_title(panel or plan.title)
         axes.legend(loc="best", title=None if panel else "seeds in brackets", fontsize="small" if panel else None)
     for axes in grid_axes.flat:

@@ -255,7 +255,7 @@ TEST_F(ActContractTest, RefusesABadUnrollBatchAndOneOutOfTurn) {
   // Until the slot of the last one is free again.
   for (const auto& [ready, reason] : {std::pair(true, "has 1 steps, must have 5"), std::pair(false, "out of turn")}) {
     grpc::Status status;
-    ASSERT_TRUE(Eventually([&] {
+    ASSERT_TRUE(Eventually([&, ready = ready] {
       status = refused(ready);
       return status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED;
     }));
