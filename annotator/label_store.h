@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "annotator/judge.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "common/metrics.h"
 #include "common/mutex.h"
 #include "sibyl/v1/annotator.pb.h"

@@ -11,7 +11,7 @@
 #include "annotator/congestion.h"
 #include "annotator/judge.h"
 #include "annotator/server_api.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "common/metrics.h"
 #include "common/mutex.h"
 #include "sibyl/v1/experiment.pb.h"

@@ -9,7 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "annotator/query_identity.h"
 #include "annotator/utf8.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl::annotator {

@@ -12,7 +12,7 @@
 #include "annotator/query_identity.h"
 #include "annotator/utf8.h"
 #include "common/caption.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 

@@ -13,7 +13,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/safetensors.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"

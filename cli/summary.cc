@@ -12,7 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 
 namespace sibyl::cli {
 namespace {

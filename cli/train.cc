@@ -12,7 +12,7 @@
 #include "cli/process.h"
 #include "cli/summary.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 

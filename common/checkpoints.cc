@@ -6,7 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl {

@@ -15,7 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 

@@ -37,7 +37,4 @@ class EventFile {
   const int fd_;
 };
 
-// CRC-32C (Castagnoli, RFC 3720 appendix B.4).
-uint32_t Crc32c(absl::string_view bytes);
-
 }  // namespace sibyl

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 #include "nlohmann/json.hpp"
 

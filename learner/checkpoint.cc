@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/checkpoints.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 

@@ -16,7 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"

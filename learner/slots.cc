@@ -1,7 +1,7 @@
 #include "learner/slots.h"
 
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 

@@ -7,7 +7,7 @@
 #include "absl/time/clock.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 

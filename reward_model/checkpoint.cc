@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/caption.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "common/config.h"
 #include "common/flags.h"
 #include "common/random.h"

@@ -6,7 +6,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "common/config.h"
 #include "common/flags.h"
 #include "common/log.h"

@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "common/mutex.h"
 #include "common/random.h"
 #include "reward_model/candidates.h"

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/arguments.h"
 #include "common/caption.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/log.h"
 #include "common/random.h"
 #include "common/status_macros.h"

@@ -23,7 +23,7 @@
 #include "cli/process.h"
 #include "cli/scrape.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl {

@@ -22,7 +22,7 @@
 #include "cli/process.h"
 #include "cli/scrape.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"

@@ -19,7 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/safetensors.h"
 #include "common/status_macros.h"

@@ -22,7 +22,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/mutex.h"
 #include "common/status_macros.h"
 

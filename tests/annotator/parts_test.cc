@@ -14,7 +14,7 @@
 #include "annotator/query_identity.h"
 #include "annotator/rules_judge.h"
 #include "annotator/utf8.h"
-#include "common/clock.h"
+#include "common/runtime/clock.h"
 #include "environments/registry.h"
 #include "tests/annotator/queries.h"
 

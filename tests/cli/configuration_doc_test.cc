@@ -13,7 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/config.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 
 namespace sibyl {
 namespace {

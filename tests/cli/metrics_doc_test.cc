@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 
 namespace sibyl {
 namespace {

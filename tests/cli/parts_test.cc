@@ -14,7 +14,7 @@
 #include "cli/progress.h"
 #include "cli/scrape.h"
 #include "cli/summary.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/metrics.h"
 
 namespace sibyl::cli {

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 
 namespace sibyl::cli {

@@ -19,7 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "tests/process.h"
 
 namespace sibyl::cli {

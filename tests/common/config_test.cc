@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-#include "common/files.h"
+#include "common/runtime/files.h"
 
 namespace sibyl {
 namespace {

@@ -8,7 +8,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "common/crc32c.h"
+#include "common/runtime/files.h"
 
 namespace sibyl {
 namespace {

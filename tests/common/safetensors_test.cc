@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 

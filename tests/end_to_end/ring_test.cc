@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/process.h"
 

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "reward_model/held_out.h"
 #include "reward_model/learned_model.h"
 #include "reward_model/text_model.h"

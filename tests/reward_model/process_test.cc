@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <set>
 
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"

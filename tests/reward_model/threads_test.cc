@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "absl/time/clock.h"
-#include "common/files.h"
+#include "common/runtime/files.h"
 #include "common/random.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/metrics.h"
+#include "common/mutex.h"
+#include "common/runtime/clock.h"
+
+namespace sibyl {
+
+class Heartbeats;
+
+// The sign of life of one loop. Beat() is for any thread and takes no lock.
+class Heartbeat {
+ public:
+  // The loop ends on purpose: it is not watched any longer.
+  ~Heartbeat();
+  void Beat() { last_micros_.store(absl::ToUnixMicros(clock_.Now()), std::memory_order_relaxed); }
+
+ private:
+  friend class Heartbeats;
+  Heartbeat(Heartbeats& owner, Clock& clock, std::string loop, absl::Duration limit, prometheus::Gauge& silence);
+
+  Heartbeats& owner_;
+  Clock& clock_;
+  const std::string loop_;
+  const absl::Duration limit_;
+  prometheus::Gauge& silence_;
+  std::atomic<int64_t> last_micros_;
+};
+
+// The loops of a process, and whether all of them live. A loop beats once a turn and wakes at least once a second while
+// it has nothing to do, so silence means that it hangs. Any thread.
+class Heartbeats {
+ public:
+  Heartbeats(Clock& clock, Metrics& metrics) : clock_(clock), metrics_(metrics) {}
+
+  // A loop that counts as hanging when it has not beaten for `limit`. It has beaten now. The result must not outlive
+  // this.
+  std::unique_ptr<Heartbeat> Add(const std::string& loop, absl::Duration limit);
+
+  // Looks at every loop, about once a second: updates sibyl_loop_silence_seconds, logs a loop that hangs or has come
+  // back, and tells `on_health` when the process's health changes.
+  void Check();
+
+  // `on_health(healthy)` is called from Check when health changes, and now. Replaces an earlier one; nullptr: none.
+  void OnHealth(std::function<void(bool healthy)> on_health);
+
+ private:
+  friend class Heartbeat;
+  Clock& clock_;
+  Metrics& metrics_;
+  Mutex mutex_;
+  std::list<Heartbeat*> loops_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> hanging_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(bool)> on_health_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sibyl
