@@ -25,9 +25,9 @@
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
-#include "learner/act_service.h"
-#include "learner/training_loop.h"
-#include "learner/unroll_service.h"
+#include "learner/serving/act_service.h"
+#include "learner/serving/unroll_service.h"
+#include "learner/training/training_loop.h"
 #include "policy/device.h"
 #include "policy/memory.h"
 

@@ -8,7 +8,7 @@
 #include "common/metrics.h"
 #include "common/mutex.h"
 #include "common/shutdown.h"
-#include "learner/caption_table.h"
+#include "learner/experience/caption_table.h"
 #include "sibyl/v1/reward.grpc.pb.h"
 
 namespace sibyl::learner {

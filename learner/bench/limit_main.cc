@@ -23,7 +23,7 @@
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
-#include "learner/trainer.h"
+#include "learner/training/trainer.h"
 #include "policy/device.h"
 #include "policy/memory.h"
 #include "policy/observation_tensor.h"

@@ -16,7 +16,7 @@
 #include "common/caption.h"
 #include "common/log.h"
 #include "common/random.h"
-#include "learner/caption_table.h"
+#include "learner/experience/caption_table.h"
 
 ABSL_FLAG(int, captions, 1'000'000, "Captions that the learner knows.");
 ABSL_FLAG(double, seconds, 5, "Time of each of the two measurements.");

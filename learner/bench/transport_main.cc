@@ -16,7 +16,7 @@
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
-#include "learner/act_service.h"
+#include "learner/serving/act_service.h"
 #include "policy/memory.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");

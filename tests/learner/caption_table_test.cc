@@ -1,4 +1,4 @@
-#include "learner/caption_table.h"
+#include "learner/experience/caption_table.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "learner/collective.h"
+#include "learner/training/collective.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "learner/episode_stats.h"
+#include "learner/experience/episode_stats.h"
 
 #include <gtest/gtest.h>
 

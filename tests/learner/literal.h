@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "learner/loss.h"
-#include "learner/vtrace.h"
+#include "learner/training/loss.h"
+#include "learner/training/vtrace.h"
 
 // Slow references for the learner's arithmetic: the formulas as they are printed, in loops over plain numbers.
 

@@ -1,4 +1,4 @@
-#include "learner/loss.h"
+#include "learner/training/loss.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

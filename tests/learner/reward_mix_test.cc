@@ -1,4 +1,4 @@
-#include "learner/reward_mix.h"
+#include "learner/training/reward_mix.h"
 
 #include <gtest/gtest.h>
 

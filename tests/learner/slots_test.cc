@@ -1,4 +1,4 @@
-#include "learner/slots.h"
+#include "learner/serving/slots.h"
 
 #include <gtest/gtest.h>
 

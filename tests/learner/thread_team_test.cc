@@ -1,4 +1,4 @@
-#include "learner/thread_team.h"
+#include "learner/training/thread_team.h"
 
 #include <gtest/gtest.h>
 

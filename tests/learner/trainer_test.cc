@@ -1,4 +1,4 @@
-#include "learner/trainer.h"
+#include "learner/training/trainer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 #include "common/config.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
-#include "learner/minibatches.h"
+#include "learner/training/minibatches.h"
 #include "policy/mlp.h"
 #include "tests/learner/literal.h"
 #include "tests/policy/random_observations.h"

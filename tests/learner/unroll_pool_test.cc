@@ -1,4 +1,4 @@
-#include "learner/unroll_pool.h"
+#include "learner/experience/unroll_pool.h"
 
 #include <gtest/gtest.h>
 

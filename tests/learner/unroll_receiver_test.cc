@@ -1,4 +1,4 @@
-#include "learner/unroll_receiver.h"
+#include "learner/serving/unroll_receiver.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

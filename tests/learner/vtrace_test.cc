@@ -1,4 +1,4 @@
-#include "learner/vtrace.h"
+#include "learner/training/vtrace.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

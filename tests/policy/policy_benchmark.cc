@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "learner/trainer.h"
+#include "learner/training/trainer.h"
 #include "policy/memory.h"
 #include "random_observations.h"
 
