@@ -1,11 +1,15 @@
-# The two commands of the README: make test, make train. Both set up and build what they need first.
+# The two commands of the README: make test, make train. Each sets up and builds what it needs first.
 PRESET ?= release
 CONFIG ?= configs/minigrid_keycorridor.textproto
 BUILD  := build/$(PRESET)
 # As many jobs as cores; lower it where memory is short (LibTorch files need about 2 GB each).
 JOBS   ?= $(shell nproc)
 
-.PHONY: setup build test train bench clean
+# What `sibyl train $(CONFIG)` starts, and all that `make train` builds.
+ACTOR   = $(if $(shell grep -s '^[^\#]*INFERENCE_LOCAL' $(CONFIG))$(findstring INFERENCE_LOCAL,$(TRAIN_ARGS)),sibyl-actor-local,sibyl-actor)
+TRAINS  = sibyl sibyl-learner $(ACTOR) sibyl-reward-model sibyl-annotator
+
+.PHONY: setup build test train clean
 setup:
 	@deploy/setup.sh
 
@@ -18,7 +22,8 @@ build: setup $(BUILD)/build.ninja
 test: build
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) $(CTEST_ARGS)
 
-train: build
+train: setup $(BUILD)/build.ninja
+	@cmake --build --preset $(PRESET) -j $(JOBS) --target $(TRAINS)
 	@$(BUILD)/bin/sibyl train $(CONFIG) $(TRAIN_ARGS)
 
 clean:
