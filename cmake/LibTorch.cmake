@@ -23,12 +23,15 @@ target_link_libraries(sibyl_torch INTERFACE sibyl_torch_headers ${torch_root}/li
 target_link_options(sibyl_torch INTERFACE
   -Wl,--allow-shlib-undefined -Wl,-rpath,${torch_root}/lib -Wl,-rpath,${cuda_lib} -Wl,--disable-new-dtags)
 
-# The torch headers are compiled once; every library that uses LibTorch shares the result.
+# policy/torch.h is compiled once; every source that uses LibTorch shares the result. Sources of the same libraries that
+# do not include LibTorch are named in sibyl_plain_sources: reading the compiled header would triple their time.
 file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")
 add_library(sibyl_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cc)
 set_target_properties(sibyl_torch_pch PROPERTIES EXCLUDE_FROM_ALL TRUE)
+target_include_directories(sibyl_torch_pch PRIVATE ${CMAKE_SOURCE_DIR})
 target_link_libraries(sibyl_torch_pch PUBLIC sibyl_torch_headers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(sibyl_torch_pch PRIVATE -fpch-preprocess)
 endif()
-target_precompile_headers(sibyl_torch_pch PRIVATE <torch/torch.h>)
+# In angle brackets CMake leaves the name as it is. An absolute one would give each checkout a header of its own in ccache.
+target_precompile_headers(sibyl_torch_pch PRIVATE <policy/torch.h>)

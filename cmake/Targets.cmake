@@ -85,6 +85,11 @@ function(sibyl_test_properties name timeout)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT "${ARGN}")
 endfunction()
 
+# sibyl_plain_sources(SOURCE...): sources of a TORCH library or binary that include no LibTorch.
+function(sibyl_plain_sources)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+endfunction()
+
 function(sibyl_use_torch_pch name)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${name} PRIVATE -fpch-preprocess)

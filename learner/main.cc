@@ -5,8 +5,6 @@
 // new streams and the old ones ended; inference and unrolls; the unroll pool, which ends training; the reward client;
 // the checkpoint thread, when the last checkpoint is written; the trainer's.
 
-#include <torch/torch.h>
-
 #include <filesystem>
 #include <optional>
 
@@ -16,11 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
-#include "common/runtime/files.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"
 #include "common/rpc/server.h"
+#include "common/runtime/files.h"
 #include "common/shutdown.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -30,6 +28,7 @@
 #include "learner/training/training_loop.h"
 #include "policy/device.h"
 #include "policy/memory.h"
+#include "policy/torch.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(std::string, run_dir, "", "Folder for checkpoints, curves and the summary. Required.");

@@ -1,9 +1,9 @@
 #include "policy/device.h"
 
 #include <dlfcn.h>
-#include <torch/torch.h>
 
 #include "absl/strings/str_cat.h"
+#include "policy/torch.h"
 
 namespace sibyl {
 

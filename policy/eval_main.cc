@@ -1,7 +1,5 @@
 // sibyl-eval: plays episodes with the policy of a run and says how it did. `sibyl eval` becomes this program.
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -16,6 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "policy/evaluate.h"
 #include "policy/memory.h"
+#include "policy/torch.h"
 
 namespace sibyl {
 namespace {

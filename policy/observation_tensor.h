@@ -1,9 +1,8 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
+#include "policy/torch.h"
 #include "sibyl/v1/tensor.pb.h"
 
 namespace sibyl {

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "policy/critic.h"
 #include "policy/running_statistics.h"
+#include "policy/torch.h"
 #include "sibyl/v1/experiment.pb.h"
 #include "sibyl/v1/tensor.pb.h"
 

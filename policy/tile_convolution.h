@@ -1,8 +1,7 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include "common/mutex.h"
+#include "policy/torch.h"
 
 namespace sibyl {
 

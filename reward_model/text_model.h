@@ -1,11 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "policy/torch.h"
 #include "policy/weights.h"
 #include "reward_model/text_network.h"
 #include "sibyl/v1/experiment.pb.h"

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +9,7 @@
 #include "actor/player.h"
 #include "common/random.h"
 #include "policy/policy.h"
+#include "policy/torch.h"
 #include "sibyl/v1/unroll.pb.h"
 
 namespace sibyl::actor {

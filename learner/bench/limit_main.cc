@@ -5,8 +5,6 @@
 // one a core, which is faster than one batch on all cores; training as the trainer does it, with the threads that the
 // configuration gives it.
 
-#include <torch/torch.h>
-
 #include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -27,6 +25,7 @@
 #include "policy/device.h"
 #include "policy/memory.h"
 #include "policy/observation_tensor.h"
+#include "policy/torch.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(int, rows, 64, "Rows of an inference batch.");

@@ -2,8 +2,6 @@
 // Streams, slots, inference, unrolls and captions are the learner's own; the policy computes nothing, and finished
 // unrolls are given back as training gives them back, unread.
 
-#include <torch/torch.h>
-
 #include <thread>
 
 #include "absl/flags/flag.h"
@@ -18,6 +16,7 @@
 #include "environments/registry.h"
 #include "learner/serving/act_service.h"
 #include "policy/memory.h"
+#include "policy/torch.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(std::string, run_dir, "", "Folder for episodes.pb. Required.");

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include "policy/critic.h"
+#include "policy/torch.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::learner {

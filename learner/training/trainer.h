@@ -1,7 +1,5 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,6 +10,7 @@
 #include "learner/training/thread_team.h"
 #include "learner/training/training_batch.h"
 #include "policy/policy.h"
+#include "policy/torch.h"
 #include "policy/weights.h"
 #include "sibyl/v1/experiment.pb.h"
 

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
 #include "policy/policy.h"
+#include "policy/torch.h"
 
 namespace sibyl::learner {
 

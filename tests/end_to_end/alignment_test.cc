@@ -3,7 +3,6 @@
 #include "environments/debug/alignment.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -17,6 +16,7 @@
 #include "common/checkpoints.h"
 #include "common/random.h"
 #include "environments/registry.h"
+#include "policy/torch.h"
 #include "policy/weights.h"
 #include "tests/process.h"
 

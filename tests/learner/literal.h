@@ -1,13 +1,12 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "learner/training/loss.h"
 #include "learner/training/vtrace.h"
+#include "policy/torch.h"
 
 // Slow references for the learner's arithmetic: the formulas as they are printed, in loops over plain numbers.
 

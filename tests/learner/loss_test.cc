@@ -1,11 +1,11 @@
 #include "learner/training/loss.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
 
+#include "policy/torch.h"
 #include "tests/learner/literal.h"
 
 namespace sibyl::learner {

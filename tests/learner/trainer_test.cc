@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <filesystem>
 #include <limits>
@@ -16,6 +15,7 @@
 #include "common/tensor_spec.h"
 #include "learner/training/minibatches.h"
 #include "policy/mlp.h"
+#include "policy/torch.h"
 #include "tests/learner/literal.h"
 #include "tests/policy/random_observations.h"
 

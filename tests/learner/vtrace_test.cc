@@ -1,8 +1,8 @@
 #include "learner/training/vtrace.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
+#include "policy/torch.h"
 #include "tests/learner/literal.h"
 
 namespace sibyl::learner {

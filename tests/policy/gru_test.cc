@@ -1,6 +1,7 @@
 #include "policy/gru.h"
 
 #include <gtest/gtest.h>
+#include <torch/nn/modules/rnn.h>
 
 #include "random_observations.h"
 

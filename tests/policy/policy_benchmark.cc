@@ -2,13 +2,13 @@
 // default 2. Run by hand; ctest does not.
 
 #include <benchmark/benchmark.h>
-#include <torch/torch.h>
 
 #include <cstdlib>
 #include <cstring>
 
 #include "learner/training/trainer.h"
 #include "policy/memory.h"
+#include "policy/torch.h"
 #include "random_observations.h"
 
 namespace sibyl {

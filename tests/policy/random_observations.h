@@ -1,10 +1,9 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include "common/tensor_spec.h"
 #include "policy/observation_tensor.h"
 #include "policy/policy.h"
+#include "policy/torch.h"
 
 namespace sibyl {
 
