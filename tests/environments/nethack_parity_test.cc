@@ -1,9 +1,13 @@
 // NetHack's tasks against Python, step for step: NLE's own against the package, ONI's against what
 // nethack_reference.py makes of the package.
 
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -21,6 +25,50 @@
 
 namespace sibyl {
 namespace {
+
+// nethack_reference.py, whose start takes as long as a play: one process serves all tests.
+class Reference {
+ public:
+  static Reference& Get() {
+    static Reference reference;
+    return reference;
+  }
+
+  Reference() {
+    int in[2], out[2];
+    if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) abort();
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(in[0], STDIN_FILENO);
+      dup2(out[1], STDOUT_FILENO);
+      execl(SIBYL_PYTHON, SIBYL_PYTHON, "-W", "ignore", SIBYL_SOURCE_DIR "/tests/environments/nethack_reference.py",
+            nullptr);
+      _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    std::signal(SIGPIPE, SIG_IGN);  // Play says where the script has ended
+    requests_ = fdopen(in[1], "w");
+    replies_ = fdopen(out[0], "r");
+  }
+  ~Reference() {
+    std::fclose(requests_);  // its end
+    waitpid(pid_, nullptr, 0);
+    std::fclose(replies_);
+  }
+
+  // Plays as the script's head says. Gives the player's wait status; -1 where the script itself has ended.
+  int Play(const std::string& request) {
+    int status = -1;
+    if (std::fprintf(requests_, "%s\n", request.c_str()) < 0 || std::fflush(requests_) != 0) return -1;
+    return std::fscanf(replies_, "%d", &status) == 1 ? status : -1;
+  }
+
+ private:
+  pid_t pid_;
+  std::FILE* requests_;
+  std::FILE* replies_;
+};
 
 // One observation: every array at once.
 struct Observation {
@@ -54,10 +102,9 @@ void ComparePlay(const std::string& task, const Play& play, std::map<std::string
                               {.max_episode_steps = play.max_episode_steps, .all_arrays = true, .system_clock = true});
   ASSERT_TRUE(made.ok()) << made.status();
   Environment& environment = **made;
-  const std::string command = absl::StrCat(
-      SIBYL_PYTHON, " -W ignore ", SIBYL_SOURCE_DIR, "/tests/environments/nethack_reference.py ", file.string(), " ",
-      task, " ", play.player, " ", play.seed, " ", play.steps, " ", environment.spec().max_episode_steps());
-  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  const std::string request = absl::StrCat(file.string(), " ", task, " ", play.player, " ", play.seed, " ", play.steps,
+                                           " ", environment.spec().max_episode_steps());
+  ASSERT_EQ(Reference::Get().Play(request), 0) << request;
   const absl::StatusOr<Safetensors> reference = ReadSafetensors(file);
   std::filesystem::remove(file);
   ASSERT_TRUE(reference.ok()) << reference.status();

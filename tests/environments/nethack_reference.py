@@ -1,6 +1,11 @@
-"""Plays a task in Python and writes what it gave, for nethack_parity_test.cc to compare with.
+"""Plays tasks in Python and writes what they gave, for nethack_parity_test.cc to compare with.
 
-    nethack_reference.py OUT.safetensors TASK PLAYER SEED STEPS MAX_EPISODE_STEPS
+Each line of standard input asks for a play:
+
+    OUT.safetensors TASK PLAYER SEED STEPS MAX_EPISODE_STEPS
+
+A process forked for it plays, so that no play leaves anything to the next one; its wait status is then written as a
+line to standard output.
 
 NLE's own tasks are the package's classes; ONI's are written down here, from their description, on top of the package.
 Players: `random`; `stairs` walks to stairs that are in sight and goes down; `things` often eats, drinks and casts. All
@@ -183,6 +188,8 @@ class Player:
     @staticmethod
     def path(chars, start):
         """The first step of a shortest way to a '>' over what can be walked on."""
+        if not (chars == ord(">")).any():
+            return None
         walkable = set(b".#<>_{%$?!/=\"+()[*`")
         first = {start: None}
         queue = collections.deque([start])
@@ -250,4 +257,9 @@ def main(out, task, player, seed, steps, max_episode_steps):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *(int(a) for a in sys.argv[4:7]))
+    for line in sys.stdin:
+        if os.fork() == 0:
+            out, task, player, *numbers = line.split()
+            main(out, task, player, *map(int, numbers))
+            break
+        print(os.wait()[1], flush=True)
