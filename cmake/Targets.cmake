@@ -74,8 +74,11 @@ function(sibyl_test name)
   endif()
 endfunction()
 
+# A test that names its timeout is a long one, and starts before the others: what ends last is short.
 function(sibyl_test_properties name timeout)
-  if(NOT timeout)
+  if(timeout)
+    set_tests_properties(${name} PROPERTIES COST ${timeout})
+  else()
     set(timeout 120)
   endif()
   if(SIBYL_SANITIZE)

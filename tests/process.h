@@ -27,11 +27,11 @@ inline constexpr int kPatience = 5;
 inline constexpr int kPatience = 1;
 #endif
 
-// Polls until it holds; false after a minute.
+// Polls until it holds; false after a minute. The pause leaves the core to the programs that the test waits for.
 inline bool Eventually(const std::function<bool()>& holds) {
   for (const absl::Time until = absl::Now() + kPatience * absl::Minutes(1); absl::Now() < until;) {
     if (holds()) return true;
-    std::this_thread::yield();
+    absl::SleepFor(absl::Milliseconds(5));
   }
   return false;
 }

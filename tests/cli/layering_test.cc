@@ -87,6 +87,13 @@ TEST(Layering, LibTorchIsWhereItMayBe) {
   EXPECT_GT(seen, 0);
 }
 
+TEST(Layering, LibTorchComesThroughItsNarrowHeader) {
+  for (const Include& include : Includes()) {
+    EXPECT_FALSE(include.header == "torch/torch.h" || include.header == "torch/extension.h")
+        << include.file << " includes " << include.header << "; include policy/torch.h, which is precompiled";
+  }
+}
+
 TEST(Layering, IncludesAreFromTheRepositorysRoot) {
   for (const Include& include : Includes()) {
     EXPECT_FALSE(absl::StartsWith(include.header, "..") || absl::StartsWith(include.header, "./"))
