@@ -9,7 +9,7 @@ class RealClock : public Clock {
  public:
   absl::Time Now() override { return begin_ + absl::FromChrono(std::chrono::steady_clock::now() - steady_begin_); }
 
-  void WaitFor(CondVar& changed, Mutex& mutex, absl::Duration limit) override {
+  void WaitFor(CondVar& changed, Mutex& mutex, absl::Duration limit) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     if (limit == absl::InfiniteDuration()) {
       changed.Wait(mutex);
     } else if (limit > absl::ZeroDuration()) {
