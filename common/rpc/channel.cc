@@ -15,7 +15,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // An answer of the name server that got lost would otherwise be waited for up to two minutes. Callers try again.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // By default gRPC waits up to two minutes for a name server whose answer got lost. Callers try again.
   arguments.SetInt(GRPC_ARG_DNS_ARES_QUERY_TIMEOUT_MS, 3'000);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
