@@ -3,45 +3,26 @@
 #include "common/status_macros.h"
 #include "policy/array_index.h"
 #include "policy/autocast.h"
-#include "policy/cell_convolution.h"
 #include "policy/gru.h"
 #include "policy/running_statistics.h"
 
 namespace sibyl {
 namespace {
 
-constexpr int64_t kObjects = 11, kColours = 6, kStates = 4;  // codes of each, with room for one more state
-constexpr int64_t kChannels = kObjects + kColours + kStates;
 constexpr int64_t kNumbers = 7 * 7 * 3, kConvolved = 64, kFeatures = 512, kState = 128, kDirections = 4;
-
-// [objects * colours * states, channels]: the one-hot codes of every cell there can be.
-torch::Tensor CellTable() {
-  torch::Tensor table = torch::zeros({kObjects * kColours * kStates, kChannels});
-  auto cell = table.accessor<float, 2>();
-  for (int64_t row = 0; row < table.size(0); ++row) {
-    cell[row][row / (kColours * kStates)] = 1;
-    cell[row][kObjects + row / kStates % kColours] = 1;
-    cell[row][kObjects + kColours + row % kStates] = 1;
-  }
-  return table;
-}
 
 class MinigridConvGru : public Policy {
  public:
   MinigridConvGru(const v1::PolicyConfig& config, int actions, int image, int direction)
       : image_(image), direction_(direction) {
-    conv1_ = register_module("conv1", torch::nn::Conv2d(config.normalise_observations() ? 3 : kChannels, 16, 3));
+    conv1_ = register_module("conv1", torch::nn::Conv2d(3, 16, 3));
     conv2_ = register_module("conv2", torch::nn::Conv2d(16, 32, 3));
     conv3_ = register_module("conv3", torch::nn::Conv2d(32, kConvolved, 3));
     features_ = register_module("features", torch::nn::Linear(kConvolved + kDirections, kFeatures));
     gru_ = register_module("gru", Gru(kFeatures, kState));
     actor_ = register_module("actor", torch::nn::Linear(kState, actions));
     critic_ = register_module("critic", Critic(kState, config));
-    if (config.normalise_observations()) {
-      input_statistics_ = register_module("inputs", RunningStatistics(kNumbers, 0));
-    } else {
-      table_ = register_buffer("table", CellTable());
-    }
+    input_statistics_ = register_module("inputs", RunningStatistics(kNumbers, 0));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     InitOrthogonal(*features_, std::sqrt(2));
     InitOrthogonal(*actor_, 0.25);
@@ -53,8 +34,7 @@ class MinigridConvGru : public Policy {
     torch::Tensor states;
     {
       const Autocast autocast(state.device().type(), bfloat16_);
-      torch::Tensor x = input_statistics_.is_empty() ? ConvolveCodes(observations[image_].reshape({N, 7, 7, 3}))
-                                                     : conv1_(Planes(NormalisedNumbers(observations)));
+      torch::Tensor x = conv1_(Planes(NormalisedNumbers(observations)));
       x = torch::elu(conv2_(torch::elu(x)));
       // The kernel is as large as what is left: a product with a matrix, which is the quicker of the two.
       const auto flat = [](const torch::Tensor& t) { return t.permute({0, 2, 3, 1}).flatten(1); };
@@ -79,25 +59,10 @@ class MinigridConvGru : public Policy {
     return numbers.view({-1, 7, 7, 3}).permute({0, 3, 1, 2});
   }
 
-  // The first convolution of the one-hot codes of `image` [N, 7, 7, 3] uint8: [N, 16, 5, 5].
-  torch::Tensor ConvolveCodes(const torch::Tensor& image) {
-    const torch::Tensor codes = image.to(torch::kInt64);
-    // A code beyond the table would be another environment's; it is clamped, never read out of bounds.
-    const torch::Tensor code = codes.select(-1, 0)
-                                   .mul(kColours)
-                                   .add_(codes.select(-1, 1))
-                                   .mul_(kStates)
-                                   .add_(codes.select(-1, 2))
-                                   .clamp_max_(table_.size(0) - 1);
-    if (code.is_cpu()) return ConvolveCells(table_, conv1_->weight, conv1_->bias, code);
-    return conv1_(table_.index({code}).permute({0, 3, 1, 2}));
-  }
-
   const int image_, direction_;  // where the arrays are
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   Gru gru_{nullptr};
   torch::nn::Linear features_{nullptr}, actor_{nullptr};
-  torch::Tensor table_;  // constant; undefined where the codes are read as numbers
 };
 
 }  // namespace

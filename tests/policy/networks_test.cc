@@ -1,7 +1,6 @@
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
-#include "policy/cell_convolution.h"
 #include "policy/nethack_oni.h"
 #include "policy/policy.h"
 #include "policy/tile_convolution.h"
@@ -299,20 +298,6 @@ TEST(Tiles, LieWhereTheirCellsAre) {
       ASSERT_TRUE(torch::equal(cell.permute({1, 2, 0}), table[index[1][row][column].item<int64_t>()]));
     }
   }
-}
-
-TEST(ConvolveCells, IsTheConvolutionOverTheCellsChannels) {
-  torch::manual_seed(2);
-  const torch::Tensor cells = torch::rand({30, 5});
-  const torch::Tensor weight = torch::randn({16, 5, 3, 3}).requires_grad_(), bias = torch::randn({16}).requires_grad_();
-  const torch::Tensor code = torch::randint(30, {4, 7, 7}), scale = torch::randn({4, 16, 5, 5});
-  const torch::Tensor expected = torch::conv2d(cells.index({code}).permute({0, 3, 1, 2}), weight, bias);
-  const torch::Tensor actual = ConvolveCells(cells, weight, bias, code);
-  EXPECT_TRUE(torch::allclose(actual, expected, 1e-4, 1e-4));
-  const auto gradient = torch::autograd::grad({(actual * scale).sum()}, {weight, bias});
-  const auto expected_gradient = torch::autograd::grad({(expected * scale).sum()}, {weight, bias});
-  EXPECT_TRUE(torch::allclose(gradient[0], expected_gradient[0], 1e-4, 1e-4));
-  EXPECT_TRUE(torch::allclose(gradient[1], expected_gradient[1], 1e-4, 1e-4));
 }
 
 TEST(TileConvolution, IsTheConvolutionOverThePicture) {
