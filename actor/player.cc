@@ -50,6 +50,7 @@ Player::Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_pt
     : slot_(welcome.lease().slot()),
       run_seed_(welcome.run_seed()),
       caption_rule_(welcome.caption_rule()),
+      max_caption_length_(welcome.max_caption_length()),
       send_context_(welcome.send_context()),
       stagger_(welcome.stagger()),
       groups_(static_cast<int>(welcome.groups())),
@@ -98,7 +99,7 @@ absl::Status Player::Reset(int environment, char* observation) {
 std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, v1::StepBatch* batch) {
   const absl::string_view raw = (*environments_)[environment]->Caption();
   if (raw.empty()) return {0, 0};
-  std::string text = CanonicalCaption(raw, caption_rule_);
+  std::string text = CanonicalCaption(raw, caption_rule_, max_caption_length_);
   const uint64_t id = CaptionId(text);
   if (id == 0) return {0, 0};
   const uint32_t count = ++running_[environment].caption_counts[id];

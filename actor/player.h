@@ -90,6 +90,7 @@ class Player {
   const uint32_t slot_;
   const uint64_t run_seed_;
   const v1::CaptionRule caption_rule_;
+  const size_t max_caption_length_;
   const bool send_context_, stagger_;
   const int groups_, rows_;  // rows a group
   const std::vector<std::unique_ptr<Environment>>* const environments_;

@@ -1,8 +1,10 @@
 #include "common/caption.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/ascii.h"
+#include "common/utf8.h"
 
 namespace sibyl {
 namespace {
@@ -58,50 +60,26 @@ uint64_t Xxh64(absl::string_view text) {
   return hash ^ (hash >> 32);
 }
 
-// Length of the UTF-8 sequence at p, or 0 where there is none (overlong forms and surrogates included).
-int Utf8Length(const unsigned char* p, const unsigned char* end) {
-  auto continues = [&](int i) { return p + i < end && (p[i] & 0xC0) == 0x80; };
-  if (p[0] < 0x80) return 1;
-  if (p[0] >= 0xC2 && p[0] < 0xE0) return continues(1) ? 2 : 0;
-  if (p[0] >= 0xE0 && p[0] < 0xF0) {
-    if (!continues(1) || !continues(2)) return 0;
-    if (p[0] == 0xE0 && p[1] < 0xA0) return 0;
-    if (p[0] == 0xED && p[1] >= 0xA0) return 0;
-    return 3;
-  }
-  if (p[0] >= 0xF0 && p[0] < 0xF5) {
-    if (!continues(1) || !continues(2) || !continues(3)) return 0;
-    if (p[0] == 0xF0 && p[1] < 0x90) return 0;
-    if (p[0] == 0xF4 && p[1] >= 0x90) return 0;
-    return 4;
-  }
-  return 0;
-}
-
 }  // namespace
 
-std::string CanonicalCaption(absl::string_view text, v1::CaptionRule rule) {
+std::string CanonicalCaption(absl::string_view text, v1::CaptionRule rule, size_t max_length) {
   text = absl::StripAsciiWhitespace(text);
   std::string canonical;
-  canonical.reserve(text.size());
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* end = p + text.size();
+  canonical.reserve(std::min(text.size(), max_length));
   bool in_digits = false;
-  while (p < end) {
-    const int length = Utf8Length(p, end);
-    const bool digit = rule == v1::CAPTION_RULE_DIGITS && absl::ascii_isdigit(*p);
-    if (digit) {
-      if (!in_digits) canonical.push_back('#');
-      ++p;
-    } else if (length == 0) {
-      canonical.push_back('?');
-      ++p;
-    } else {
-      canonical.append(reinterpret_cast<const char*>(p), length);
-      p += length;
+  while (!text.empty()) {
+    const size_t length = Utf8CharacterLength(text);
+    const bool digit = rule == v1::CAPTION_RULE_DIGITS && absl::ascii_isdigit(text[0]);
+    const absl::string_view character = digit ? "#" : length == 0 ? "?" : text.substr(0, length);
+    if (!digit || !in_digits) {
+      if (canonical.size() + character.size() > max_length) break;
+      canonical.append(character.data(), character.size());
     }
     in_digits = digit;
+    text.remove_prefix(std::max<size_t>(length, 1));
   }
+  // A cut may stand behind white space.
+  absl::StripTrailingAsciiWhitespace(&canonical);
   return canonical;
 }
 

@@ -4,7 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "common/nearest.h"
 #include "environments/debug/family.h"
 #include "environments/family.h"
 #include "environments/minigrid/family.h"
@@ -25,8 +25,9 @@ absl::StatusOr<const EnvironmentFamily*> FamilyOf(absl::string_view name) {
     const auto names = family.names();
     if (std::find(names.begin(), names.end(), name) != names.end()) return &family;
   }
+  const std::string meant = DidYouMean(name, EnvironmentNames());
   return absl::NotFoundError(
-      absl::StrCat("no environment is called `", name, "`; there are: ", absl::StrJoin(EnvironmentNames(), ", ")));
+      absl::StrCat("no environment is called `", name, "`", meant.empty() ? "; `sibyl envs` lists them" : meant));
 }
 
 }  // namespace

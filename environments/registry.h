@@ -14,7 +14,7 @@ namespace sibyl {
 std::vector<std::string> EnvironmentNames();
 
 // What an environment is, without making one (no game library is loaded).
-// NotFound: no such name; the message lists the names there are.
+// NotFound: no such name; the message says which was likely meant.
 absl::StatusOr<v1::EnvironmentSpec> FindEnvironmentSpec(absl::string_view name, const EnvironmentOptions& options = {});
 
 // Makes an environment. NotFound as above; FailedPrecondition when something it needs is not installed, naming it.

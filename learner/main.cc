@@ -25,6 +25,7 @@
 #include "environments/registry.h"
 #include "learner/serving/act_service.h"
 #include "learner/serving/unroll_service.h"
+#include "learner/sizes.h"
 #include "learner/training/training_loop.h"
 #include "policy/device.h"
 #include "policy/memory.h"

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "common/config.h"
-
 namespace sibyl {
 namespace {
 

@@ -2,6 +2,7 @@
 
 #include "policy/running_statistics.h"
 #include "policy/torch.h"
+#include "policy/value_heads.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl {

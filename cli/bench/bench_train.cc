@@ -122,7 +122,8 @@ absl::Status AddLimit(const std::string& config, const std::vector<std::string>&
   EnvironmentBenchmark games;
   games.environment = experiment.environment().name();
   games.threads = arithmetic["cores"];
-  games.environments = std::max(games.threads, TotalEnvironments(experiment));
+  const uint32_t played = experiment.actor().processes() * experiment.actor().environments();
+  games.environments = std::max(games.threads, static_cast<int>(played));
   games.time = time;
   SIBYL_ASSIGN_OR_RETURN(const EnvironmentSpeed speed, MeasureEnvironments(games));
   const double inference = arithmetic["inference_rows_per_second"], training = arithmetic["training_steps_per_second"],

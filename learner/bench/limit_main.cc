@@ -15,12 +15,14 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/cores.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
+#include "learner/sizes.h"
 #include "learner/training/trainer.h"
 #include "policy/device.h"
 #include "policy/memory.h"
@@ -116,7 +118,7 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
   const int rows = absl::GetFlag(FLAGS_rows);
   if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("--rows is ", rows, ", must be at least 1"));
-  const int cores = std::max<int>(static_cast<int>(std::thread::hardware_concurrency()), 1);
+  const int cores = AvailableCores();
   const double seconds = absl::GetFlag(FLAGS_seconds);
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();

@@ -15,6 +15,7 @@
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
 #include "learner/serving/act_service.h"
+#include "learner/sizes.h"
 #include "policy/memory.h"
 #include "policy/torch.h"
 

@@ -125,6 +125,7 @@ absl::StatusOr<v1::ActorWelcome> ActorStream::Greet(const v1::ActorHello& hello,
   welcome.set_run_seed(experiment.seed());
   *welcome.mutable_episodes() = grant.episodes;
   welcome.set_caption_rule(experiment.environment().caption_rule());
+  welcome.set_max_caption_length(experiment.environment().max_caption_length());
   welcome.set_codec(experiment.actor().codec());
   welcome.set_max_episode_steps(experiment.environment().max_episode_steps());
   welcome.set_text_memory(kTextMemory);

@@ -7,10 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/columns.h"
-#include "common/config.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "learner/experience/check_step.h"
+#include "policy/value_heads.h"
 
 namespace sibyl::learner {
 namespace {

@@ -6,10 +6,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/checkpoints.h"
-#include "common/config.h"
-#include "common/runtime/files.h"
 #include "common/log.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
+#include "learner/sizes.h"
 
 namespace sibyl::learner {
 namespace {

@@ -23,6 +23,7 @@ v1::ActorWelcome Welcome(int environments = 4, int groups = 2) {
   welcome.mutable_episodes()->set_end(200);
   welcome.set_codec(v1::PACKING_CODEC_RAW);
   welcome.set_caption_rule(v1::CAPTION_RULE_EXACT);
+  welcome.set_max_caption_length(1000);
   welcome.set_text_memory(1000);
   return welcome;
 }

@@ -1,148 +1,137 @@
-// docs/configuration.md names every field of Experiment, and no other, each with its default and with what
-// ResumeDifference lets change.
+// docs/configuration.md is made from proto/sibyl/v1/experiment.proto: the comments and rules of its fields. The test
+// compares; with UPDATE_DOCS=1 it writes the page.
 
-#include <gmock/gmock.h>
-#include <google/protobuf/text_format.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/descriptor.pb.h>
 #include <gtest/gtest.h>
 
-#include <map>
+#include <cstdlib>
+#include <string>
+#include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/config.h"
+#include "common/config_fields.h"
 #include "common/runtime/files.h"
 
 namespace sibyl {
 namespace {
 
+using google::protobuf::DescriptorPool;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using google::protobuf::TextFormat;
 
-// A row of the page: | `field` | default | unit | what it does | on resume |
-struct Row {
-  std::string standard, on_resume;
+constexpr char kPage[] = SIBYL_SOURCE_DIR "/docs/configuration.md";
+// What stands above this line is written by hand.
+constexpr char kMark[] = "<!-- Made from proto/sibyl/v1/experiment.proto by configuration_doc_test. -->\n";
+
+// The descriptors of experiment.proto with its comments.
+class Comments {
+ public:
+  Comments() {
+    google::protobuf::FileDescriptorSet files;
+    EXPECT_TRUE(ReadProto(SIBYL_DESCRIPTORS, &files).ok());
+    for (const auto& file : files.file()) EXPECT_NE(pool_.BuildFile(file), nullptr) << file.name();
+  }
+  // The comment above a field, a message or an enum's value, on one line.
+  std::string Of(const FieldDescriptor* field) const { return Text(pool_.FindFieldByName(field->full_name())); }
+  std::string Of(const google::protobuf::Descriptor* type) const {
+    return Text(pool_.FindMessageTypeByName(type->full_name()));
+  }
+  std::string Of(const google::protobuf::EnumValueDescriptor* value) const {
+    return Text(pool_.FindEnumValueByName(value->full_name()));
+  }
+
+ private:
+  template <typename T>
+  static std::string Text(const T* descriptor) {
+    google::protobuf::SourceLocation location;
+    if (descriptor == nullptr || !descriptor->GetSourceLocation(&location)) return "";
+    const std::vector<std::string> words =
+        absl::StrSplit(location.leading_comments, absl::ByAnyChar(" \n"), absl::SkipEmpty());
+    return absl::StrJoin(words, " ");
+  }
+
+  DescriptorPool pool_;
 };
 
-std::map<std::string, Row> Page() {
-  std::map<std::string, Row> rows;
-  const auto text = ReadFile(SIBYL_SOURCE_DIR "/docs/configuration.md");
-  EXPECT_TRUE(text.ok()) << text.status();
-  for (absl::string_view line : absl::StrSplit(*text, '\n')) {
-    if (!absl::StartsWith(line, "| `")) continue;
-    std::vector<std::string> cells = absl::StrSplit(line, '|');
-    EXPECT_EQ(cells.size(), 7u) << line;
-    for (std::string& cell : cells) absl::StripAsciiWhitespace(&cell);
-    const std::string field = cells[1].substr(1, cells[1].size() - 2);
-    EXPECT_TRUE(rows.emplace(field, Row{cells[2], cells[5]}).second) << field << " is there twice";
-    for (const std::string& cell : {cells[2], cells[3], cells[4]}) EXPECT_FALSE(cell.empty()) << line;
-  }
-  return rows;
+std::string DefaultCell(const Message& holder, const FieldDescriptor* field, const std::string& prefix) {
+  const v1::FieldRule& rule = RuleOf(field);
+  if (rule.required()) return "required";
+  if (!rule.computed_default().empty()) return rule.computed_default();
+  if (!rule.default_from().empty()) return absl::StrCat("`", prefix, rule.default_from(), "`");
+  return FieldText(holder, field);
 }
 
-// Calls with each field that is no message, with its whole name, and the message it is in.
-template <typename F>
-void ForEachField(Message* message, const std::string& prefix, const F& f) {
-  for (int i = 0; i < message->GetDescriptor()->field_count(); ++i) {
-    const FieldDescriptor* field = message->GetDescriptor()->field(i);
-    const std::string name = prefix + field->name();
-    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      ForEachField(message->GetReflection()->MutableMessage(message, field), name + ".", f);
-    } else {
-      f(message, field, name);
+std::string ValuesCell(const FieldDescriptor* field) {
+  const v1::FieldRule& rule = RuleOf(field);
+  if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) return "below";
+  if (field->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) return "true, false";
+  if (rule.file()) return "a file";
+  const std::string limits = LimitsText(field);
+  if (rule.unit().empty()) return limits.empty() ? "any" : limits;
+  return limits.empty() ? rule.unit() : absl::StrCat(limits, " (", rule.unit(), ")");
+}
+
+std::string Row(const Comments& comments, const Message& holder, const FieldDescriptor* field,
+                const std::string& prefix) {
+  const v1::FieldRule& rule = RuleOf(field);
+  const std::string comment = comments.Of(field);
+  EXPECT_FALSE(comment.empty()) << field->full_name() << " has no comment";
+  const char* resume = rule.file() ? "by content" : rule.resume() == v1::FieldRule::FREE ? "free" : "";
+  std::string row = absl::StrCat("| `", prefix, field->name(), "` | ", DefaultCell(holder, field, prefix), " | ",
+                                 ValuesCell(field), " | ", comment, " | ", resume, " |\n");
+  if (field->cpp_type() != FieldDescriptor::CPPTYPE_ENUM) return row;
+  for (int i = 1; i < field->enum_type()->value_count(); ++i) {
+    const auto* value = field->enum_type()->value(i);
+    const std::string meaning = comments.Of(value);
+    EXPECT_FALSE(meaning.empty()) << value->full_name() << " has no comment";
+    absl::StrAppend(&row, "| | | `", value->name(), "` | ", meaning, " | |\n");
+  }
+  return row;
+}
+
+// A heading, prose and the table of a message's own fields, then the same of the messages in it.
+void AppendSection(const Comments& comments, const Message& message, const std::string& prefix, int level,
+                   std::string* page) {
+  const auto* type = message.GetDescriptor();
+  absl::StrAppend(page, "| field | default | values | what it does | on resume |\n|---|---|---|---|---|\n");
+  for (int i = 0; i < type->field_count(); ++i) {
+    const FieldDescriptor* field = type->field(i);
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
+      absl::StrAppend(page, Row(comments, message, field, prefix));
     }
   }
-}
-
-std::string ValueText(const Message& message, const FieldDescriptor* field) {
-  std::string text;
-  if (!field->is_repeated()) {
-    TextFormat::PrintFieldValueToString(message, field, -1, &text);
-    return text;
-  }
-  std::vector<std::string> items;
-  for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) {
-    TextFormat::PrintFieldValueToString(message, field, i, &items.emplace_back());
-  }
-  return absl::StrJoin(items, ", ");
-}
-
-// Changes the value to another of its type.
-void Change(Message* message, const FieldDescriptor* field) {
-  const auto* reflection = message->GetReflection();
-  switch (field->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_STRING:
-      if (field->is_repeated()) {
-        reflection->AddString(message, field, "changed");
-      } else {
-        reflection->SetString(message, field, "changed");
-      }
-      return;
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return reflection->SetBool(message, field, !reflection->GetBool(*message, field));
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return reflection->SetDouble(message, field, reflection->GetDouble(*message, field) + 1);
-    case FieldDescriptor::CPPTYPE_UINT32:
-      return reflection->SetUInt32(message, field, reflection->GetUInt32(*message, field) + 1);
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return reflection->SetUInt64(message, field, reflection->GetUInt64(*message, field) + 1);
-    case FieldDescriptor::CPPTYPE_ENUM:
-      return reflection->SetEnumValue(message, field, 0);
-    default:
-      FAIL() << field->full_name() << ": this test does not know its type";
+  for (int i = 0; i < type->field_count(); ++i) {
+    const FieldDescriptor* field = type->field(i);
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    const std::string of_type = comments.Of(field->message_type());
+    absl::StrAppend(page, "\n", std::string(level, '#'), " ", prefix, field->name(), "\n", comments.Of(field),
+                    of_type.empty() ? "" : " ", of_type, "\n\n");
+    AppendSection(comments, message.GetReflection()->GetMessage(message, field),
+                  absl::StrCat(prefix, field->name(), "."), level + 1, page);
   }
 }
 
-TEST(ConfigurationPage, HasEveryFieldWithItsDefaultAndNoOther) {
-  std::map<std::string, Row> page = Page();
+TEST(ConfigurationPage, IsMadeFromTheProto) {
   v1::Experiment experiment;
   FillDefaults(&experiment);
-  std::map<std::string, std::string> values;
-  ForEachField(&experiment, "", [&](Message* message, const FieldDescriptor* field, const std::string& name) {
-    values[name] = ValueText(*message, field);
-  });
-  // The page may name another field as the default.
-  const auto meant = [&](const std::string& standard) {
-    const auto other = values.find(standard);
-    return other == values.end() ? standard : other->second;
-  };
-  ForEachField(&experiment, "", [&](Message*, const FieldDescriptor*, const std::string& name) {
-    const auto row = page.find(name);
-    if (row == page.end()) {
-      ADD_FAILURE() << name << " is not on the page";
-      return;
-    }
-    // Required fields have none, nor have these.
-    const std::map<std::string, std::string> without = {
-        {"name", "the file's name"}, {"reward_model.goal_file", "not set"}, {"reward_model.weights_file", "not set"}};
-    if (values[name] != "\"\"") {
-      EXPECT_EQ(meant(row->second.standard), values[name]) << name;
-    } else {
-      EXPECT_EQ(row->second.standard, without.count(name) ? without.at(name) : "required") << name;
-    }
-    page.erase(row);
-  });
-  for (const auto& [name, row] : page) ADD_FAILURE() << name << " is on the page and no field";
-}
+  std::string made = "\n## The run\n";
+  AppendSection(Comments(), experiment, "", 2, &made);
 
-TEST(ConfigurationPage, SaysWhatMayChangeOnAResume) {
-  const std::map<std::string, Row> page = Page();
-  v1::Experiment was;
-  FillDefaults(&was);
-  was.set_name("a");
-  v1::Experiment is = was;
-  ForEachField(&is, "", [&](Message* message, const FieldDescriptor* field, const std::string& name) {
-    std::unique_ptr<Message> before(message->New());
-    before->CopyFrom(*message);
-    Change(message, field);
-    const auto row = page.find(name);
-    ASSERT_NE(row, page.end()) << name;
-    EXPECT_EQ(ResumeDifference(was, is).empty(), row->second.on_resume == "free") << name;
-    message->CopyFrom(*before);
-  });
+  const auto page = ReadFile(kPage);
+  ASSERT_TRUE(page.ok()) << page.status();
+  const size_t mark = page->find(kMark);
+  ASSERT_NE(mark, std::string::npos) << kPage << " lacks the line " << kMark;
+  const std::string by_hand = page->substr(0, mark + sizeof kMark - 1);
+  if (std::getenv("UPDATE_DOCS") != nullptr) {
+    ASSERT_TRUE(WriteFileDurably(kPage, by_hand + made).ok());
+    return;
+  }
+  EXPECT_TRUE(*page == by_hand + made) << "docs/configuration.md is not what experiment.proto says; write it with\n"
+                                       << "  UPDATE_DOCS=1 ctest --test-dir build/release -R configuration_doc_test";
 }
 
 }  // namespace

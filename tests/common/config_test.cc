@@ -5,6 +5,9 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/config_fields.h"
 #include "common/runtime/files.h"
 
 namespace sibyl {
@@ -12,6 +15,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 class ConfigTest : public testing::Test {
  protected:
@@ -76,17 +80,181 @@ TEST_F(ConfigTest, OverridesGoLastAndInOrder) {
 TEST_F(ConfigTest, NamesAnUnknownField) {
   EXPECT_THAT(Error("learner { batch_sise: 3 }"),
               AllOf(HasSubstr("trial.textproto"), HasSubstr("line 1"), HasSubstr("batch_sise")));
+  EXPECT_THAT(Error("learner { batch_sise: 3 }"), HasSubstr("did you mean batch_size?"));
   EXPECT_THAT(Error(kSmall, {"learner.batch_sise=3"}),
-              AllOf(HasSubstr("learner.batch_sise"), HasSubstr("there are"), HasSubstr("batch_size")));
-  EXPECT_THAT(Error(kSmall, {"learnr.batch_size=3"}), AllOf(HasSubstr("`learnr`"), HasSubstr("learner")));
+              AllOf(HasSubstr("`batch_sise`"), HasSubstr("did you mean learner.batch_size?")));
+  EXPECT_THAT(Error(kSmall, {"learnr.batch_size=3"}), AllOf(HasSubstr("`learnr`"), HasSubstr("learner.batch_size")));
+  EXPECT_THAT(Error(kSmall, {"gamma=0.9"}), HasSubstr("did you mean learner.gamma?"));
+  EXPECT_THAT(Error(kSmall, {"learner.horsepower=3"}), AllOf(HasSubstr("there are: "), HasSubstr("batch_size")));
 }
 
 TEST_F(ConfigTest, NamesAValueOfTheWrongType) {
   EXPECT_THAT(Error("seed: \"one\""), AllOf(HasSubstr("line 1"), HasSubstr("one")));
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=many"}), AllOf(HasSubstr("learner.batch_size"), HasSubstr("`many`")));
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=-1"}), AllOf(HasSubstr("learner.batch_size"), HasSubstr("`-1`")));
-  EXPECT_THAT(Error(kSmall, {"reward.credit=BOTH"}),
-              AllOf(HasSubstr("reward.credit"), HasSubstr("`BOTH`"), HasSubstr("CREDIT_ONI")));
+  EXPECT_THAT(Error(kSmall, {"learner.batch_size=1.5"}), HasSubstr("whole number"));
+  EXPECT_THAT(Error(kSmall, {"policy.last_action=maybe"}), HasSubstr("true or false"));
+  const std::string both = Error(kSmall, {"reward.credit=BOTH"});
+  EXPECT_THAT(both, AllOf(HasSubstr("reward.credit"), HasSubstr("`BOTH`"), HasSubstr("one of ACTION, ONI")));
+  EXPECT_THAT(both, Not(HasSubstr("UNSPECIFIED")));
+  EXPECT_THAT(Error(kSmall, {"reward.credit=UNSPECIFIED"}), HasSubstr("reward.credit"));
+  EXPECT_THAT(Error(std::string(kSmall) + "policy { kind: 17 }"), HasSubstr("policy.kind is 17, must be one of AUTO"));
+}
+
+TEST_F(ConfigTest, AFilesEnumValueIsAnsweredWithItsFullName) {
+  EXPECT_THAT(Error("reward { credit: ONI }"), AllOf(HasSubstr("line 1"), HasSubstr("in full: CREDIT_ONI")));
+  EXPECT_THAT(Error("reward { credit: BOTH }"), AllOf(HasSubstr("CREDIT_ACTION, CREDIT_ONI"), Not(HasSubstr("SPEC"))));
+}
+
+TEST_F(ConfigTest, AnOverrideMayNameAnEnumsValueShort) {
+  for (const char* name : {"REWARD_MODEL_KIND_CLASSIFICATION", "CLASSIFICATION", "classification"}) {
+    const auto experiment = LoadExperiment(Write(kSmall), {absl::StrCat("reward_model.kind=", name)});
+    ASSERT_TRUE(experiment.ok()) << experiment.status();
+    EXPECT_EQ(experiment->reward_model().kind(), v1::REWARD_MODEL_KIND_CLASSIFICATION);
+  }
+}
+
+TEST_F(ConfigTest, AnOverrideMayWriteAWholeNumberShort) {
+  const auto steps = [&](const std::string& text) {
+    const auto experiment = LoadExperiment(Write(kSmall), {"total_steps=" + text});
+    return experiment.ok() ? experiment->total_steps() : 0;
+  };
+  EXPECT_EQ(steps("1e6"), 1'000'000u);
+  EXPECT_EQ(steps("1.5E+3"), 1500u);
+  EXPECT_EQ(steps("2k"), 2000u);
+  EXPECT_EQ(steps("2.5M"), 2'500'000u);
+  EXPECT_EQ(steps("3G"), 3'000'000'000u);
+  EXPECT_EQ(steps("9007199254740"), 9'007'199'254'740u);
+  for (const char* none :
+       {"1.5", "1e-1", "2.0005k", "k", "1e6k", "1e", "1e400", "+1", " 1", "1 M", "0x10", "", "1..2"}) {
+    EXPECT_EQ(steps(none), 0u) << none;
+  }
+  EXPECT_THAT(Error(kSmall, {"learner.batch_size=5G"}), HasSubstr("whole number")) << "more than the field holds";
+}
+
+TEST_F(ConfigTest, RefusesTextThatCannotBeShownOrSent) {
+  EXPECT_THAT(Error(kSmall, {"name=\xff"}), AllOf(HasSubstr("name"), HasSubstr("\\377"), HasSubstr("UTF-8")));
+  EXPECT_THAT(Error(kSmall, {"name=a\x1b[2J"}), AllOf(HasSubstr("name is `a\\033[2J`"), HasSubstr("control")));
+  EXPECT_THAT(Error(kSmall, {"reward_model.label_set=a\n,b"}), HasSubstr("reward_model.label_set"));
+  EXPECT_EQ(Error(kSmall, {"reward_model.goal=one\n\ttwo caf\xc3\xa9"}), "");
+}
+
+TEST_F(ConfigTest, CountsEnvironmentsWithoutOverflow) {
+  EXPECT_THAT(
+      Error(kSmall, {"actor.processes=65536", "actor.environments=65536", "learner.max_actors=65536"}),
+      AllOf(HasSubstr("actor.processes is 65536, must be at most 15"), HasSubstr("65536"), HasSubstr("1000000")));
+  EXPECT_THAT(Error(kSmall, {"actor.processes=2000"}),
+              AllOf(HasSubstr("at most 1024"), HasSubstr("learner.max_actors")));
+}
+
+TEST_F(ConfigTest, MiniGridsNetworkReadsNormalisedNumbers) {
+  EXPECT_TRUE(LoadExperiment(Write(kSmall), {})->policy().normalise_observations());
+  EXPECT_THAT(Error(kSmall, {"policy.normalise_observations=false"}),
+              HasSubstr("policy.normalise_observations is false"));
+  EXPECT_FALSE(LoadExperiment(Write(kSmall), {"policy.kind=MLP"})->policy().normalise_observations());
+  EXPECT_FALSE(LoadExperiment(Write(kSmall), {"environment.name=nethack/Score"})->policy().normalise_observations());
+}
+
+TEST_F(ConfigTest, SomeDefaultsFollowOtherFields) {
+  const auto experiment = LoadExperiment(Write(kSmall), {"reward_model.kind=RANKING", "learner.learning_rate=3e-4",
+                                                         "learner.gamma=0.9", "reward.intrinsic_coefficient=0.1"});
+  ASSERT_TRUE(experiment.ok()) << experiment.status();
+  EXPECT_EQ(experiment->learner().final_learning_rate(), 3e-4);
+  EXPECT_EQ(experiment->learner().intrinsic_gamma(), 0.9);
+  EXPECT_EQ(experiment->reward().final_intrinsic_coefficient(), 0.1);
+  EXPECT_EQ(experiment->reward_model().threshold(), 0);
+  EXPECT_FALSE(experiment->reward_model().binary());
+  EXPECT_EQ(LoadExperiment(Write(kSmall), {})->reward_model().threshold(), 0.5);
+  EXPECT_TRUE(LoadExperiment(Write(kSmall), {})->reward_model().binary());
+}
+
+// The rules themselves.
+TEST(FieldRules, GiveEveryFieldADefaultThatItsLimitsAllow) {
+  v1::Experiment experiment;
+  experiment.mutable_environment()->set_name("any");
+  FillDefaults(&experiment);
+  EXPECT_EQ(CheckFields(experiment), absl::OkStatus());
+  ForEachField(experiment, [](const auto& holder, const auto* field, const std::string& path) {
+    const v1::FieldRule& rule = RuleOf(field);
+    const int sources =
+        !rule.default_().empty() + !rule.default_from().empty() + !rule.computed_default().empty() + rule.required();
+    // A text may be left out.
+    if (field->type() == google::protobuf::FieldDescriptor::TYPE_STRING) {
+      EXPECT_LE(sources, 1) << path;
+    } else {
+      EXPECT_EQ(sources, 1) << path;
+    }
+    EXPECT_EQ(rule.must().empty(), rule.pattern().empty() && !rule.required()) << path;
+    if (!rule.default_from().empty()) {
+      const auto* other = holder.GetDescriptor()->FindFieldByName(rule.default_from());
+      ASSERT_NE(other, nullptr) << path;
+      EXPECT_EQ(other->type(), google::protobuf::FieldDescriptor::TYPE_DOUBLE) << path;
+      EXPECT_EQ(field->type(), google::protobuf::FieldDescriptor::TYPE_DOUBLE) << path;
+    }
+  });
+}
+
+// Counts are added, multiplied and held in ints: none may come near to wrapping.
+TEST(FieldRules, BoundEveryWholeNumberButSeeds) {
+  ForEachField(v1::Experiment(), [](const auto&, const auto* field, const std::string& path) {
+    if (path == "seed") return;
+    const bool narrow = field->type() == google::protobuf::FieldDescriptor::TYPE_UINT32;
+    if (!narrow && field->type() != google::protobuf::FieldDescriptor::TYPE_UINT64) return;
+    EXPECT_TRUE(RuleOf(field).has_max()) << path;
+    EXPECT_LE(RuleOf(field).max(), narrow ? 1e9 : 9e18) << path;
+  });
+}
+
+TEST(FieldRules, SayWhatAFieldTakes) {
+  const auto limits = [](const google::protobuf::Descriptor* type, const char* name) {
+    return LimitsText(type->FindFieldByName(name));
+  };
+  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "gamma"), "between 0 and 1");
+  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "ppo_clip"), "above 0");
+  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "learning_rate"), "at least 0");
+  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "max_captions"), "between 1000 and 1000000000");
+  EXPECT_EQ(limits(v1::PolicyConfig::descriptor(), "value_bins"), "0 or between 5 and 10000");
+  EXPECT_EQ(limits(v1::PolicyConfig::descriptor(), "value_low"), "a finite number");
+  EXPECT_EQ(limits(v1::RewardTrainingConfig::descriptor(), "cpu_share"), "above 0 and at most 1");
+  EXPECT_EQ(limits(v1::RewardTrainingConfig::descriptor(), "dropout"), "at least 0 and below 1");
+  EXPECT_EQ(limits(v1::RewardConfig::descriptor(), "credit"), "one of ACTION, ONI");
+}
+
+// A change to any field that a resume must not change is found, and a change to the others is not.
+TEST(FieldRules, DecideWhatAResumeMayChange) {
+  v1::Experiment was;
+  FillDefaults(&was);
+  for (const std::string& path : FieldPaths(was)) {
+    v1::Experiment is = was;
+    google::protobuf::Message* holder = &is;
+    const std::vector<std::string> names = absl::StrSplit(path, '.');
+    for (size_t i = 0; i + 1 < names.size(); ++i) {
+      holder = holder->GetReflection()->MutableMessage(holder, holder->GetDescriptor()->FindFieldByName(names[i]));
+    }
+    const auto* field = holder->GetDescriptor()->FindFieldByName(names.back());
+    std::string other = "7";
+    if (field->enum_type() != nullptr) {
+      const std::string last = field->enum_type()->value(field->enum_type()->value_count() - 1)->name();
+      other = FieldText(*holder, field) == last ? field->enum_type()->value(1)->name() : last;
+    } else if (field->type() == google::protobuf::FieldDescriptor::TYPE_BOOL) {
+      other = FieldText(*holder, field) == "true" ? "false" : "true";
+    }
+    ASSERT_EQ(SetField(path, other, field, holder), absl::OkStatus());
+    const std::string difference = ResumeDifference(was, is);
+    if (RuleOf(field).resume() == v1::FieldRule::FREE) {
+      EXPECT_EQ(difference, "") << path;
+    } else {
+      EXPECT_THAT(difference, testing::StartsWith(path + " was ")) << path;
+    }
+  }
+}
+
+TEST(FieldRules, LetARunOfAnOlderReleaseGoOnWithTheDefaultsOfNewFields) {
+  v1::Experiment old, now;
+  FillDefaults(&now);
+  EXPECT_EQ(ResumeDifference(old, now), "");
+  now.mutable_reward()->mutable_novelty()->set_coefficient(1);
+  EXPECT_EQ(ResumeDifference(old, now), "reward.novelty.coefficient was 0 and is now 1");
 }
 
 TEST_F(ConfigTest, NamesAnOverrideThatIsNone) {
@@ -96,33 +264,17 @@ TEST_F(ConfigTest, NamesAnOverrideThatIsNone) {
   EXPECT_THAT(Error(kSmall, {""}), HasSubstr("field=value"));
 }
 
-TEST(TrainingThreads, AreWhatIsAskedForElseAsManyAsHaveWork) {
-  v1::LearnerConfig learner;
-  learner.set_unroll_length(32);
-  learner.set_batch_size(32 * 7);
-  learner.set_minibatches(1);
-  learner.set_training_threads(5);
-  EXPECT_EQ(TrainingThreads(learner), 5);
-  learner.set_training_threads(0);
-  EXPECT_EQ(TrainingThreads(learner), 1);
-  learner.set_batch_size(32 * 4096);
-  EXPECT_GE(TrainingThreads(learner), 1);
-  EXPECT_LE(TrainingThreads(learner), 8);
-}
-
 TEST_F(ConfigTest, NamesAnImpossibleValueAndWhatWouldDo) {
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=1000"}),
               AllOf(HasSubstr("learner.batch_size is 1000"), HasSubstr("multiple"), HasSubstr("32")));
   EXPECT_THAT(Error(kSmall, {"actor.groups=3"}), AllOf(HasSubstr("actor.groups is 3"), HasSubstr("64")));
   EXPECT_THAT(Error(kSmall, {"learner.gamma=1.5"}), HasSubstr("learner.gamma is 1.5"));
-  EXPECT_THAT(Error(kSmall, {"learner.unroll_slots=5", "learner.batch_size=4096"}),
-              AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 256")));
-  EXPECT_THAT(Error(kSmall, {"learner.unroll_slots=5"}),
-              AllOf(HasSubstr("learner.unroll_slots is 5"), HasSubstr("at least 96")));
   EXPECT_THAT(Error(kSmall, {"learner.device=tpu"}), AllOf(HasSubstr("learner.device is `tpu`"), HasSubstr("cuda")));
   EXPECT_THAT(Error(kSmall, {"learner.learning_rate=nan"}), HasSubstr("learner.learning_rate is nan"));
   EXPECT_THAT(Error(kSmall, {"total_steps=0"}), HasSubstr("total_steps is 0"));
   EXPECT_THAT(Error(kSmall, {"reward_model.label_set=one"}), HasSubstr("at least two labels"));
+  EXPECT_THAT(Error(kSmall, {"reward_model.label_set=bad,,good"}), HasSubstr("at least two labels"));
+  EXPECT_THAT(Error(kSmall, {"reward_model.label_set=good,good"}), HasSubstr("that differ"));
   EXPECT_THAT(Error(kSmall, {"learner.minibatches=3"}), AllOf(HasSubstr("learner.minibatches is 3"), HasSubstr("32")));
   EXPECT_THAT(Error(kSmall, {"reward.shaping=SHAPING_DELTA", "reward.credit=CREDIT_ONI"}),
               AllOf(HasSubstr("reward.credit is CREDIT_ONI"), HasSubstr("reward.shaping")));

@@ -294,7 +294,6 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
   };
   expect({"--set", "learner.batch_size=10"},
          "learner.batch_size is 10, must be a multiple of learner.unroll_length (4)");
-  expect({"--set", "learner.unroll_slots=5"}, "must be at least 8");
   expect({"--set", "environment.name=minigrid/Nowhere"}, "minigrid/DoorKey-8x8");
   expect({"--set", "reward.intrinsic_coefficient=1", "--set", "reward_model.goal=x", "--set", "annotator.rules_file=x"},
          "--reward_model is not set");

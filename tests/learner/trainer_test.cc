@@ -10,12 +10,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
-#include "common/config.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
 #include "learner/training/minibatches.h"
 #include "policy/mlp.h"
 #include "policy/torch.h"
+#include "policy/value_heads.h"
 #include "tests/learner/literal.h"
 #include "tests/policy/random_observations.h"
 

@@ -1,0 +1,76 @@
+#include "learner/sizes.h"
+
+#include <gtest/gtest.h>
+
+#include "common/config.h"
+#include "common/cores.h"
+
+namespace sibyl::learner {
+namespace {
+
+v1::LearnerConfig Config(uint32_t unrolls, uint32_t minibatches, uint32_t threads) {
+  v1::LearnerConfig learner;
+  learner.set_unroll_length(32);
+  learner.set_batch_size(32 * unrolls);
+  learner.set_minibatches(minibatches);
+  learner.set_training_threads(threads);
+  return learner;
+}
+
+TEST(TrainingThreads, AreWhatIsAskedFor) { EXPECT_EQ(TrainingThreads(Config(7, 1, 5)), 5); }
+
+TEST(TrainingThreads, AreOtherwiseAsManyAsHaveCoresAndWork) {
+  EXPECT_EQ(TrainingThreads(Config(7, 1, 0)), 1);
+  EXPECT_EQ(TrainingThreads(Config(4096, 1024, 0)), 1);
+  EXPECT_EQ(TrainingThreads(Config(4096, 1, 0)), std::min(AvailableCores(), 8));
+}
+
+v1::Experiment Playing(uint32_t processes, uint32_t environments, uint32_t groups, uint32_t unrolls) {
+  v1::Experiment experiment;
+  experiment.mutable_actor()->set_processes(processes);
+  experiment.mutable_actor()->set_environments(environments);
+  experiment.mutable_actor()->set_groups(groups);
+  *experiment.mutable_learner() = Config(unrolls, 1, 0);
+  return experiment;
+}
+
+TEST(UnrollSlotsNeeded, AddTheLargerOfBatchAndGroupWhereOneDividesTheOther) {
+  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 32)), 64 + 32);
+  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 8)), 64 + 32);
+  EXPECT_EQ(UnrollSlotsNeeded(Playing(3, 64, 2, 64)), 3 * 64 + 64);
+}
+
+TEST(UnrollSlotsNeeded, AddBothWhereNeitherDividesTheOther) {
+  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 24)), 64 + 24 + 32);
+}
+
+TEST(UnrollSlotsNeeded, HoldALargeBatchTwice) { EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 128)), 128 + 128); }
+
+TEST(UnrollSlotsNeeded, OfTheLargestValidConfigurationFitAnInt) {
+  v1::Experiment experiment;
+  FillDefaults(&experiment);
+  experiment.mutable_environment()->set_name("any");
+  experiment.mutable_reward()->set_intrinsic_coefficient(0);
+  experiment.mutable_reward()->set_final_intrinsic_coefficient(0);
+  experiment.mutable_actor()->set_processes(15);
+  experiment.mutable_actor()->set_environments(65536);
+  experiment.mutable_learner()->set_unroll_length(1);
+  experiment.mutable_learner()->set_batch_size(16'777'216 - 1);
+  ASSERT_EQ(Validate(experiment), absl::OkStatus());
+  EXPECT_EQ(UnrollSlotsNeeded(experiment), 2 * 16'777'215 + 32768);
+}
+
+TEST(RankShare, DividesActorsAndBatchAndGivesEachRankASeed) {
+  v1::Experiment experiment = Playing(4, 64, 2, 32);
+  experiment.set_seed(7);
+  experiment.mutable_learner()->set_ranks(2);
+  const v1::Experiment first = RankShare(experiment, 0), second = RankShare(experiment, 1);
+  EXPECT_EQ(first.actor().processes(), 2u);
+  EXPECT_EQ(first.learner().batch_size(), experiment.learner().batch_size() / 2);
+  EXPECT_EQ(first.seed(), 7u);
+  EXPECT_NE(second.seed(), 7u);
+  EXPECT_EQ(second.learner().batch_size(), first.learner().batch_size());
+}
+
+}  // namespace
+}  // namespace sibyl::learner
