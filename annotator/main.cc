@@ -6,14 +6,17 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
-#include "annotator/annotator.h"
-#include "annotator/delayed_judge.h"
-#include "annotator/openai_judge.h"
-#include "annotator/prompt.h"
-#include "annotator/query_identity.h"
-#include "annotator/rules_judge.h"
-#include "annotator/service.h"
-#include "annotator/similarity.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "annotator/judges/delayed_judge.h"
+#include "annotator/judges/openai_judge.h"
+#include "annotator/judges/prompt.h"
+#include "annotator/judges/query_key.h"
+#include "annotator/judges/rules_judge.h"
+#include "annotator/judges/similarity.h"
+#include "annotator/serving/annotator.h"
+#include "annotator/serving/service.h"
+#include "annotator/store/sqlite_label_log.h"
 #include "common/config.h"
 #include "common/flags.h"
 #include "common/log.h"
@@ -28,15 +31,43 @@ ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served
 ABSL_FLAG(
     absl::Duration, drain, absl::Seconds(10),
     "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
+ABSL_FLAG(std::vector<std::string>, ask_again, {},
+          "Outcomes, of failed, unparsable and abstained: queries that ended so are asked again at the start.");
 
 namespace sibyl::annotator {
 namespace {
 
-// The prompt asks what the reward model wants to know.
+absl::StatusOr<std::vector<v1::Outcome>> OutcomesToAskAgain() {
+  std::vector<v1::Outcome> outcomes;
+  for (const std::string& name : absl::GetFlag(FLAGS_ask_again)) {
+    if (name == "failed") {
+      outcomes.push_back(v1::OUTCOME_FAILED);
+    } else if (name == "unparsable") {
+      outcomes.push_back(v1::OUTCOME_UNPARSABLE);
+    } else if (name == "abstained") {
+      outcomes.push_back(v1::OUTCOME_ABSTAINED);
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--ask_again has `", name, "`, may have failed, unparsable and abstained"));
+    }
+  }
+  return outcomes;
+}
+
+// The judge's queries in the log. The judge must outlive what is given.
+LogJudge MakeLogJudge(const Judge& judge) {
+  return {.identity = JudgeIdentity(judge),
+          .version_1_identity = absl::StrJoin({judge.name(), judge.prompt(), judge.sampling()}, "\n"),
+          .key = [&judge](const v1::Query& query) {
+            return CheckQuery(query).ok() && judge.Check(query).ok() ? QueryKey(query, judge) : std::string();
+          }};
+}
+
+// The prompt must not ask the other question than the reward model's.
 absl::Status CheckPromptKind(const v1::Experiment& experiment) {
   SIBYL_ASSIGN_OR_RETURN(const Prompt prompt, Prompt::Load(experiment.annotator().openai().prompt_file()));
   const bool ranking = experiment.reward_model().kind() == v1::REWARD_MODEL_KIND_RANKING;
-  if ((prompt.kind() == v1::QUERY_KIND_COMPARE) == ranking) return absl::OkStatus();
+  if (prompt.kind() != (ranking ? "classify" : "compare")) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "config: annotator.openai.prompt_file is ", experiment.annotator().openai().prompt_file(), ", which ",
       ranking ? "asks about one caption; REWARD_MODEL_KIND_RANKING needs one with {first} and {second}"
@@ -71,6 +102,7 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   }
   SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
   const v1::AnnotatorConfig& config = experiment.annotator();
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<v1::Outcome> ask_again, OutcomesToAskAgain());
 
   Metrics metrics;
   SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Judge> judge, MakeJudge(experiment, metrics));
@@ -82,17 +114,19 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
   if (error) {
     return absl::UnavailableError(absl::StrCat("cannot make the run folder ", run_dir.string(), ": ", error.message()));
   }
-  LabelStoreOptions options;
+  SqliteLabelLogOptions options;
   options.path = (run_dir / config.store()).string();
-  options.judge_identity = JudgeIdentity(*judge);
+  options.judge = MakeLogJudge(*judge);
   options.capacity = config.queue_capacity();
-  SIBYL_ASSIGN_OR_RETURN(auto store, LabelStore::Open(options, Clock::Real(), metrics,
-                                                      [&](absl::Status reason) { shutdown.Fail(reason); }));
-  spdlog::info("label store {}: {} labels, {} queries wait", options.path, store->last_sequence(), store->waiting());
+  SIBYL_ASSIGN_OR_RETURN(auto log, SqliteLabelLog::Open(options, Clock::Real(), metrics,
+                                                        [&](absl::Status reason) { shutdown.Fail(reason); }));
+  spdlog::info("label store {}: log {}, {} labels, {} queries wait", options.path, log->log_id(), log->last_sequence(),
+               log->waiting());
 
   Service service(metrics);
-  Annotator annotator(std::move(judge), std::move(store), config.queue_capacity(), metrics, [&] { service.OnLabel(); });
+  Annotator annotator(std::move(judge), std::move(log), config.queue_capacity(), metrics, [&] { service.OnLabel(); });
   service.Serve(annotator);
+  if (!ask_again.empty()) annotator.AskAgain(ask_again);
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   SIBYL_ASSIGN_OR_RETURN(const auto server, rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
 
@@ -105,7 +139,7 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
     spdlog::warn("{} queries were not answered in time; they are asked again at the next start", dropped);
   service.CloseStreams();
   server->Drain(absl::Seconds(2));
-  return absl::OkStatus();
+  return annotator.Close();
 }
 
 }  // namespace

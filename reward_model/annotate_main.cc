@@ -137,7 +137,8 @@ absl::Status Run(const std::vector<std::string>& overrides) {
   SIBYL_RETURN_IF_ERROR(AskAll(annotator, queries));
 
   const auto key = [](const v1::Query& query) {
-    return OrderedPair(CaptionId(query.captions(0)), query.captions_size() > 1 ? CaptionId(query.captions(1)) : 0);
+    const std::vector<std::string> captions = Captions(query);
+    return OrderedPair(CaptionId(captions[0]), captions.size() > 1 ? CaptionId(captions[1]) : 0);
   };
   absl::flat_hash_set<OrderedPair> asked;
   for (const v1::Query& query : queries) asked.insert(key(query));

@@ -8,7 +8,7 @@ const Comparison* Comparisons::Find(OrderedPair pair) const {
 }
 
 void Comparisons::Add(OrderedPair pair, const Comparison& comparison) {
-  all_.emplace(pair, comparison);
+  all_.insert_or_assign(pair, comparison);
   const Comparison* other = Find({pair.second, pair.first});
   if (!comparison.answered || other == nullptr || !other->answered) return;
   ++both_orders_;

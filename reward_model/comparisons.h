@@ -23,7 +23,7 @@ class Comparisons {
   const Comparison* Find(OrderedPair pair) const;
   // Asked in one order or the other.
   bool Has(uint64_t a, uint64_t b) const { return Find({a, b}) != nullptr || Find({b, a}) != nullptr; }
-  // Adds one that is not there.
+  // Adds one that is not there, or an answer in the place of an attempt without one.
   void Add(OrderedPair pair, const Comparison& comparison);
   void Clear();
 

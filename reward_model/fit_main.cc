@@ -36,7 +36,7 @@ struct Labels {
 // Which labels test: the same ones of the same log, whatever else is in it.
 bool IsTest(const v1::Label& label) {
   uint64_t hash = 0;
-  for (const std::string& caption : label.query().captions()) hash = Mix64(hash ^ CaptionId(caption));
+  for (const std::string& caption : Captions(label.query())) hash = Mix64(hash ^ CaptionId(caption));
   return static_cast<double>(Mix64(hash) >> 11) / static_cast<double>(uint64_t{1} << 53) <
          absl::GetFlag(FLAGS_held_out);
 }
@@ -44,7 +44,7 @@ bool IsTest(const v1::Label& label) {
 void Take(const v1::RewardModelConfig& config, const v1::Label& label, Labels* labels) {
   if (label.outcome() != v1::OUTCOME_ANSWERED) return;
   std::vector<Caption*> captions;
-  for (const std::string& text : label.query().captions()) {
+  for (const std::string& text : Captions(label.query())) {
     labels->book.SetText(CaptionId(text), text, "");
     captions.push_back(labels->book.Find(CaptionId(text)));
     ++captions.back()->count;

@@ -11,12 +11,8 @@ absl::Status ReadLabelLog(const std::string& annotator, const v1::RewardModelCon
   AnnotatorClient source(annotator);
   SIBYL_ASSIGN_OR_RETURN(const v1::DescribeResponse described, source.Describe());
   if (described.labels() == 0) return absl::OkStatus();
-  v1::LabelsRequest request;
+  v1::LabelsRequest request = LabelsOf(config, described);
   request.set_from_sequence(1);
-  request.set_goal(config.goal());
-  *request.mutable_label_set() = LabelSet(config);
-  request.set_judge(described.judge());
-  request.set_prompt(described.prompt());
   bool complete = false;
   const absl::Status status = source.Follow(request, [&](const v1::LabelBatch& batch) {
     for (const v1::Label& label : batch.labels()) {

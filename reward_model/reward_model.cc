@@ -34,7 +34,8 @@ bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
 }
 
 OrderedPair KeyOf(const v1::Query& query) {
-  return {CaptionId(query.captions(0)), query.captions_size() > 1 ? CaptionId(query.captions(1)) : 0};
+  const std::vector<std::string> captions = Captions(query);
+  return {CaptionId(captions[0]), captions.size() > 1 ? CaptionId(captions[1]) : 0};
 }
 
 // What was in view when each was first seen.
@@ -90,6 +91,7 @@ absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
   run_id_ = state.run_id();
   labels_of_.set_judge(state.judge());
   labels_of_.set_prompt(state.prompt());
+  labels_of_.set_log_id(state.log_id());
   learner_incarnation_ = state.learner_incarnation();
   next_sequence_ = std::max<uint64_t>(1, state.next_sequence());
   for (const v1::RewardCaption& from : state.captions()) {
@@ -125,6 +127,7 @@ v1::RewardModelState RewardModel::MakeCheckpoint() {
   state.set_next_sequence(next_sequence_);
   state.set_judge(labels_of_.judge());
   state.set_prompt(labels_of_.prompt());
+  state.set_log_id(labels_of_.log_id());
   state.set_learner_incarnation(learner_incarnation_);
   absl::flat_hash_map<uint64_t, EarlyLabel> early;  // by caption
   for (const auto& [sequence, label] : early_) early[label.id] = label;
@@ -293,11 +296,12 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
                    labels_of_.judge().empty() ? "unknown" : JudgeName(labels_of_), JudgeName(annotator));
     }
     ForgetLabels();
-  } else if (next_sequence_ > annotator.labels() + 1) {
+  } else if (next_sequence_ > annotator.labels() + 1 ||
+             (!labels_of_.log_id().empty() && labels_of_.log_id() != annotator.log_id())) {
     spdlog::warn(
-        "the label log ends at {}, but was read up to {}: it is another log, read from the beginning; labels "
-        "that it lacks are kept",
-        annotator.labels(), next_sequence_ - 1);
+        "the label log {} was read up to {}, but the annotator has {}, which ends at {}: another log, read from the "
+        "beginning; labels that it lacks are kept",
+        labels_of_.log_id(), next_sequence_ - 1, annotator.log_id(), annotator.labels());
     next_sequence_ = 1;
     early_.clear();
     for (Caption& caption : book_.captions()) caption.superseded = caption.labelled();
@@ -305,6 +309,7 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
   labels_of_.Clear();
   labels_of_.set_judge(annotator.judge());
   labels_of_.set_prompt(annotator.prompt());
+  labels_of_.set_log_id(annotator.log_id());
   ++connection_;
   annotator_connected_ = true;
   metrics_.annotator_connections.Increment();
@@ -316,12 +321,8 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
   }
   askable_.NotifyAll();
 
-  v1::LabelsRequest request;
+  v1::LabelsRequest request = LabelsOf(config_, annotator);
   request.set_from_sequence(next_sequence_);
-  request.set_goal(config_.goal());
-  *request.mutable_label_set() = label_set_;
-  request.set_judge(annotator.judge());
-  request.set_prompt(annotator.prompt());
   return request;
 }
 
@@ -362,8 +363,7 @@ void RewardModel::AddQuestion(Caption& caption, const Caption& first, const Capt
   ++caption.waiting;
   outstanding_[{first.id, second == nullptr ? 0 : second->id}] = caption.id;
   v1::Query& query = *request->add_queries();
-  query = MakeQuery(config_, first.text, second == nullptr ? nullptr : &second->text);
-  query.set_context(Context(first, second));
+  query = MakeQuery(config_, first.text, second == nullptr ? nullptr : &second->text, Context(first, second));
   query.set_tag(caption.id);
   query.set_priority(Urgency(caption.count, caption.last_step));
 }
@@ -423,7 +423,7 @@ void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& r
         const v1::Label& label = outcome.label();
         if (!ApplyLabel(label) || !IsAnswered(key)) {
           spdlog::warn("the annotator's known answer to `{}` is not one to that question",
-                       absl::StrJoin(questions.request.queries(i).captions(), "` and `"));
+                       absl::StrJoin(Captions(questions.request.queries(i)), "` and `"));
           caption.refused = true;
         } else if (!compares_ && label.sequence() >= next_sequence_) {
           early_[label.sequence()] = {caption.id, label.outcome() == v1::OUTCOME_ANSWERED, caption.good_sum};
@@ -460,7 +460,7 @@ void RewardModel::OnRefused(const Questions& questions, const absl::Status& why)
     caption.refused = true;
     candidates_.Remove(caption.id);
     metrics_.queries_refused.Increment();
-    spdlog::warn("the annotator refuses to be asked about `{}`: {}", absl::StrJoin(query.captions(), "` and `"),
+    spdlog::warn("the annotator refuses to be asked about `{}`: {}", absl::StrJoin(Captions(query), "` and `"),
                  why.message());
   }
 }
@@ -526,9 +526,9 @@ bool RewardModel::ApplyLabel(const v1::Label& label) {
     return false;
   }
   std::vector<Caption*> captions;
-  for (const std::string& text : label.query().captions()) {
+  for (const std::string& text : Captions(label.query())) {
     const uint64_t id = CaptionId(text);
-    SetText(id, text, compares_ ? "" : label.query().context());
+    SetText(id, text, compares_ ? "" : ContextOf(label.query()));
     captions.push_back(&book_.FindOrAdd(id));
     if (captions.back()->text != text) return false;  // a collision, counted
   }
@@ -571,7 +571,9 @@ void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Lab
   Comparison comparison;
   comparison.answered = label.outcome() == v1::OUTCOME_ANSWERED;
   if (comparison.answered) comparison.first_better = Goodness(config_, label);
-  if (comparisons_.Find(pair) == nullptr) {
+  // A query that failed may be answered by a later attempt.
+  const Comparison* known = comparisons_.Find(pair);
+  if (known == nullptr || (comparison.answered && !known->answered)) {
     comparisons_.Add(pair, comparison);
     AddToTally(first, comparison.answered, comparison.first_better);
     AddToTally(second, comparison.answered, 1 - comparison.first_better);

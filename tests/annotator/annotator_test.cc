@@ -1,14 +1,15 @@
 // The annotator's core and its service, with a judge that a test controls.
 
-#include "annotator/annotator.h"
+#include "annotator/serving/annotator.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <future>
 
-#include "annotator/query_identity.h"
-#include "annotator/service.h"
+#include "annotator/judges/query_key.h"
+#include "annotator/serving/service.h"
+#include "annotator/store/sqlite_label_log.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "tests/annotator/queries.h"
@@ -27,13 +28,14 @@ class HeldJudge : public Judge {
   std::string name() const override { return "held"; }
   std::string prompt() const override { return "p"; }
   std::string sampling() const override { return ""; }
+  std::string Rendered(const v1::Query&) const override { return ""; }
   absl::Status Check(const v1::Query& query) const override {
-    return query.captions(0) == "bad" ? absl::InvalidArgumentError("not for this judge") : absl::OkStatus();
+    return CaptionOf(query) == "bad" ? absl::InvalidArgumentError("not for this judge") : absl::OkStatus();
   }
   int capacity() const override { return capacity_; }
   void Answer(const v1::Query& query, std::function<void(Verdict)> done) override {
     MutexLock lock(mutex_);
-    held_.emplace_back(query.captions(0), std::move(done));
+    held_.emplace_back(CaptionOf(query), std::move(done));
     ++asked_;
   }
 
@@ -42,7 +44,7 @@ class HeldJudge : public Judge {
     return asked_;
   }
   // Answers what was asked first, and gives its caption.
-  std::string AnswerOne() {
+  std::string AnswerOne(v1::Outcome outcome = v1::OUTCOME_ANSWERED) {
     std::pair<std::string, std::function<void(Verdict)>> one;
     EXPECT_TRUE(Eventually([&] {
       MutexLock lock(mutex_);
@@ -52,8 +54,10 @@ class HeldJudge : public Judge {
       return true;
     }));
     Verdict verdict;
-    verdict.outcome = v1::OUTCOME_ANSWERED;
-    verdict.distribution = {0, 1};
+    verdict.outcome = outcome;
+    if (outcome == v1::OUTCOME_ANSWERED) {
+      for (const float p : {0, 1}) verdict.answer.mutable_choice()->add_distribution(p);
+    }
     one.second(verdict);
     return one.first;
   }
@@ -71,15 +75,19 @@ class AnnotatorTest : public ::testing::Test {
     auto judge = std::make_unique<HeldJudge>(judge_capacity);
     judge_ = judge.get();
     metrics_ = std::make_unique<Metrics>();
-    LabelStoreOptions options;
+    SqliteLabelLogOptions options;
     options.path = folder_ / "labels.sqlite";
-    options.judge_identity = JudgeIdentity(*judge);
+    options.judge = {JudgeIdentity(*judge), "",
+                     [judge = judge_](const v1::Query& query) { return QueryKey(query, *judge); }};
     options.capacity = capacity;
-    auto store = LabelStore::Open(options, Clock::Real(), *metrics_, [](absl::Status) {});
-    ASSERT_TRUE(store.ok()) << store.status();
+    auto log = SqliteLabelLog::Open(options, clock_, *metrics_, [](absl::Status) {});
+    ASSERT_TRUE(log.ok()) << log.status();
+    log_id_ = (*log)->log_id();
     service_ = std::make_unique<Service>(*metrics_);
-    annotator_ = std::make_unique<Annotator>(std::move(judge), *std::move(store), capacity, *metrics_,
-                                             [this] { service_->OnLabel(); });
+    std::unique_ptr<LabelLog> used = *std::move(log);
+    if (wrap_) used = wrap_(std::move(used));
+    annotator_ = std::make_unique<Annotator>(std::move(judge), std::move(used), capacity, *metrics_,
+                                             [this] { service_->OnLabel(); }, absl::Milliseconds(5));
     service_->Serve(*annotator_);
     server_ = *rpc::Server::Start("127.0.0.1:0", {service_.get()});
     stub_ = v1::AnnotatorService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", server_->port())));
@@ -105,6 +113,9 @@ class AnnotatorTest : public ::testing::Test {
   }
 
   TemporaryFolder folder_;
+  FakeClock clock_;
+  std::string log_id_;
+  std::function<std::unique_ptr<LabelLog>(std::unique_ptr<LabelLog>)> wrap_;  // around the log; empty: nothing
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<Annotator> annotator_;
@@ -222,7 +233,7 @@ TEST_F(AnnotatorTest, LabelsStreamsWhatIsThereAndThenWhatComes) {
   judge_->AnswerOne();
   ASSERT_TRUE(stream->Read(&batch));
   ASSERT_EQ(batch.labels_size(), 1);
-  EXPECT_EQ(batch.labels(0).query().captions(0), "d");
+  EXPECT_EQ(CaptionOf(batch.labels(0).query()), "d");
   // A caller that resumes gets exactly the rest.
   grpc::ClientContext resumed_context;
   request.set_from_sequence(3);
@@ -278,6 +289,111 @@ TEST_F(AnnotatorTest, ACallerFromAnotherLogIsToldSo) {
   v1::LabelBatch batch;
   EXPECT_FALSE(stream->Read(&batch));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::OUT_OF_RANGE);
+}
+
+TEST_F(AnnotatorTest, TheLogsIdentityIsToldAndALabelsRequestForAnotherLogIsRefused) {
+  Start();
+  EXPECT_EQ(annotator_->Describe().log_id(), log_id_);
+  v1::LabelsRequest request;
+  request.set_protocol_version(kProtocolVersion);
+  for (const bool same : {true, false}) {
+    grpc::ClientContext context;
+    request.set_log_id(same ? log_id_ : "another");
+    auto stream = stub_->Labels(&context, request);
+    v1::LabelBatch batch;
+    EXPECT_EQ(stream->Read(&batch), same);
+    if (same) context.TryCancel();
+    EXPECT_EQ(stream->Finish().error_code(), same ? grpc::StatusCode::CANCELLED : grpc::StatusCode::NOT_FOUND);
+  }
+}
+
+TEST_F(AnnotatorTest, AFailedQueryIsAskedAgainByItselfAfterItsCoolDown) {
+  Start();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  EXPECT_EQ(judge_->AnswerOne(v1::OUTCOME_FAILED), "a");
+  ASSERT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 1; }));
+  EXPECT_EQ(annotator_->Describe().waiting(), 0u);
+  clock_.Advance(absl::Hours(1));
+  EXPECT_EQ(judge_->AnswerOne(), "a");
+  ASSERT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 2; }));
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  EXPECT_THAT(Kinds(response), ElementsAre(v1::AskOutcome::KIND_KNOWN));
+  EXPECT_EQ(response.outcomes(0).label().outcome(), v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(response.outcomes(0).label().attempt(), 2u);
+}
+
+TEST_F(AnnotatorTest, ByHandUnparsableQueriesAreAskedAgain) {
+  Start();
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  judge_->AnswerOne(v1::OUTCOME_UNPARSABLE);
+  ASSERT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 1; }));
+  annotator_->AskAgain({v1::OUTCOME_UNPARSABLE});
+  EXPECT_EQ(judge_->AnswerOne(), "a");
+}
+
+// A log whose reads wait until the test lets them go; all else is the real one's.
+class SlowToRead : public LabelLog {
+ public:
+  explicit SlowToRead(std::unique_ptr<LabelLog> log) : log_(std::move(log)) {}
+  const std::string& log_id() const override { return log_->log_id(); }
+  std::vector<WaitingQuery> TakeWaiting() override { return log_->TakeWaiting(); }
+  void Ask(std::vector<v1::Query> queries, std::function<void(absl::StatusOr<AskResult>)> done) override {
+    log_->Ask(std::move(queries), std::move(done));
+  }
+  void Append(const WaitingQuery& query, v1::Label label,
+              std::function<void(absl::StatusOr<v1::Label>)> done) override {
+    log_->Append(query, std::move(label), std::move(done));
+  }
+  void AskAgain(std::vector<v1::Outcome> outcomes,
+                std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) override {
+    log_->AskAgain(std::move(outcomes), std::move(done));
+  }
+  absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows) override {
+    ++reads;
+    while (held) std::this_thread::yield();
+    return log_->Read(request, rows);
+  }
+  uint64_t last_sequence() const override { return log_->last_sequence(); }
+  uint64_t waiting() const override { return log_->waiting(); }
+  uint64_t set_aside() const override { return log_->set_aside(); }
+  absl::Status Close() override { return log_->Close(); }
+
+  std::atomic<bool> held = false;
+  std::atomic<int> reads = 0;
+
+ private:
+  std::unique_ptr<LabelLog> log_;
+};
+
+TEST_F(AnnotatorTest, FollowersThatReadTheLogDoNotHoldUpItsWriting) {
+  SlowToRead* slow = nullptr;
+  wrap_ = [&](std::unique_ptr<LabelLog> log) {
+    auto wrapped = std::make_unique<SlowToRead>(std::move(log));
+    slow = wrapped.get();
+    return wrapped;
+  };
+  Start(/*judge_capacity=*/8);
+  grpc::ClientContext context;
+  v1::LabelsRequest request;
+  request.set_protocol_version(kProtocolVersion);
+  auto stream = stub_->Labels(&context, request);
+  v1::LabelBatch batch;
+  ASSERT_TRUE(stream->Read(&batch));
+  slow->held = true;
+  const int reads = slow->reads;
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(Request({Classify("a"), Classify("b")}), &response).ok());
+  judge_->AnswerOne();
+  ASSERT_TRUE(Eventually([&] { return slow->reads > reads; })) << "the follower is being served";
+  judge_->AnswerOne();
+  EXPECT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 2; })) << "and labels are written meanwhile";
+  slow->held = false;
+  uint64_t next = batch.next_sequence();
+  while (next < 3 && stream->Read(&batch)) next = batch.next_sequence();
+  EXPECT_EQ(next, 3u);
+  context.TryCancel();
 }
 
 TEST_F(AnnotatorTest, DrainingCommitsWhatIsInFlightAndLeavesTheRestForTheNextStart) {

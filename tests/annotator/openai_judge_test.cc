@@ -1,6 +1,6 @@
 // The LLM judge against a real HTTP server that fakes an LLM.
 
-#include "annotator/openai_judge.h"
+#include "annotator/judges/openai_judge.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "annotator/query_identity.h"
+#include "annotator/judges/query_key.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/annotator/queries.h"
 
@@ -112,8 +112,8 @@ TEST_F(OpenAiJudgeTest, AnswersBecomeLabels) {
   }));
   const auto verdicts = AskAll({"You pick up a key.", "a wall"});
   EXPECT_EQ(verdicts[0].outcome, v1::OUTCOME_ANSWERED);
-  EXPECT_THAT(verdicts[0].distribution, ElementsAre(0, 1));
-  EXPECT_THAT(verdicts[1].distribution, ElementsAre(1, 0));
+  EXPECT_THAT(Distribution(verdicts[0].answer), ElementsAre(0, 1));
+  EXPECT_THAT(Distribution(verdicts[1].answer), ElementsAre(1, 0));
   EXPECT_EQ(verdicts[1].raw, "It is a wall.\nLabel: unhelpful");
   EXPECT_EQ(verdicts[0].prompt_tokens, 20u);
   EXPECT_EQ(judge_->name(), "openai:tiny");
@@ -134,8 +134,8 @@ TEST_F(OpenAiJudgeTest, LogprobsGiveSoftLabels) {
     return Reply{.body = body.dump()};
   }));
   const Verdict verdict = AskOne();
-  EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.375, 1e-5), FloatNear(0.625, 1e-5)));
-  EXPECT_NEAR(verdict.outside, 0.2, 1e-5);
+  EXPECT_THAT(Distribution(verdict.answer), ElementsAre(FloatNear(0.375, 1e-5), FloatNear(0.625, 1e-5)));
+  EXPECT_NEAR(verdict.answer.choice().outside(), 0.2, 1e-5);
 }
 
 TEST_F(OpenAiJudgeTest, TheConstraintThatBindsIsFoundOut) {
@@ -146,7 +146,7 @@ TEST_F(OpenAiJudgeTest, TheConstraintThatBindsIsFoundOut) {
     EXPECT_FALSE(call.request.contains("response_format"));
     return FakeLlm::Says("helpful");
   });
-  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+  EXPECT_THAT(Distribution(AskOne().answer), ElementsAre(0, 1));
 }
 
 TEST_F(OpenAiJudgeTest, AServerThatKnowsNothingOfThisIsAskedPlainly) {
@@ -158,7 +158,7 @@ TEST_F(OpenAiJudgeTest, AServerThatKnowsNothingOfThisIsAskedPlainly) {
       return Reply{.status = 400, .body = "{\"error\":\"use max_completion_tokens\"}"};
     return FakeLlm::Says(call.probe ? "4" : "Label: helpful");
   });
-  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+  EXPECT_THAT(Distribution(AskOne().answer), ElementsAre(0, 1));
 }
 
 TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
@@ -181,7 +181,7 @@ TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
   EXPECT_EQ(verdicts[4].outcome, v1::OUTCOME_FAILED);
   EXPECT_THAT(verdicts[4].raw, AllOf(HasSubstr("400"), HasSubstr("context length")));
   EXPECT_EQ(Requests("rejected"), 1) << "a permanent refusal is not repeated";
-  for (int i = 0; i < 5; ++i) EXPECT_TRUE(verdicts[i].distribution.empty());
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(verdicts[i].answer.form_case(), v1::Answer::FORM_NOT_SET);
   EXPECT_EQ(verdicts[5].outcome, v1::OUTCOME_ANSWERED);
 }
 
@@ -221,7 +221,7 @@ TEST_F(OpenAiJudgeTest, PassingTroubleIsRetriedUntilTheAnswerComes) {
         return FakeLlm::Says("Label: helpful");
     }
   }));
-  EXPECT_THAT(AskOne().distribution, ElementsAre(0, 1));
+  EXPECT_THAT(Distribution(AskOne().answer), ElementsAre(0, 1));
   EXPECT_EQ(Requests("unavailable"), 2);
   EXPECT_EQ(Requests("no_connection"), 1);
   EXPECT_EQ(Requests("invalid"), 1);
@@ -278,7 +278,7 @@ TEST_F(OpenAiJudgeTest, AnOutageOpensTheBreakerAndOnlyProbesGoThrough) {
 }
 
 TEST_F(OpenAiJudgeTest, AQueryThatAloneBreaksTheServerIsGivenUpInTheEnd) {
-  patience_.most_attempts = 3;
+  patience_.most_tries = 3;
   patience_.failures_to_open = 1000;
   Start(WithProbes([](const Call& call) {
     return FakeLlm::Caption(call) == "poison" ? Reply{.status = 500, .body = "crash"} : FakeLlm::Says("Label: helpful");
@@ -292,6 +292,71 @@ TEST_F(OpenAiJudgeTest, AQueryThatAloneBreaksTheServerIsGivenUpInTheEnd) {
   while (!stop) AskOne("fine");
   EXPECT_EQ(poisoned.outcome, v1::OUTCOME_FAILED);
   EXPECT_THAT(poisoned.raw, HasSubstr("given up after 3 tries"));
+}
+
+// The server answers probes, and refuses every query (a wrong field in queries, say).
+TEST_F(OpenAiJudgeTest, AServerThatRefusesEveryQueryIsLeftAloneAfterAFewAndWaitedFor) {
+  config_.set_max_in_flight(2);
+  patience_.first_wait = absl::Hours(1);  // no query between the warning and the end of the test
+  patience_.longest_wait = absl::Hours(2);
+  Start(WithProbes([](const Call&) { return Reply{.status = 400, .body = "{\"error\":\"no such field\"}"}; }));
+  std::vector<std::string> captions;
+  for (int i = 0; i < 50; ++i) captions.push_back(absl::StrCat("c", i));
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_breaker_state") == 2; }));
+  ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_judge_requests_in_flight") == 0; }));
+  EXPECT_EQ(Metric("sibyl_annotator_judge_reachable"), 0);
+  EXPECT_GE(done(), 5);
+  EXPECT_LE(done(), 5 + 1) << "those in flight, and no more";
+}
+
+TEST_F(OpenAiJudgeTest, AServerThatRefusedEveryQueryIsUsedAgainWhenItAnswersOne) {
+  config_.set_max_in_flight(8);
+  std::atomic<bool> repaired = false;
+  std::atomic<int> refused = 0;
+  Start([&](const Call& call) {
+    if (call.probe) return FakeLlm::ObeysSchemas();
+    if (repaired) return FakeLlm::Says("Label: helpful");
+    ++refused;
+    return Reply{.status = 400, .body = "{}"};
+  });
+  std::vector<std::string> captions;
+  for (int i = 0; i < 50; ++i) captions.push_back(absl::StrCat("c", i));
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return refused >= 15; })) << "one query after each probe";
+  EXPECT_GE(llm_->probes(), 3);
+  repaired = true;
+  EXPECT_TRUE(AllDone());
+  MutexLock lock(mutex_);
+  int answered = 0;
+  for (const Verdict& verdict : verdicts_) answered += verdict.outcome == v1::OUTCOME_ANSWERED;
+  EXPECT_GT(answered, 20);
+}
+
+TEST_F(OpenAiJudgeTest, OneRefusedQueryAmongAnsweredOnesStopsNothing) {
+  Start(WithProbes([](const Call& call) {
+    if (absl::StartsWith(FakeLlm::Caption(call), "long")) return Reply{.status = 400, .body = "too long"};
+    return FakeLlm::Says("Label: helpful");
+  }));
+  for (int i = 0; i < 20; ++i) {
+    const auto verdicts = AskAll({absl::StrCat("long ", i), "fine"});
+    EXPECT_EQ(verdicts[0].outcome, v1::OUTCOME_FAILED);
+    EXPECT_EQ(verdicts[1].outcome, v1::OUTCOME_ANSWERED);
+  }
+  EXPECT_EQ(llm_->probes(), 1);
+}
+
+// As many queries as the judge takes, each of which makes the server fail: they end, and others are answered.
+TEST_F(OpenAiJudgeTest, QueriesThatBreakTheServerDoNotHoldTheJudgeForEver) {
+  patience_.most_tries = 3;
+  Start(WithProbes([](const Call& call) {
+    return absl::StartsWith(FakeLlm::Caption(call), "poison") ? Reply{.status = 500, .body = "crash"}
+                                                              : FakeLlm::Says("Label: helpful");
+  }));
+  std::vector<std::string> captions;
+  for (int i = 0; i < judge_->capacity(); ++i) captions.push_back(absl::StrCat("poison ", i));
+  for (const Verdict& verdict : AskAll(captions)) EXPECT_EQ(verdict.outcome, v1::OUTCOME_FAILED);
+  EXPECT_EQ(AskOne("fine").outcome, v1::OUTCOME_ANSWERED);
 }
 
 TEST_F(OpenAiJudgeTest, SeveralRequestsAreInFlightButNeverMoreThanAllowed) {
@@ -314,6 +379,14 @@ TEST_F(OpenAiJudgeTest, TheKeyIsSentAndNeverWritten) {
     return Reply{.status = 400, .body = "bad request from sk-very-secret"};
   }));
   const Verdict verdict = AskOne();
+  // A key that the error's last bytes cut in two.
+  llm_ = nullptr;
+  Start(WithProbes([](const Call&) {
+    return Reply{.status = 400, .body = std::string(2000 - 8, 'x') + "sk-very-secret"};
+  }));
+  EXPECT_THAT(AskOne().raw, Not(HasSubstr("sk-very")));
+  Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful\nYour key is sk-very-secret."); }));
+  EXPECT_THAT(AskOne().raw, AllOf(HasSubstr("helpful"), Not(HasSubstr("very-secret"))));
   unsetenv("SIBYL_TEST_KEY");
   EXPECT_THAT(verdict.raw, AllOf(HasSubstr("<key>"), Not(HasSubstr("very-secret"))));
   EXPECT_THAT(judge_->sampling(), Not(HasSubstr("secret")));
@@ -362,7 +435,7 @@ TEST_F(OpenAiJudgeTest, SamplingAndModelArePartOfAQuerysIdentity) {
   config_.set_temperature(0.7);
   Start(llm_->url());
   EXPECT_NE(JudgeIdentity(*judge_), identity);
-  EXPECT_THAT(judge_->Check(Compare("a", "b")).message(), HasSubstr("QUERY_KIND_COMPARE"));
+  EXPECT_THAT(judge_->Check(Compare("a", "b")).message(), HasSubstr("kind is `compare`"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Rules, prompts, the parser of answers, the chat API's bodies, and the arithmetic of congestion.
+// Rules, prompts, the chat API's bodies, identities, and the arithmetic of congestion.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,13 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
-#include "annotator/answer_parser.h"
-#include "annotator/chat_api.h"
-#include "annotator/congestion.h"
-#include "annotator/delayed_judge.h"
-#include "annotator/prompt.h"
-#include "annotator/query_identity.h"
-#include "annotator/rules_judge.h"
+#include "annotator/judges/chat_api.h"
+#include "annotator/judges/congestion.h"
+#include "annotator/judges/delayed_judge.h"
+#include "annotator/judges/prompt.h"
+#include "annotator/judges/query_key.h"
+#include "annotator/judges/rules_judge.h"
+#include "annotator/questions/choice.h"
 #include "annotator/utf8.h"
 #include "common/runtime/clock.h"
 #include "environments/registry.h"
@@ -39,6 +39,11 @@ Verdict AnswerNow(Judge& judge, const v1::Query& query) {
   return verdict;
 }
 
+// The distribution that a judge gives.
+std::vector<float> LabelsFrom(Judge& judge, const v1::Query& query) {
+  return Distribution(AnswerNow(judge, query).answer);
+}
+
 // ---- rules
 
 absl::Status LoadRules(const std::string& text) {
@@ -52,12 +57,12 @@ TEST(Rules, TheFirstPatternThatFitsDecides) {
       "my.rules", "# comment\n\nunhelpful: rat$\nhelpful: ^You kill\n abstain : ^Hm\ndefault: unhelpful\n");
   auto judge = RulesJudge::Load(path, kLabels);
   ASSERT_TRUE(judge.ok()) << judge.status();
-  EXPECT_THAT(AnswerNow(**judge, Classify("You kill the newt!")).distribution, ElementsAre(0, 1));
-  EXPECT_THAT(AnswerNow(**judge, Classify("You kill the rat")).distribution, ElementsAre(1, 0));
-  EXPECT_THAT(AnswerNow(**judge, Classify("Nothing")).distribution, ElementsAre(1, 0));
+  EXPECT_THAT(LabelsFrom(**judge, Classify("You kill the newt!")), ElementsAre(0, 1));
+  EXPECT_THAT(LabelsFrom(**judge, Classify("You kill the rat")), ElementsAre(1, 0));
+  EXPECT_THAT(LabelsFrom(**judge, Classify("Nothing")), ElementsAre(1, 0));
   const Verdict abstained = AnswerNow(**judge, Classify("Hm?"));
   EXPECT_EQ(abstained.outcome, v1::OUTCOME_ABSTAINED);
-  EXPECT_TRUE(abstained.distribution.empty());
+  EXPECT_EQ(abstained.answer.form_case(), v1::Answer::FORM_NOT_SET);
   EXPECT_EQ(AnswerNow(**judge, Classify("You kill it")).raw, "my.rules:4: helpful: ^You kill");
 }
 
@@ -66,11 +71,11 @@ TEST(Rules, ALabelMayHaveAProbability) {
   const std::string path =
       folder.Write("my.rules", "helpful 0.25: door\nhelpful: key\nunhelpful 1: wall\ndefault: unhelpful\n");
   auto judge = *RulesJudge::Load(path, kLabels);
-  EXPECT_THAT(AnswerNow(*judge, Classify("a door")).distribution, ElementsAre(0.75, 0.25));
-  EXPECT_THAT(AnswerNow(*judge, Classify("a key")).distribution, ElementsAre(0, 1));
-  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "a key")).distribution, ElementsAre(0, 1, 0));
-  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "a wall")).distribution, ElementsAre(1, 0, 0));
-  EXPECT_THAT(AnswerNow(*judge, Compare("a door", "the door")).distribution, ElementsAre(0, 0, 1));
+  EXPECT_THAT(LabelsFrom(*judge, Classify("a door")), ElementsAre(0.75, 0.25));
+  EXPECT_THAT(LabelsFrom(*judge, Classify("a key")), ElementsAre(0, 1));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("a door", "a key")), ElementsAre(0, 1, 0));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("a door", "a wall")), ElementsAre(1, 0, 0));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("a door", "the door")), ElementsAre(0, 0, 1));
 }
 
 TEST(Rules, TheNameChangesWithTheFilesBytes) {
@@ -108,7 +113,7 @@ TEST(Rules, RefuseQueriesTheyCannotAnswer) {
   TemporaryFolder folder;
   auto judge = *RulesJudge::Load(folder.Write("a.rules", "default: helpful\n"), kLabels);
   v1::Query query = Classify("a");
-  query.set_label_set(1, "good");
+  query.mutable_grammar()->mutable_choice()->set_labels(1, "good");
   EXPECT_THAT(judge->Check(query).message(), AllOf(HasSubstr("[unhelpful, good]"), HasSubstr("[unhelpful, helpful]")));
   EXPECT_TRUE(judge->Check(Classify("a")).ok());
 }
@@ -118,9 +123,9 @@ TEST(Rules, PreferTheCaptionWithTheBetterLabel) {
   const std::string path = folder.Write("my.rules", "helpful: good\nabstain: odd\ndefault: unhelpful\n");
   auto judge = *RulesJudge::Load(path, kLabels);
   ASSERT_TRUE(judge->Check(Compare("a", "b")).ok());
-  EXPECT_THAT(AnswerNow(*judge, Compare("good", "bad")).distribution, ElementsAre(1, 0, 0));
-  EXPECT_THAT(AnswerNow(*judge, Compare("bad", "good")).distribution, ElementsAre(0, 1, 0));
-  EXPECT_THAT(AnswerNow(*judge, Compare("bad", "worse")).distribution, ElementsAre(0, 0, 1));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("good", "bad")), ElementsAre(1, 0, 0));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("bad", "good")), ElementsAre(0, 1, 0));
+  EXPECT_THAT(LabelsFrom(*judge, Compare("bad", "worse")), ElementsAre(0, 0, 1));
   EXPECT_EQ(AnswerNow(*judge, Compare("bad", "odd")).outcome, v1::OUTCOME_ABSTAINED);
   EXPECT_EQ(AnswerNow(*judge, Compare("good", "bad")).raw, "my.rules:1: helpful: good\nmy.rules:3: default: unhelpful");
 }
@@ -133,10 +138,10 @@ TEST(Rules, NoiseTurnsAShareOfTheLabelsAlwaysTheSame) {
   int wrong = 0;
   for (int i = 0; i < 1000; ++i) {
     const v1::Query query = Classify(absl::StrCat("caption ", i));
-    EXPECT_THAT(AnswerNow(*sound, query).distribution, ElementsAre(1, 0));
-    EXPECT_THAT(AnswerNow(*opposite, query).distribution, ElementsAre(0, 1));
-    const auto answer = AnswerNow(*noisy, query).distribution;
-    EXPECT_EQ(AnswerNow(*noisy, query).distribution, answer);
+    EXPECT_THAT(LabelsFrom(*sound, query), ElementsAre(1, 0));
+    EXPECT_THAT(LabelsFrom(*opposite, query), ElementsAre(0, 1));
+    const auto answer = LabelsFrom(*noisy, query);
+    EXPECT_EQ(LabelsFrom(*noisy, query), answer);
     wrong += answer[1] == 1;
   }
   EXPECT_NEAR(wrong, 300, 60);
@@ -182,7 +187,7 @@ std::unique_ptr<RulesJudge> ShippedRules(const std::string& name) {
   return *std::move(judge);
 }
 bool Helpful(Judge& judge, const std::string& caption) {
-  return AnswerNow(judge, Classify(caption)).distribution == std::vector<float>{0, 1};
+  return LabelsFrom(judge, Classify(caption)) == std::vector<float>{0, 1};
 }
 
 TEST(MiniGridRules, PayKeysDoorsAndBoxesThatHoldSomething) {
@@ -277,7 +282,7 @@ TEST(PromptFile, FillsInWhatTheQueryHolds) {
   EXPECT_EQ(messages[0].role, "system");
   EXPECT_EQ(messages[0].content, "Judge unhelpful, helpful.");
   EXPECT_EQ(messages[1].content, "Goal: win {\"x\"}\nText: {goal} is here");
-  query.set_context("a door");
+  query = WithContext(query, "a door");
   EXPECT_EQ(prompt->Render(query)[1].content, "Goal: win {\"x\"}\nSeen: a door\nText: {goal} is here");
   EXPECT_THAT(prompt->name(), ::testing::MatchesRegex("p\\.txt@[0-9a-f]{8}"));
 }
@@ -288,10 +293,10 @@ TEST(PromptFile, ErrorsNameFileAndLine) {
   };
   EXPECT_THAT(error("[user]\nx\n{capton}\n"),
               AllOf(HasSubstr("p.txt:3: `{capton}` is no placeholder"), HasSubstr("{caption}")));
-  EXPECT_THAT(error("[user]\nx {goal}\n"), HasSubstr("without {caption}"));
+  EXPECT_THAT(error("[user]\nx {goal}\n"), AllOf(HasSubstr("[goal] fit no kind"), HasSubstr("classify needs {caption}")));
   EXPECT_THAT(error("x\n"), HasSubstr("[user]"));
-  EXPECT_THAT(error("[user]\n{first}\n"), HasSubstr("without {second}"));
-  EXPECT_THAT(error("[user]\n{first}{second}\n{caption}"), HasSubstr("p.txt:3: {caption} beside"));
+  EXPECT_THAT(error("[user]\n{first}\n"), HasSubstr("compare needs {first} and {second}"));
+  EXPECT_THAT(error("[user]\n{first}{second}\n{caption}"), HasSubstr("p.txt:3: the file ends, and its placeholders [caption, first, second]"));
   EXPECT_THAT(error("[user]\n{caption\n"), HasSubstr("p.txt:2: `{caption` is no placeholder"));
   EXPECT_THAT(error("[user]\n} {caption}\n"), HasSubstr("p.txt:2: a `}` without its `{`"));
 }
@@ -301,53 +306,12 @@ TEST(PromptFile, TheShippedOnesLoadAndEndWithTheCaption) {
        {"minigrid_classify.txt", "minigrid_compare.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
     auto prompt = Prompt::Load(absl::StrCat(SIBYL_SOURCE_DIR, "/configs/prompts/", name));
     ASSERT_TRUE(prompt.ok()) << prompt.status();
-    const bool compares = prompt->kind() == v1::QUERY_KIND_COMPARE;
+    const bool compares = prompt->kind() == "compare";
     EXPECT_EQ(compares, absl::EndsWith(name, "_compare.txt"));
     const auto messages = prompt->Render(compares ? Compare("AAA", "BBB") : Classify("BBB"));
     EXPECT_TRUE(absl::EndsWith(messages.back().content, "BBB")) << messages.back().content;
     EXPECT_THAT(messages.back().content, Not(HasSubstr("{")));
   }
-}
-
-// ---- answers
-
-std::string Parsed(const std::string& text, const std::vector<std::string>& labels = kLabels) {
-  const ParsedAnswer answer = ParseAnswer(text, labels);
-  if (answer.kind == ParsedAnswer::kAbstained) return "abstained";
-  if (answer.kind == ParsedAnswer::kUnparsable) return "unparsable";
-  EXPECT_TRUE(absl::StartsWithIgnoreCase(text.substr(answer.offset), labels[answer.label]));
-  return labels[answer.label];
-}
-
-TEST(Answers, AreReadInManyDresses) {
-  for (const char* text :
-       {"It is a key.\nKeys open doors.\nLabel: helpful", "label: HELPFUL.", "**Label:** helpful", "**Label: helpful**",
-        "Label: `helpful`", "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
-        "```json\n{\"label\": \"helpful\"}\n```", "helpful", "I think so.\n\n**helpful**\n", "The label is helpful.",
-        "Label: unhelpful\nOn second thought:\nLabel: helpful", "Answer: helpful because it opens the door",
-        "<think>Label: unhelpful</think>Label: helpful", "Label: helpful\nThe answer is because of the door.",
-        "Label = helpful"}) {
-    EXPECT_EQ(Parsed(text), "helpful") << text;
-  }
-}
-
-TEST(Answers, ALabelInsideAnotherWordDoesNotCount) {
-  EXPECT_EQ(Parsed("Label: unhelpful"), "unhelpful");
-  EXPECT_EQ(Parsed("unhelpful"), "unhelpful");
-  EXPECT_EQ(Parsed("Label: helpfulness"), "unparsable");
-  EXPECT_EQ(Parsed("Label: helpful-ish"), "unparsable");
-  EXPECT_EQ(Parsed("Label: good boy", {"good", "good boy"}), "good boy");
-}
-
-TEST(Answers, WhatSaysNothingIsUnparsable) {
-  for (const char* text :
-       {"", "\n\n", "It may be helpful.", "This is not helpful", "Label: maybe", "Label:", "<think>Label: helpful",
-        "Label: helpful/unhelpful", "Label: helpful or unhelpful", "Label: helpful\nLabel: dunno"}) {
-    EXPECT_EQ(Parsed(text), "unparsable") << text;
-  }
-  EXPECT_EQ(Parsed("Hard to tell.\nLabel: abstain"), "abstained");
-  EXPECT_EQ(Parsed("{\"label\":\"abstain\"}"), "abstained");
-  EXPECT_EQ(Parsed("Abstain."), "abstained");
 }
 
 // ---- the chat API
@@ -362,8 +326,8 @@ v1::OpenAiConfig ApiConfig() {
 }
 
 TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
-  const auto json =
-      nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{}, {{"system", "s"}, {"user", "u"}}, kLabels));
+  const AnswerForm form = ChoiceForm(kLabels);
+  const auto json = nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{}, {{"system", "s"}, {"user", "u"}}, form));
   EXPECT_EQ(json["model"], "m");
   EXPECT_EQ(json["seed"], 7);
   EXPECT_EQ(json["max_tokens"], 99);
@@ -373,7 +337,7 @@ TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
   EXPECT_EQ(schema["properties"]["label"]["enum"], nlohmann::json({"unhelpful", "helpful", "abstain"}));
   EXPECT_EQ(json["response_format"]["type"], "json_schema");
   const auto choice = nlohmann::json::parse(
-      ChatRequest(ApiConfig(), Dialect{Constraint::kChoice, false, true}, {{"user", "u"}}, kLabels));
+      ChatRequest(ApiConfig(), Dialect{Constraint::kStructuredOutputs, false, true}, {{"user", "u"}}, form));
   EXPECT_EQ(choice["structured_outputs"]["choice"].size(), 3u);
   EXPECT_EQ(choice["max_completion_tokens"], 99);
   EXPECT_FALSE(choice.contains("logprobs"));
@@ -387,8 +351,8 @@ TEST(ChatApi, AProbeBindsOnlyWhenTheAnswerObeys) {
   EXPECT_TRUE(ProbeBinds({Constraint::kJsonSchema, true, false}, " {\"label\": \"birch\"} "));
   EXPECT_FALSE(ProbeBinds({Constraint::kJsonSchema, true, false}, "4"));
   EXPECT_FALSE(ProbeBinds({Constraint::kJsonSchema, true, false}, "{\"label\": \"4\"}"));
-  EXPECT_TRUE(ProbeBinds({Constraint::kChoice, true, false}, "maple"));
-  EXPECT_FALSE(ProbeBinds({Constraint::kChoice, true, false}, "4 maple"));
+  EXPECT_TRUE(ProbeBinds({Constraint::kStructuredOutputs, true, false}, "maple"));
+  EXPECT_FALSE(ProbeBinds({Constraint::kStructuredOutputs, true, false}, "4 maple"));
   EXPECT_TRUE(ProbeBinds({Constraint::kNone, false, false}, "4"));
 }
 
@@ -417,46 +381,136 @@ std::string CompletionBody(const std::vector<std::pair<std::string, Alternatives
   return body.dump();
 }
 
+// What a chat judge makes of a body.
+struct Read {
+  v1::Outcome outcome;
+  std::vector<float> distribution;
+  float outside;
+};
+Read ReadBody(const std::string& body, const std::vector<std::string>& labels = kLabels) {
+  const Reading reading = ReadChoice(labels, ReadCompletion(body, 256).reply);
+  return {reading.outcome, Distribution(reading.answer), reading.answer.choice().outside()};
+}
+
 TEST(ChatApi, SoftLabelsComeFromTheTokenThatChooses) {
-  const Verdict verdict =
-      ReadVerdict(ReadCompletion(CompletionBody({{"Good.\n", {}},
-                                                 {"Label", {}},
-                                                 {":", {}},
-                                                 {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}})),
-                  kLabels);
-  EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
-  EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
-  EXPECT_NEAR(verdict.outside, 0.2, 1e-5);
-  EXPECT_EQ(verdict.prompt_tokens, 11u);
-  EXPECT_EQ(verdict.completion_tokens, 5u);
+  const std::string body = CompletionBody({{"Good.\n", {}},
+                                           {"Label", {}},
+                                           {":", {}},
+                                           {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}});
+  const Read read = ReadBody(body);
+  EXPECT_EQ(read.outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_THAT(read.distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
+  EXPECT_NEAR(read.outside, 0.2, 1e-5);
+  EXPECT_EQ(ReadCompletion(body, 256).prompt_tokens, 11u);
+  EXPECT_EQ(ReadCompletion(body, 256).completion_tokens, 5u);
 }
 
 TEST(ChatApi, LabelsThatBeginAlikeAreToldApartFurtherOn) {
-  const Verdict verdict =
-      ReadVerdict(ReadCompletion(CompletionBody({{"{\"label\": \"", {}},
-                                                 {"un", {{"un", 0.8}, {"help", 0.2}}},
-                                                 {"related", {{"related", 0.75}, {"helpful", 0.25}}},
-                                                 {"\"}", {}}})),
-                  {"helpful", "unhelpful", "unrelated"});
-  EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(0.2, 1e-5), FloatNear(0.2, 1e-5), FloatNear(0.6, 1e-5)));
-  EXPECT_NEAR(verdict.outside, 0, 1e-5);
+  const Read read = ReadBody(CompletionBody({{"{\"label\": \"", {}},
+                                             {"un", {{"un", 0.8}, {"help", 0.2}}},
+                                             {"related", {{"related", 0.75}, {"helpful", 0.25}}},
+                                             {"\"}", {}}}),
+                             {"helpful", "unhelpful", "unrelated"});
+  EXPECT_THAT(read.distribution, ElementsAre(FloatNear(0.2, 1e-5), FloatNear(0.2, 1e-5), FloatNear(0.6, 1e-5)));
+  EXPECT_NEAR(read.outside, 0, 1e-5);
 }
 
 TEST(ChatApi, WithoutLogprobsTheLabelIsHard) {
-  const Verdict verdict = ReadVerdict(
-      ReadCompletion(R"({"choices":[{"message":{"content":"Label: helpful"},"finish_reason":"stop"}]})"), kLabels);
-  EXPECT_THAT(verdict.distribution, ElementsAre(0, 1));
-  EXPECT_EQ(verdict.outside, 0);
+  const Read read = ReadBody(R"({"choices":[{"message":{"content":"Label: helpful"},"finish_reason":"stop"}]})");
+  EXPECT_THAT(read.distribution, ElementsAre(0, 1));
+  EXPECT_EQ(read.outside, 0);
+}
+
+// llama.cpp strips the fence from the content and leaves it in the tokens.
+TEST(ChatApi, AFenceOrThinkingThatOnlyTheTokensShowCostsNoProbabilities) {
+  const std::vector<std::pair<std::string, Alternatives>> label = {
+      {"{\"label\":\"", {}}, {"helpful", {{"helpful", 0.75}, {"unhelpful", 0.25}}}, {"\"}", {}}};
+  auto fenced = label;
+  fenced.insert(fenced.begin(), {"```json\n", {}});
+  fenced.push_back({"\n```", {}});
+  auto body = nlohmann::json::parse(CompletionBody(fenced));
+  body["choices"][0]["message"]["content"] = "{\"label\":\"helpful\"}";
+  EXPECT_THAT(ReadBody(body.dump()).distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
+
+  auto thought = label;
+  thought.insert(thought.begin(), {"Maybe \"label\": \"unhelpful\".</think>", {}});
+  body = nlohmann::json::parse(CompletionBody(thought));
+  body["choices"][0]["message"]["content"] = "{\"label\":\"helpful\"}";
+  EXPECT_THAT(ReadBody(body.dump()).distribution, ElementsAre(0, 1)) << "tokens that spell something else";
+  body["choices"][0]["message"]["reasoning_content"] = "Maybe \"label\": \"unhelpful\".";
+  EXPECT_THAT(ReadBody(body.dump()).distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
+  EXPECT_THAT(ReadBody(CompletionBody(thought)).distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)))
+      << "thinking inside the content";
+}
+
+std::string Ended(const std::string& content, const std::string& reason) {
+  nlohmann::json choice = {{"message", {{"role", "assistant"}, {"content", content}}}, {"finish_reason", reason}};
+  nlohmann::json body = {{"choices", nlohmann::json::array()}, {"usage", {{"completion_tokens", 256}}}};
+  if (reason.empty()) choice.erase("finish_reason");
+  body["choices"].push_back(choice);
+  return body.dump();
+}
+
+TEST(ChatApi, AnAnswerThatWasCutOffNeverYieldsALabel) {
+  for (const char* content :
+       {"Okay, the caption says a door opens. My first guess is Label: unhelpful. But wait, the goal is behind it, since it",
+        "[THINK]The label: unhelpful would be my first idea, but the key opens",
+        "<thinking>The door matters. First guess: Label: unhelpful. But then the key",
+        "<reasoning>One could say Label: unhelpful. But the", "Label: helpful",
+        "<|channel|>analysis<|message|>The key opens doors. One might say Label: unhelpful. But wait,",
+        R"({"knowledge": "Keys open doors.", "analysis": "At first glance the label: unhelpful)"}) {
+    EXPECT_EQ(ReadBody(Ended(content, "length")).outcome, v1::OUTCOME_UNPARSABLE) << content;
+    EXPECT_EQ(ReadBody(Ended(content, "")).outcome, v1::OUTCOME_UNPARSABLE)
+        << "as many tokens as were allowed, and no reason: " << content;
+  }
+}
+
+TEST(ChatApi, ThinkingThatDoesNotEndYieldsNoLabelWhateverTheServerCallsItsEnd) {
+  for (const char* content :
+       {"[THINK]The label: unhelpful", "<thinking>Label: unhelpful", "<reasoning>Label: unhelpful",
+        "<think>Label: unhelpful", "<|channel|>analysis<|message|>Label: unhelpful",
+        "<|channel|>analysis<|message|>Label: unhelpful<|end|><|start|>assistant",
+        "\u25c1think\u25b7Label: unhelpful", "<seed:think>Label: unhelpful",
+        R"({"knowledge": "k", "analysis": "the label: unhelpful)"}) {
+    EXPECT_EQ(ReadBody(Ended(content, "stop")).outcome, v1::OUTCOME_UNPARSABLE) << content;
+  }
+}
+
+TEST(ChatApi, TheAnswerStandsBehindTheThinking) {
+  for (const char* content :
+       {"<think>Label: unhelpful</think>Label: helpful", "Label: unhelpful, or not?</think>\n\nLabel: helpful",
+        "[THINK]Label: unhelpful[/THINK]Label: helpful", "<Thinking>Label: unhelpful</Thinking>\nLabel: helpful",
+        "<reasoning>Label: unhelpful</reasoning>helpful",
+        "<|channel|>analysis<|message|>Label: unhelpful<|end|><|start|>assistant<|channel|>final<|message|>Label: "
+        "helpful<|return|>",
+        "analysisLabel: unhelpful?assistantfinalLabel: helpful",
+        "Here is my thought process: Label: unhelpful. Here is my response: Label: helpful"}) {
+    EXPECT_THAT(ReadBody(Ended(content, "stop")).distribution, ElementsAre(0, 1)) << content;
+  }
+}
+
+TEST(ChatApi, NoLabelIsReadFromThinkingThatTheServerKeptApart) {
+  const Completion completion = ReadCompletion(
+      R"({"choices":[{"message":{"content":"","reasoning_content":"Label: unhelpful"},"finish_reason":"length"}]})", 256);
+  EXPECT_FALSE(completion.aborted) << "another try would end the same way";
+  EXPECT_EQ(ReadChoice(kLabels, completion.reply).outcome, v1::OUTCOME_UNPARSABLE);
+}
+
+TEST(ChatApi, ARefusalsTextIsKept) {
+  const Completion completion = ReadCompletion(
+      R"({"choices":[{"message":{"content":null,"refusal":"I cannot help with that."},"finish_reason":"stop"}]})", 256);
+  EXPECT_TRUE(completion.refused);
+  EXPECT_EQ(completion.content, "I cannot help with that.");
 }
 
 TEST(ChatApi, WhatIsNoCompletionIsNotTakenForOne) {
   for (const char* body : {"", "garbage", "{}", "[]", "{\"choices\":[]}", "{\"choices\":[3]}",
                            "{\"choices\":[{\"message\":3}]}", "null"}) {
-    EXPECT_FALSE(ReadCompletion(body).valid) << body;
+    EXPECT_FALSE(ReadCompletion(body, 256).valid) << body;
   }
-  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":null}}]})").aborted);
-  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":"Label: he"},"finish_reason":"abort"}]})").aborted);
-  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]})").refused);
+  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":null}}]})", 256).aborted);
+  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":"Label: he"},"finish_reason":"abort"}]})", 256).aborted);
+  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]})", 256).refused);
 }
 
 // ---- congestion
@@ -523,41 +577,41 @@ TEST(CircuitBreaker, OpensAfterFailuresAndLetsOneProbeThrough) {
 
 // ---- identity
 
-TEST(QueryIdentity, IsTheQuestionAndNothingElse) {
-  const std::string key = QueryKey(Classify("a"), "j");
+// A judge of which only the identity matters.
+class NamedJudge : public Judge {
+ public:
+  NamedJudge(const std::string& name, const std::string& sampling, const std::string& prompt)
+      : name_(name), sampling_(sampling), prompt_(prompt) {}
+  std::string name() const override { return name_; }
+  std::string prompt() const override { return "p.txt@1"; }
+  std::string sampling() const override { return sampling_; }
+  std::string Rendered(const v1::Query& query) const override { return prompt_ + CaptionOf(query); }
+  absl::Status Check(const v1::Query&) const override { return absl::OkStatus(); }
+  int capacity() const override { return 1; }
+  void Answer(const v1::Query&, std::function<void(Verdict)>) override {}
+
+ private:
+  const std::string name_, sampling_, prompt_;
+};
+
+TEST(QueryIdentity, IsTheQuestionAndTheJudgeAndNothingElse) {
+  const NamedJudge judge("j", "s", "p");
+  const std::string key = QueryKey(Classify("a"), judge);
   EXPECT_EQ(key.size(), 32u);
   v1::Query same = Classify("a");
   same.set_tag(5);
   same.set_priority(3);
-  EXPECT_EQ(QueryKey(same, "j"), key);
-  v1::Query other = Classify("a");
-  other.set_context("c");
-  EXPECT_NE(QueryKey(other, "j"), key);
-  EXPECT_NE(QueryKey(Classify("a", "other goal"), "j"), key);
-  EXPECT_NE(QueryKey(Classify("a"), "k"), key);
-  EXPECT_NE(QueryKey(Compare("a", "b"), "j"), QueryKey(Compare("b", "a"), "j"));
-  v1::Query split = Classify("ab", "c"), joined = Classify("a", "bc");
-  EXPECT_NE(QueryKey(split, "j"), QueryKey(joined, "j"));
-}
-
-TEST(QueryIdentity, BrokenQueriesAreRefusedByName) {
-  EXPECT_TRUE(CheckQuery(Classify("a")).ok());
-  EXPECT_TRUE(CheckQuery(Compare("a", "b")).ok());
-  EXPECT_THAT(CheckQuery(Compare("a", "a")).message(), HasSubstr("must differ"));
-  EXPECT_THAT(CheckQuery(Classify("")).message(), HasSubstr("empty"));
-  EXPECT_THAT(CheckQuery(Classify("a", "")).message(), HasSubstr("goal is empty"));
-  v1::Query query = Classify("a");
-  query.add_captions("b");
-  EXPECT_THAT(CheckQuery(query).message(), HasSubstr("captions has 2 entries, must have 1"));
-  query = Classify("a");
-  query.add_label_set("helpful");
-  EXPECT_THAT(CheckQuery(query).message(), HasSubstr("`helpful` twice"));
-  query = Classify("a");
-  query.mutable_label_set()->RemoveLast();
-  EXPECT_THAT(CheckQuery(query).message(), HasSubstr("at least 2"));
-  query.set_kind(v1::QUERY_KIND_UNSPECIFIED);
-  EXPECT_THAT(CheckQuery(query).message(), HasSubstr("kind is 0"));
-  EXPECT_THAT(CheckQuery(Classify(std::string(70'000, 'x'))).message(), HasSubstr("70000 bytes"));
+  EXPECT_EQ(QueryKey(same, judge), key);
+  EXPECT_NE(QueryKey(WithContext(Classify("a"), "c"), judge), key);
+  EXPECT_NE(QueryKey(Classify("a", "other goal"), judge), key);
+  v1::Query labels = Classify("a");
+  labels.mutable_grammar()->mutable_choice()->add_labels("neutral");
+  EXPECT_NE(QueryKey(labels, judge), key);
+  EXPECT_NE(QueryKey(Classify("a"), NamedJudge("k", "s", "p")), key);
+  EXPECT_NE(QueryKey(Classify("a"), NamedJudge("j", "t", "p")), key);
+  EXPECT_NE(QueryKey(Classify("a"), NamedJudge("j", "s", "q")), key);
+  EXPECT_NE(QueryKey(Compare("a", "b"), judge), QueryKey(Compare("b", "a"), judge));
+  EXPECT_NE(QueryKey(Classify("ab", "c"), judge), QueryKey(Classify("a", "bc"), judge));
 }
 
 TEST(Utf8, BrokenBytesBecomeQuestionMarks) {

@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -110,7 +111,7 @@ TEST_F(ProcessTest, AnswersIsKilledAndResumesWhereItWas) {
     EXPECT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_ACCEPTED);
     const auto labels = Labels(*stub, 0, 2);
     ASSERT_EQ(labels.size(), 2u);
-    EXPECT_EQ(labels[0].distribution(1), 1);
+    EXPECT_EQ(Distribution(labels[0].answer())[1], 1);
     EXPECT_THAT(labels[0].judge(), ::testing::MatchesRegex("rules:a\\.rules@[0-9a-f]{8}"));
     annotator.Signal(SIGKILL);
     EXPECT_EQ(annotator.Wait(), 128 + SIGKILL);
@@ -124,7 +125,7 @@ TEST_F(ProcessTest, AnswersIsKilledAndResumesWhereItWas) {
   const auto labels = Labels(*stub, 3, 1);
   ASSERT_EQ(labels.size(), 1u);
   EXPECT_EQ(labels[0].sequence(), 3u);
-  EXPECT_EQ(labels[0].query().captions(0), "a door");
+  EXPECT_EQ(CaptionOf(labels[0].query()), "a door");
 }
 
 // kill -9 again and again in the middle of a load: everything acknowledged is there, the LLM is never asked again about
@@ -178,7 +179,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
     EXPECT_GE(description.labels() + description.waiting(), acknowledged.size());
     MutexLock lock(mutex);
     for (const v1::Label& label : Labels(*reader, 0, description.labels())) {
-      const std::string& caption = label.query().captions(0);
+      const std::string caption = CaptionOf(label.query());
       if (seen.emplace(caption, label.sequence()).second) asked_when_seen[caption] = asked[caption];
       EXPECT_EQ(seen[caption], label.sequence()) << "a label does not move";
     }
@@ -199,7 +200,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
   const auto labels = Labels(*stub, 0, acknowledged.size());
   for (const v1::Label& label : labels) {
     EXPECT_EQ(label.sequence(), expected++);
-    EXPECT_TRUE(labelled.insert(label.query().captions(0)).second) << "answered twice";
+    EXPECT_TRUE(labelled.insert(CaptionOf(label.query())).second) << "answered twice";
   }
   for (const std::string& caption : acknowledged) EXPECT_EQ(labelled.count(caption), 1u) << caption;
   MutexLock lock(mutex);
@@ -283,6 +284,7 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
   const auto log = [&](const std::vector<std::string>& flags) {
     AnnotatorProcess process(flags);
     EXPECT_EQ(process.Wait(), 1);
+    EXPECT_TRUE(process.Says(" error "));  // what it wrote may still be on its way
     return process.log();
   };
   EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=/nowhere/a.rules"})),
@@ -295,6 +297,97 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
   EXPECT_THAT(log({}), HasSubstr("--config is not set"));
   folder_.Write("run2.sqlite", std::string(9000, 'x'));
   EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")})), HasSubstr("run2.sqlite"));
+}
+
+TEST_F(ProcessTest, AStoreWhoseLabelsAreLostIsRefusedNotBegunAnew) {
+  {
+    AnnotatorProcess annotator(Flags());
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("a key")}), &response).ok());
+    ASSERT_EQ(Labels(*stub, 0, 1).size(), 1u);
+    annotator.Signal(SIGKILL);
+    annotator.Wait();
+  }
+  const std::string store = folder_ / "run/labels.sqlite";
+  const auto refused = [&] {
+    AnnotatorProcess annotator(Flags());
+    EXPECT_EQ(annotator.Wait(), 1);
+    EXPECT_TRUE(annotator.Says(" error "));
+    return annotator.log();
+  };
+  folder_.Write("run/labels.sqlite", "");
+  EXPECT_THAT(refused(), AllOf(HasSubstr(store), HasSubstr("0 bytes"), HasSubstr("Restore")));
+  std::filesystem::remove(store);
+  EXPECT_THAT(refused(), AllOf(HasSubstr(store), HasSubstr("is gone"), HasSubstr("labels.sqlite.lock")));
+}
+
+TEST_F(ProcessTest, AStoreThatIsDamagedWhileItRunsEndsIt) {
+  AnnotatorProcess annotator(Flags());
+  auto stub = annotator.Stub();
+  v1::AskRequest request = Request({});
+  for (int i = 0; i < 500; ++i) *request.add_queries() = Classify(absl::StrCat("caption ", i, std::string(200, 'x')));
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, request, &response).ok());
+  ASSERT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    v1::DescribeRequest describe;
+    describe.set_protocol_version(kProtocolVersion);
+    v1::DescribeResponse description;
+    return stub->Describe(&context, describe, &description).ok() && description.labels() == 500;
+  }));
+  {
+    // What the write-ahead log holds is written into the file, and the file's pages are overwritten then.
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open((folder_ / "run/labels.sqlite").c_str(), &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(db);
+    std::fstream file(folder_ / "run/labels.sqlite", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(0, std::ios::end);
+    const auto size = static_cast<size_t>(file.tellp());
+    file.seekp(4096);
+    file << std::string(size - 4096, '\xa5');
+  }
+  grpc::ClientContext context;
+  v1::LabelsRequest labels;
+  labels.set_protocol_version(kProtocolVersion);
+  auto stream = stub->Labels(&context, labels);
+  v1::LabelBatch batch;
+  while (stream->Read(&batch)) {
+  }
+  EXPECT_FALSE(stream->Finish().ok());
+  EXPECT_EQ(annotator.Wait(), 1);
+  EXPECT_TRUE(annotator.Says("damaged"));
+  EXPECT_TRUE(annotator.Says(".recover"));
+}
+
+TEST_F(ProcessTest, ByHandFailedQueriesAreAskedAgain) {
+  std::atomic<bool> repaired = false;
+  FakeLlm llm([&](const FakeLlm::Call& call) {
+    if (call.probe) return FakeLlm::ObeysSchemas();
+    if (!repaired) return FakeLlm::Reply{.status = 400, .body = "{}"};
+    return FakeLlm::Says("Label: helpful");
+  });
+  {
+    AnnotatorProcess annotator(LlmFlags(llm.url()));
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("a")}), &response).ok());
+    const auto labels = Labels(*stub, 0, 1);
+    ASSERT_EQ(labels.size(), 1u);
+    EXPECT_EQ(labels[0].outcome(), v1::OUTCOME_FAILED);
+    annotator.Signal(SIGTERM);
+    annotator.Wait();
+  }
+  repaired = true;
+  std::vector<std::string> flags = LlmFlags(llm.url());
+  flags.push_back("--ask_again=failed");
+  AnnotatorProcess annotator(flags);
+  auto stub = annotator.Stub();
+  const auto labels = Labels(*stub, 2, 1);
+  ASSERT_EQ(labels.size(), 1u);
+  EXPECT_EQ(labels[0].outcome(), v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(labels[0].attempt(), 2u);
 }
 
 TEST_F(ProcessTest, AStoreThatCannotBeWrittenEndsItWithTheReason) {

@@ -36,23 +36,38 @@ class TemporaryFolder {
 
 inline v1::Query Classify(const std::string& caption, const std::string& goal = "find the ball", double priority = 0) {
   v1::Query query;
-  query.set_kind(v1::QUERY_KIND_CLASSIFY);
-  query.add_captions(caption);
+  query.set_kind("classify");
+  (*query.mutable_texts())["caption"] = caption;
   query.set_goal(goal);
-  query.add_label_set("unhelpful");
-  query.add_label_set("helpful");
+  for (const char* label : {"unhelpful", "helpful"}) query.mutable_grammar()->mutable_choice()->add_labels(label);
   query.set_priority(priority);
   return query;
 }
 
 inline v1::Query Compare(const std::string& first, const std::string& second) {
   v1::Query query;
-  query.set_kind(v1::QUERY_KIND_COMPARE);
-  query.add_captions(first);
-  query.add_captions(second);
+  query.set_kind("compare");
+  (*query.mutable_texts())["first"] = first;
+  (*query.mutable_texts())["second"] = second;
   query.set_goal("score");
-  for (const char* label : {"first", "second", "tie"}) query.add_label_set(label);
+  for (const char* label : {"first", "second", "tie"}) query.mutable_grammar()->mutable_choice()->add_labels(label);
   return query;
+}
+
+inline v1::Query WithContext(v1::Query query, const std::string& context) {
+  (*query.mutable_texts())["context"] = context;
+  return query;
+}
+
+// A query's caption.
+inline std::string CaptionOf(const v1::Query& query) {
+  const auto it = query.texts().find("caption");
+  return it == query.texts().end() ? "" : it->second;
+}
+
+// An answer's distribution.
+inline std::vector<float> Distribution(const v1::Answer& answer) {
+  return {answer.choice().distribution().begin(), answer.choice().distribution().end()};
 }
 
 inline v1::AskRequest Request(std::initializer_list<v1::Query> queries) {

@@ -1,13 +1,13 @@
 // Likeness of captions to the goal: hashed n-grams, and embeddings of a real HTTP server that fakes a model.
 
-#include "annotator/similarity.h"
+#include "annotator/judges/similarity.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "annotator/openai_judge.h"
+#include "annotator/judges/openai_judge.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/annotator/queries.h"
 
@@ -42,9 +42,9 @@ TEST(Cosine, IsTheFormulas) {
 }
 
 TEST(SimilarityVerdict, GivesTheGoodLabelTheCosine) {
-  EXPECT_THAT(SimilarityVerdict(0.75, 2).distribution, ElementsAre(FloatNear(0.25, 1e-6), FloatNear(0.75, 1e-6)));
-  EXPECT_THAT(SimilarityVerdict(-0.5, 2).distribution, ElementsAre(1, 0));
-  EXPECT_THAT(SimilarityVerdict(1.0000001, 3).distribution, ElementsAre(0, 0, 1));
+  EXPECT_THAT(Distribution(SimilarityVerdict(0.75, 2).answer), ElementsAre(FloatNear(0.25, 1e-6), FloatNear(0.75, 1e-6)));
+  EXPECT_THAT(Distribution(SimilarityVerdict(-0.5, 2).answer), ElementsAre(1, 0));
+  EXPECT_THAT(Distribution(SimilarityVerdict(1.0000001, 3).answer), ElementsAre(0, 0, 1));
 }
 
 TEST(LettersJudge, AnswersAtOnceAndComparesNothing) {
@@ -55,9 +55,8 @@ TEST(LettersJudge, AnswersAtOnceAndComparesNothing) {
   Verdict verdict;
   judge.Answer(query, [&](Verdict v) { verdict = std::move(v); });
   EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
-  EXPECT_GT(verdict.distribution[1], 0.7);
-  query.set_kind(v1::QUERY_KIND_COMPARE);
-  EXPECT_THAT(std::string(judge.Check(query).message()), HasSubstr("QUERY_KIND_COMPARE"));
+  EXPECT_GT(Distribution(verdict.answer)[1], 0.7);
+  EXPECT_THAT(std::string(judge.Check(Compare("a", "b")).message()), HasSubstr("kind is `compare`"));
 }
 
 // A server whose embedding of a text is [its length, 10].
@@ -116,7 +115,7 @@ TEST_F(EmbeddingTest, TheCosineOfTheServersEmbeddingsIsTheLabel) {
   const Verdict verdict = Ask("1234567890", "12345678901234567890123456789012345678901234567890");
   EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
   const double cosine = (10 * 50 + 10 * 10) / std::sqrt(200.0 * 2600);
-  EXPECT_THAT(verdict.distribution, ElementsAre(FloatNear(1 - cosine, 1e-6), FloatNear(cosine, 1e-6)));
+  EXPECT_THAT(Distribution(verdict.answer), ElementsAre(FloatNear(1 - cosine, 1e-6), FloatNear(cosine, 1e-6)));
   EXPECT_EQ(verdict.prompt_tokens, 9u);
 }
 

@@ -16,6 +16,7 @@
 #include "common/protocol.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/label_source.h"
+#include "reward_model/questions.h"
 #include "reward_model/retrieval.h"
 #include "reward_model/reward_model.h"
 
@@ -41,6 +42,7 @@ class FakeAnnotator : public LabelSource {
     v1::DescribeResponse response;
     response.set_judge(judge_);
     response.set_prompt(prompt_);
+    response.set_log_id(log_id_);
     response.set_labels(log_.size());
     response.set_waiting(waiting_.size());
     response.set_capacity(capacity_);
@@ -51,8 +53,8 @@ class FakeAnnotator : public LabelSource {
     MutexLock lock(mutex_);
     if (!down_.ok()) return down_;
     for (const v1::Query& query : request.queries()) {
-      if (query.captions(0) == unacceptable_) {
-        return absl::InvalidArgumentError(absl::StrCat("captions of query ", query.tag(), " is not acceptable"));
+      if (Captions(query)[0] == unacceptable_) {
+        return absl::InvalidArgumentError(absl::StrCat("texts of query ", query.tag(), " are not acceptable"));
       }
     }
     v1::AskResponse response;
@@ -154,6 +156,7 @@ class FakeAnnotator : public LabelSource {
   }
   void LoseEverything() {
     MutexLock lock(mutex_);
+    log_id_ += "'";
     log_.clear();
     answers_.clear();
     waiting_.clear();
@@ -164,7 +167,7 @@ class FakeAnnotator : public LabelSource {
   }
   std::vector<std::string> accepted_captions() {
     std::vector<std::string> captions;
-    for (const v1::Query& query : accepted()) captions.push_back(query.captions(0));
+    for (const v1::Query& query : accepted()) captions.push_back(Captions(query)[0]);
     return captions;
   }
   v1::LabelsRequest last_follow() {
@@ -174,17 +177,16 @@ class FakeAnnotator : public LabelSource {
 
  private:
   static std::string Key(const v1::Query& query) {
-    return absl::StrCat(absl::StrJoin(query.captions(), "\n"), "\n", query.goal(), "\n", query.context());
+    return absl::StrCat(absl::StrJoin(Captions(query), "\n"), "\n", query.goal(), "\n", ContextOf(query));
   }
 
   void Append(const std::string& caption, v1::Outcome outcome, float good, const std::string& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     v1::Query query;
-    query.set_kind(v1::QUERY_KIND_CLASSIFY);
-    query.add_captions(caption);
-    query.add_label_set("unhelpful");
-    query.add_label_set("helpful");
-    query.set_context(context);
+    query.set_kind("classify");
+    (*query.mutable_texts())["caption"] = caption;
+    if (!context.empty()) (*query.mutable_texts())["context"] = context;
+    for (const char* label : {"unhelpful", "helpful"}) query.mutable_grammar()->mutable_choice()->add_labels(label);
     std::vector<float> distribution;
     if (outcome == v1::OUTCOME_ANSWERED) distribution = {1 - good, good};
     AppendLabel(std::move(query), outcome, distribution);
@@ -192,10 +194,10 @@ class FakeAnnotator : public LabelSource {
   void AppendPair(const std::string& first, const std::string& second, v1::Outcome outcome,
                   const std::vector<float>& distribution) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     v1::Query query;
-    query.set_kind(v1::QUERY_KIND_COMPARE);
-    query.add_captions(first);
-    query.add_captions(second);
-    for (const char* label : {"first", "second", "tie"}) query.add_label_set(label);
+    query.set_kind("compare");
+    (*query.mutable_texts())["first"] = first;
+    (*query.mutable_texts())["second"] = second;
+    for (const char* label : {"first", "second", "tie"}) query.mutable_grammar()->mutable_choice()->add_labels(label);
     AppendLabel(std::move(query), outcome, distribution);
   }
   void AppendLabel(v1::Query query, v1::Outcome outcome, const std::vector<float>& distribution)
@@ -206,7 +208,9 @@ class FakeAnnotator : public LabelSource {
     label.set_outcome(outcome);
     label.set_judge(judge_);
     label.set_prompt(prompt_);
-    for (const float probability : distribution) label.add_distribution(probability);
+    for (const float probability : distribution) {
+      label.mutable_answer()->mutable_choice()->add_distribution(probability);
+    }
     *label.mutable_query() = query;
     waiting_.erase(Key(query));
     answers_[Key(query)] = label.sequence();
@@ -218,6 +222,7 @@ class FakeAnnotator : public LabelSource {
   Mutex mutex_;
   CondVar changed_;
   std::string judge_ ABSL_GUARDED_BY(mutex_) = "rules:test@1", prompt_ ABSL_GUARDED_BY(mutex_);
+  std::string log_id_ ABSL_GUARDED_BY(mutex_) = "log";
   std::string goal_ ABSL_GUARDED_BY(mutex_) = "open doors";
   std::string unacceptable_ ABSL_GUARDED_BY(mutex_);
   absl::Status down_ ABSL_GUARDED_BY(mutex_);

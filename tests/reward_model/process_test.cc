@@ -338,7 +338,7 @@ TEST_F(ProcessTest, ARankerAsksForComparisons) {
   std::set<std::pair<std::string, std::string>> answered;
   ASSERT_TRUE(Eventually([&] {
     for (const v1::Query& query : annotator_.accepted()) {
-      const std::string &first = query.captions(0), &second = query.captions(1);
+      const std::string first = Captions(query)[0], second = Captions(query)[1];
       if (!answered.insert({first, second}).second) continue;
       const bool tie = first.ends_with("good") == second.ends_with("good");
       annotator_.AnswerPair(first, second, !tie && first.ends_with("good") ? 1 : 0, tie ? 1 : 0);

@@ -63,10 +63,10 @@ TEST_F(RewardModelTest, ALabelBecomesAScore) {
   Work(*model);
   EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("You open the door."));
   const v1::Query query = annotator_.accepted().front();
-  EXPECT_EQ(query.kind(), v1::QUERY_KIND_CLASSIFY);
+  EXPECT_EQ(query.kind(), "classify");
   EXPECT_EQ(query.goal(), "open doors");
-  EXPECT_THAT(query.label_set(), ElementsAre("unhelpful", "helpful"));
-  EXPECT_EQ(query.context(), "") << "send_context is off";
+  EXPECT_THAT(query.grammar().choice().labels(), ElementsAre("unhelpful", "helpful"));
+  EXPECT_EQ(ContextOf(query), "") << "send_context is off";
   annotator_.Answer("You open the door.", 0.875);
   Work(*model);
   model->Tick();
@@ -264,7 +264,7 @@ TEST_F(RewardModelTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
   ASSERT_TRUE(learner.Connect().ok());
   learner.SeeAndTell("a door");
   AskNow(*model);
-  EXPECT_EQ(annotator_.accepted().front().context(), "view of a door");
+  EXPECT_EQ(ContextOf(annotator_.accepted().front()), "view of a door");
 }
 
 TEST_F(RewardModelTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
@@ -304,7 +304,7 @@ TEST_F(RewardModelTest, LabelsOfAnotherQuestionAreIgnored) {
   EXPECT_EQ(learner.table.Of("a door"), -1);
   EXPECT_EQ(Metric("sibyl_reward_model_labels_ignored_total"), 1);
   EXPECT_EQ(annotator_.last_follow().goal(), "open doors");
-  EXPECT_THAT(annotator_.last_follow().label_set(), ElementsAre("unhelpful", "helpful"));
+  EXPECT_THAT(annotator_.last_follow().grammar().choice().labels(), ElementsAre("unhelpful", "helpful"));
   EXPECT_EQ(annotator_.last_follow().judge(), "rules:test@1");
 }
 
@@ -717,6 +717,43 @@ TEST_F(RewardModelTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
   EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75) << "the new log's label takes the place of the lost one";
 }
 
+TEST_F(RewardModelTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWhateverCameBetween) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  EXPECT_EQ(checkpoint.log_id(), "log");
+  EXPECT_EQ(checkpoint.next_sequence(), 2u);
+
+  annotator_.LoseEverything();
+  annotator_.Answer("b", 0.75);  // as long as the log before
+  auto again = Make(2);
+  ASSERT_TRUE(again->Restore(checkpoint).ok());
+  EXPECT_EQ(again->ConnectAnnotator(*annotator_.Describe()).from_sequence(), 1u);
+  again->OnLabels(annotator_.LabelsFrom(1));
+  FakeLearner other(*again);
+  ASSERT_TRUE(other.Connect().ok());
+  again->Tick();
+  EXPECT_FLOAT_EQ(other.table.Of("b"), 0.75) << "read from the other log's beginning";
+  EXPECT_FLOAT_EQ(other.table.Of("a"), 0.25) << "a label that the other log lacks is kept";
+}
+
+TEST_F(RewardModelTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a");
+  annotator_.Answer("a", v1::OUTCOME_FAILED);
+  Work(*model);
+  annotator_.Answer("a", 0.75);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75);
+}
+
 TEST_F(RewardModelTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
   auto model = Make();
   FakeLearner learner(*model);
@@ -756,8 +793,8 @@ TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
     const auto answer_some = [&](uint64_t limit) {
       for (const v1::Query& query : annotator.accepted()) {
         if (limit == 0) return;
-        if (!truth.try_emplace(query.captions(0), random.Uniform()).second) continue;
-        annotator.Answer(query.captions(0), truth[query.captions(0)]);
+        if (!truth.try_emplace(Captions(query)[0], random.Uniform()).second) continue;
+        annotator.Answer(Captions(query)[0], truth[Captions(query)[0]]);
         --limit;
       }
     };
@@ -880,14 +917,14 @@ class RankingTest : public RewardModelTest {
   // As unordered pairs.
   std::multiset<std::set<std::string>> AskedPairs() {
     std::multiset<std::set<std::string>> pairs;
-    for (const v1::Query& query : annotator_.accepted()) pairs.insert({query.captions(0), query.captions(1)});
+    for (const v1::Query& query : annotator_.accepted()) pairs.insert({Captions(query)[0], Captions(query)[1]});
     return pairs;
   }
   // Answers everything that was asked and was not: the longer caption is better.
   void AnswerAll() {
     for (const v1::Query& query : annotator_.accepted()) {
-      if (!answered_.insert({query.captions(0), query.captions(1)}).second) continue;
-      annotator_.AnswerPair(query.captions(0), query.captions(1), query.captions(0).size() > query.captions(1).size());
+      if (!answered_.insert({Captions(query)[0], Captions(query)[1]}).second) continue;
+      annotator_.AnswerPair(Captions(query)[0], Captions(query)[1], Captions(query)[0].size() > Captions(query)[1].size());
     }
   }
 
@@ -903,8 +940,8 @@ TEST_F(RankingTest, SendsTheContextOfBothWhereTheConfigurationSaysSo) {
   for (const char* caption : {"a door", "a key"}) learner.SeeAndTell(caption);
   AskNow(*model);
   const v1::Query query = annotator_.accepted().front();
-  EXPECT_EQ(query.context(),
-            absl::StrCat("first: view of ", query.captions(0), "; second: view of ", query.captions(1)));
+  EXPECT_EQ(ContextOf(query),
+            absl::StrCat("first: view of ", Captions(query)[0], "; second: view of ", Captions(query)[1]));
 }
 
 TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
@@ -921,8 +958,8 @@ TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
   }
   Work(*model);
   const v1::Query query = annotator_.accepted().front();
-  EXPECT_EQ(query.kind(), v1::QUERY_KIND_COMPARE);
-  EXPECT_THAT(query.label_set(), ElementsAre("first", "second", "tie"));
+  EXPECT_EQ(query.kind(), "compare");
+  EXPECT_THAT(query.grammar().choice().labels(), ElementsAre("first", "second", "tie"));
   std::map<std::string, int> comparisons;
   for (const std::set<std::string>& pair : AskedPairs()) {
     EXPECT_EQ(pair.size(), 2u);
@@ -978,7 +1015,7 @@ TEST_F(RankingTest, OneOrderIsARandomOne) {
   }
   for (const v1::Query& query : annotator_.accepted()) {
     ++queries;
-    first += query.tag() == CaptionId(query.captions(0));
+    first += query.tag() == CaptionId(Captions(query)[0]);
   }
   EXPECT_GT(queries, 50);
   EXPECT_NEAR(static_cast<double>(first) / queries, 0.5, 0.25);
@@ -1002,13 +1039,28 @@ TEST_F(RankingTest, StrategiesChooseThePartner) {
       model->ConnectAnnotator(*annotator_.Describe());
       EXPECT_EQ(AskOnce(*model, annotator_).value_or(0), 1);
       const v1::Query query = annotator_.accepted()[before];
-      ++partners[query.captions(query.captions(0) == "a" ? 1 : 0)];
+      ++partners[Captions(query)[Captions(query)[0] == "a" ? 1 : 0]];
     }
     return partners;
   };
   EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_RANDOM)["d"], 3);
   EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_COUNT)["b"], 38);
   EXPECT_GE(partner_of_a(v1::PAIR_STRATEGY_UNCERTAIN)["c"], 38);
+}
+
+TEST_F(RankingTest, AFailedComparisonThatALaterAttemptAnswersCounts) {
+  auto model = MakeRanking();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
+  annotator_.AnswerPair("a", "b", v1::OUTCOME_FAILED);
+  annotator_.AnswerPair("a", "b", 0.75f);
+  model->ConnectAnnotator(*annotator_.Describe());
+  model->OnLabels(annotator_.LabelsFrom(1));
+  const v1::RewardModelState state = model->MakeCheckpoint();
+  ASSERT_EQ(state.comparisons_size(), 1);
+  EXPECT_TRUE(state.comparisons(0).answered());
+  EXPECT_EQ(state.comparisons(0).first_better(), 0.75);
 }
 
 TEST_F(RankingTest, ComparisonsComeBackFromTheCheckpointAndCountOnce) {
@@ -1051,7 +1103,7 @@ TEST_F(RankingTest, WithoutAnAnswerThereIsNothingToLearn) {
   AskNow(*model);
   ASSERT_THAT(annotator_.accepted(), SizeIs(1));
   const v1::Query query = annotator_.accepted()[0];
-  annotator_.AnswerPair(query.captions(0), query.captions(1), v1::OUTCOME_ABSTAINED);
+  annotator_.AnswerPair(Captions(query)[0], Captions(query)[1], v1::OUTCOME_ABSTAINED);
   Work(*model);
   EXPECT_TRUE(ranker_->observed.empty());
   learner.SeeAndTell("a", 1000);

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <thread>
+
+#include "absl/time/time.h"
+#include "annotator/judges/judge.h"
+#include "common/mutex.h"
+
+namespace sibyl::annotator {
+
+// A judge whose answers come late, as an LLM's do: each `delay` after it was asked, eight at a time. For experiments.
+class DelayedJudge : public Judge {
+ public:
+  DelayedJudge(std::unique_ptr<Judge> judge, absl::Duration delay);
+  ~DelayedJudge() override;
+
+  std::string name() const override { return judge_->name(); }
+  std::string prompt() const override { return judge_->prompt(); }
+  std::string sampling() const override { return judge_->sampling(); }
+  std::string Rendered(const v1::Query& query) const override { return judge_->Rendered(query); }
+  absl::Status Check(const v1::Query& query) const override { return judge_->Check(query); }
+  int capacity() const override { return 8; }
+  void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
+
+ private:
+  struct Waiting {
+    std::chrono::steady_clock::time_point due;
+    v1::Query query;
+    std::function<void(Verdict)> done;
+  };
+  void Run();
+
+  const std::unique_ptr<Judge> judge_;
+  const std::chrono::nanoseconds delay_;
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // first due first
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace sibyl::annotator

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "annotator/judges/judge.h"
+#include "sibyl/v1/annotator.pb.h"
+
+namespace sibyl::annotator {
+
+// Identity of a query under a judge: SHA-256 (32 bytes) over kind, texts, goal, grammar, the judge's name, the rendered
+// prompt and the sampling. Tag, priority and whatever reads the answer are not part of it.
+std::string QueryKey(const v1::Query& query, const Judge& judge);
+
+// The judge and its sampling: the part of an identity that all of a judge's queries share.
+std::string JudgeIdentity(const Judge& judge);
+
+// SHA-256 of some bytes, in hexadecimal; names versions of rules and prompts.
+std::string HexDigest(const std::string& bytes);
+
+}  // namespace sibyl::annotator

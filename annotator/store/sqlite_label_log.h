@@ -1,0 +1,124 @@
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "annotator/store/label_log.h"
+#include "annotator/store/sqlite_connection.h"
+#include "common/runtime/clock.h"
+#include "common/metrics.h"
+#include "common/mutex.h"
+#include "sibyl/v1/annotator.pb.h"
+
+namespace sibyl::annotator {
+
+// The judge whose queries a log takes. A log may hold those of several.
+struct LogJudge {
+  // The part of a query's identity that all its queries share (JudgeIdentity).
+  std::string identity;
+  // The identity that version 1 of the store gave it: name, prompt's name and sampling, a line each.
+  std::string version_1_identity;
+  // Identity of a query under this judge; "" where the judge cannot answer it.
+  std::function<std::string(const v1::Query&)> key;
+};
+
+struct SqliteLabelLogOptions {
+  // The SQLite file; made when it is absent. "<path>.lock" beside it is locked while the log is open, and names the log
+  // once it has labels.
+  std::string path;
+  LogJudge judge;
+  // Queries of this judge that wait, at most.
+  uint64_t capacity = 1000;
+  // A query that failed may be asked again after this; each further failure doubles it.
+  absl::Duration cool_down = absl::Minutes(10);
+  // Attempts that a query gets by itself, at most.
+  int most_attempts = 5;
+  // SQLite's VFS; "": the usual one. For tests.
+  std::string vfs;
+};
+
+// A log in a SQLite file (WAL, synchronous=EXTRA). One thread writes: it takes all calls that came while the last
+// transaction was synced, applies them in order, and commits them together.
+class SqliteLabelLog : public LabelLog {
+ public:
+  // Errors are those of OpenStore, and FailedPrecondition when another process has the store open. `on_failure` is
+  // called once, from any thread, when a later write or read fails.
+  static absl::StatusOr<std::unique_ptr<SqliteLabelLog>> Open(const SqliteLabelLogOptions& options, Clock& clock,
+                                                              Metrics& metrics,
+                                                              std::function<void(absl::Status)> on_failure);
+  ~SqliteLabelLog() override;
+
+  const std::string& log_id() const override { return log_id_; }
+  std::vector<WaitingQuery> TakeWaiting() override;
+  void Ask(std::vector<v1::Query> queries, std::function<void(absl::StatusOr<AskResult>)> done) override;
+  void Append(const WaitingQuery& query, v1::Label label,
+              std::function<void(absl::StatusOr<v1::Label>)> done) override;
+  void AskAgain(std::vector<v1::Outcome> outcomes,
+                std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) override;
+  absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows) override;
+  uint64_t last_sequence() const override { return last_sequence_.load(std::memory_order_acquire); }
+  uint64_t waiting() const override { return waiting_.load(std::memory_order_relaxed); }
+  uint64_t set_aside() const override { return set_aside_; }
+  absl::Status Close() override;
+
+ private:
+  struct Job;
+  struct Gauges;
+
+  SqliteLabelLog(const SqliteLabelLogOptions& options, Clock& clock, std::function<void(absl::Status)> on_failure);
+  absl::Status Load();
+  // Gives queries of version 1 the keys of this one, where they are this judge's.
+  absl::Status Rekey();
+  absl::Status LoadWaiting();
+  // Writes the log's identity into the lock file: from now on an absent store is a loss.
+  absl::Status NoteInLock();
+  void Enqueue(Job job, bool bounded);
+  void Write();
+  // Runs the jobs in one transaction and fills in their results, which hold once it is OK.
+  absl::Status Apply(std::vector<Job>& jobs);
+  absl::Status ApplyAsk(Job& job);
+  absl::Status ApplyAppend(Job& job);
+  absl::Status ApplyAskAgain(Job& job);
+  absl::Status MakeWait(int64_t id);
+  // The log is lost to this process.
+  void Fail(const absl::Status& reason);
+
+  const SqliteLabelLogOptions options_;
+  Clock& clock_;
+  const std::function<void(absl::Status)> on_failure_;
+  int lock_fd_ = -1;
+  std::string noted_log_id_;  // in the lock file
+  std::string log_id_;
+  uint64_t set_aside_ = 0;
+  std::vector<WaitingQuery> found_waiting_;
+  std::unique_ptr<Gauges> gauges_;
+
+  // The writing thread's.
+  std::unique_ptr<SqliteConnection> writer_;
+  uint64_t next_sequence_ = 1;
+  uint64_t unanswered_ = 0;
+  bool wrote_ = false;
+
+  std::atomic<uint64_t> last_sequence_ = 0;
+  std::atomic<uint64_t> waiting_ = 0;
+
+  Mutex read_mutex_;
+  std::unique_ptr<SqliteConnection> reader_ ABSL_GUARDED_BY(read_mutex_);
+
+  Mutex mutex_;
+  CondVar work_;
+  std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status failed_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace sibyl::annotator
