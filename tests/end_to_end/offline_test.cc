@@ -47,7 +47,7 @@ class OfflineTest : public testing::Test {
         learner { batch_size: 512 unroll_length: 16 }
         reward_model {
           goal: "open the door"
-          training { text_length: 27 learning_rate: 1e-3 passes: 100 }
+          training { text_length: 27 learning_rate: 1e-3 passes: 10 }
         }
         annotator { judge: JUDGE_KIND_RULES rules_file: ")",
                                                               SIBYL_SOURCE_DIR, R"(/configs/rules/minigrid.rules" }
@@ -60,24 +60,29 @@ class OfflineTest : public testing::Test {
   nlohmann::json Summary(const std::string& run) const {
     return nlohmann::json::parse(ReadFile(Path(run + "/summary.json")).value_or("{}"));
   }
-  // Trains without a judge, and keeps what was seen. Gives the number of captions.
+  // Trains without a judge once for all tests, and puts the captions that were seen into the test's folder. Gives their
+  // number.
   size_t Record() {
-    const Ended trained = Sibyl(absl::StrCat("train ", Path("door.textproto"), " --run_dir ", Path("seen"),
-                                             " --set reward.intrinsic_coefficient=0"));
-    EXPECT_EQ(trained.status, 0) << trained.output;
-    const Ended captions = Sibyl("captions " + Path("seen"));
-    EXPECT_EQ(captions.status, 0);
-    EXPECT_TRUE(WriteFileDurably(Path("captions.jsonl"), captions.output).ok());
+    static const std::string captions = Captions();
+    EXPECT_TRUE(WriteFileDurably(Path("captions.jsonl"), captions).ok());
     size_t count = 0;
     bool key = false;
-    for (absl::string_view line : absl::StrSplit(captions.output, '\n', absl::SkipEmpty())) {
+    for (absl::string_view line : absl::StrSplit(captions, '\n', absl::SkipEmpty())) {
       const auto json = nlohmann::json::parse(line);
       EXPECT_GT(json["count"].get<int>(), 0);
       key |= std::string(json["caption"]).find("You pick up the") == 0;
       ++count;
     }
-    EXPECT_TRUE(key) << captions.output;
+    EXPECT_TRUE(key) << captions;
     return count;
+  }
+  std::string Captions() const {
+    const Ended trained = Sibyl(absl::StrCat("train ", Path("door.textproto"), " --run_dir ", Path("seen"),
+                                             " --set reward.intrinsic_coefficient=0"));
+    EXPECT_EQ(trained.status, 0) << trained.output;
+    const Ended captions = Sibyl("captions " + Path("seen"));
+    EXPECT_EQ(captions.status, 0);
+    return captions.output;
   }
 
   const std::string folder_ = testing::TempDir() + "offline_test." + std::to_string(getpid());
