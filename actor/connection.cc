@@ -73,6 +73,7 @@ absl::Status Accept(const v1::ActorWelcome& welcome, Kept* kept) {
                                                       ", this actor ", kProtocolVersion, "; use the same release"));
   }
   kept->lease = welcome.lease();
+  kept->welcomed = true;
   spdlog::info("slot {} of run {}: {} x {} in {} groups", welcome.lease().slot(), welcome.run_id(),
                welcome.environments(), welcome.environment(), welcome.groups());
   if (kept->environments.empty() || !SameEnvironments(kept->made_for, welcome)) {
@@ -90,6 +91,7 @@ absl::Status StayConnected(
   std::string last_reason;
   while (!shutdown.requested()) {
     metrics.connects.Increment();
+    kept.welcomed = false;
     StreamEnd end;
     {
       // A channel that has failed to connect keeps a backoff of its own, of up to many seconds; a fresh one tries now.
@@ -102,7 +104,9 @@ absl::Status StayConnected(
     if (shutdown.requested()) break;
     // An error of this process itself: the environment cannot be made, a game failed.
     if (!absl::IsUnavailable(end.own)) return end.own;
-    if (absl::IsFailedPrecondition(end.learner) && kept.lease) {
+    // Before the welcome it is the lease that is stale, if there is one. After the welcome nothing that this process
+    // could try is left: its environment is not what the run trains on.
+    if (absl::IsFailedPrecondition(end.learner) && kept.lease && !kept.welcomed) {
       spdlog::info("{}; taking a new lease", end.learner.message());
       kept.lease.reset();
       continue;

@@ -34,6 +34,7 @@ struct Kept {
   std::optional<v1::SlotLease> lease;
   std::vector<std::unique_ptr<Environment>> environments;
   v1::ActorWelcome made_for;
+  bool welcomed = false;  // on the present stream
 };
 
 v1::ActorHello Hello(const Kept& kept);
