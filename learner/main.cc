@@ -155,14 +155,16 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
   episodes.Load(state);
-  const int slots_needed = UnrollSlotsNeeded(experiment);
-  const int unroll_slots = std::max<int>(static_cast<int>(experiment.learner().unroll_slots()), slots_needed);
-  UnrollPool unrolls(unroll_slots, static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec),
-                     policies[0]->state_size(), ValueCount(experiment.policy()));
+  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec),
+                      policies[0]->state_size(), ValueCount(experiment.policy())},
+                     /*capacity=*/0, &Clock::Real());  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
-                         Slots::Open(static_cast<int>(experiment.actor().processes()), run_dir + "/episodes.pb"));
+                         Slots::Open(static_cast<int>(experiment.learner().max_actors()), run_dir + "/episodes.pb"));
   StepCounter steps(state.steps() / static_cast<uint64_t>(ranks), &metrics);
-  Inference inference(experiment, spec, device, &store, &unrolls, &captions, &episodes, &steps, &metrics);
+  const ExperienceBooks books{&unrolls, &captions, &episodes, &steps};
+  // A run that goes on must not draw the same random numbers again.
+  const uint64_t sampling_seed = Mix64(experiment.seed() ^ Mix64(state.steps()));
+  Inference inference(experiment, spec, device, sampling_seed, &store, books, &Clock::Real(), &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<EventFile> events, EventFile::Create(run_dir + "/curves"));
   std::optional<CheckpointThread> checkpoints;
   if (leads) {
@@ -172,10 +174,9 @@ absl::Status Train(const std::vector<std::string>& overrides, Shutdown& shutdown
     episodes.CollectNews();
   }
 
-  UnrollReceiver receiver(experiment, spec, policies[0]->state_size(), &unrolls, &captions, &episodes, &steps,
-                          &metrics);
+  UnrollReceiver receiver(experiment, spec, books, &Clock::Real(), &metrics);
   SharedWeights weights(&store);
-  ActorStreams streams(experiment, spec, state.run_id(), slots.get(), &Clock::Real(), &metrics);
+  ActorStreams streams(experiment, spec, state.run_id(), slots.get(), &unrolls, &Clock::Real(), &metrics);
   ActService act_service(&streams, &inference, &captions);
   UnrollService unroll_service(&streams, &receiver, &weights, &captions, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,

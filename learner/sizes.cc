@@ -21,12 +21,8 @@ v1::Experiment RankShare(v1::Experiment experiment, int rank) {
   return experiment;
 }
 
-int UnrollSlotsNeeded(const v1::Experiment& experiment) {
-  const int batch = UnrollsPerBatch(experiment.learner());
-  const int environments = static_cast<int>(experiment.actor().processes() * experiment.actor().environments());
-  const int group = static_cast<int>(experiment.actor().environments() / experiment.actor().groups());
-  const bool fit = batch % group == 0 || group % batch == 0;
-  return std::max(environments, batch) + (fit ? std::max(batch, group) : batch + group);
+int UnrollsNeeded(int environments, int batch, int group) {
+  return std::max(environments, batch) + std::max(batch, group);
 }
 
 }  // namespace sibyl::learner

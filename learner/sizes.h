@@ -18,13 +18,17 @@ int TrainingThreads(const v1::LearnerConfig& learner);
 // has.
 v1::Experiment RankShare(v1::Experiment experiment, int rank);
 
-// Unroll slots without which training could stop for ever. Each environment holds one slot. A group whose unrolls end
-// asks for as many new slots before it gives the old ones up. Training takes a batch as soon as one is finished, and
-// gives its slots back when the update is done. So nothing moves for ever only where less than a batch is finished and
-// less than a group's unrolls are free. Unrolls are finished by whole groups: where one of the two sizes divides the
-// other, the larger one is enough besides the environments, else both are needed. A batch of more unrolls than there
-// are environments has its slots twice over, so that the next batch is played during an update. More slots than that
-// only let experience grow older.
-int UnrollSlotsNeeded(const v1::Experiment& experiment);
+// The unrolls that there must be room for when so many environments play, and the unrolls of a batch and the
+// environments of a group are so many.
+//
+// Nothing can wait for ever: a group asks for unrolls only when it has handed over all it had, and training takes a
+// batch as soon as one is finished and releases it after the update. So when every group waits, fewer than `batch`
+// unrolls are in use, at least `environments` are free, and no group is larger than that. This holds for actors of both
+// kinds; the environments of a local actor are one group.
+//
+// The larger of a batch and a group is room for training beside the environments. A batch of more unrolls than there
+// are environments has room twice, so that the next batch is played during an update. More room would only let
+// experience grow older.
+int UnrollsNeeded(int environments, int batch, int group);
 
 }  // namespace sibyl::learner

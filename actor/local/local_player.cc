@@ -1,13 +1,11 @@
 #include "actor/local/local_player.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
-#include "policy/draw.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 
@@ -28,7 +26,8 @@ LocalPlayer::LocalPlayer(const v1::LocalWelcome& welcome, const std::vector<std:
       rows_(static_cast<int64_t>(environments->size())),
       first_(torch::empty({1, rows_}, torch::kBool)),
       states_(torch::zeros({rows_, policy_->state_size()})),
-      random_(FreshRandom64()) {
+      sampler_(SamplingSeed(welcome.actor().run_seed(), welcome.actor().lease().slot(),
+                            welcome.actor().episodes().begin())) {
   for (const auto& array : environments->front()->spec().observation()) {
     observations_.push_back(torch::empty(BatchedShape(array, {1, rows_}), ToScalarType(array.dtype())));
   }
@@ -69,24 +68,15 @@ absl::Status LocalPlayer::Step(v1::UnrollBatch* batch) {
   const absl::Time begin = absl::Now();
   v1::ActionBatch actions;
   actions.set_sequence(steps_++);
-  {
-    torch::NoGradGuard no_grad;
-    const PolicyOutput output = policy_->Forward(observations_, first_, states_);
-    const torch::Tensor log_probs = output.logits[0].log_softmax(-1).contiguous();
-    const torch::Tensor values = output.value[0].contiguous();
-    states_ = output.states[0].contiguous();
-    const int count = static_cast<int>(log_probs.size(1));
-    for (int64_t row = 0; row < rows_; ++row) {
-      const float* choices = log_probs.data_ptr<float>() + row * count;
-      const int action = DrawAction(choices, count, random_);
-      if (!std::isfinite(choices[action])) {
-        return absl::InternalError(absl::StrCat("the policy's output is not finite at version ", version_));
-      }
-      AppendTo(actions.mutable_action(), static_cast<uint16_t>(action));
-      AppendTo(batch->mutable_log_prob(), choices[action]);
-    }
-    batch->mutable_value()->append(static_cast<const char*>(values.data_ptr()), values.nbytes());
+  if (const absl::Status status = sampler_.Draw(*policy_, observations_, first_, states_, &sample_); !status.ok()) {
+    return absl::InternalError(absl::StrCat(status.message(), "; the weights are of version ", version_));
   }
+  states_ = sample_.states.contiguous();
+  actions.mutable_action()->assign(reinterpret_cast<const char*>(sample_.action.data()),
+                                   sample_.action.size() * sizeof(uint16_t));
+  batch->mutable_log_prob()->append(reinterpret_cast<const char*>(sample_.log_prob.data()),
+                                    sample_.log_prob.size() * sizeof(float));
+  batch->mutable_value()->append(static_cast<const char*>(sample_.value.data_ptr()), sample_.value.nbytes());
   batch->mutable_action()->append(actions.action());
   AppendTo(batch->mutable_version(), version_);
   inference_seconds_ += absl::ToDoubleSeconds(absl::Now() - begin);

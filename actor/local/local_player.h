@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "actor/player.h"
-#include "common/random.h"
 #include "policy/policy.h"
+#include "policy/sampler.h"
 #include "policy/torch.h"
 #include "sibyl/v1/unroll.pb.h"
 
@@ -52,7 +52,8 @@ class LocalPlayer {
   torch::Tensor first_;                      // bool [1, E]
   torch::Tensor states_;                     // [E, H], before the next step
   uint64_t version_ = 0, batches_ = 0, steps_ = 0;
-  Random random_;
+  Sampler sampler_;  // seeded by the run's seed, the slot and the first episode number
+  Sample sample_;
   double inference_seconds_ = 0;
 };
 

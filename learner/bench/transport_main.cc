@@ -53,13 +53,12 @@ class NullPolicy : public Policy {
 // What training does with unrolls, less the training. Until the pool is closed.
 void GiveBack(int unrolls_a_batch, UnrollPool& unrolls, CaptionTable& captions) {
   NameThread("give-back");
-  std::vector<int> indices;
-  while (unrolls.PopFinished(unrolls_a_batch, &indices)) {
-    for (int index : indices) {
-      const Unroll& unroll = unrolls[index];
-      captions.Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+  Unrolls finished;
+  while (unrolls.PopFinished(unrolls_a_batch, &finished)) {
+    for (const auto& unroll : finished) {
+      captions.Unpin(unroll->CaptionRows(static_cast<int>(unroll->action.size())));
     }
-    unrolls.Release(indices);
+    unrolls.Release(std::move(finished));
   }
 }
 
@@ -74,14 +73,15 @@ absl::Status Serve(Shutdown& shutdown) {
   CaptionTable captions(experiment.learner().max_captions());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
-  UnrollPool unrolls(UnrollSlotsNeeded(experiment), static_cast<int>(experiment.learner().unroll_length()),
-                     ObservationBytes(spec), /*state_size=*/0);
+  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec)},
+                     /*capacity=*/0, &Clock::Real());  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(
       const std::unique_ptr<Slots> slots,
-      Slots::Open(static_cast<int>(experiment.actor().processes()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
+      Slots::Open(static_cast<int>(experiment.learner().max_actors()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
   StepCounter steps(0, &metrics);
-  Inference inference(experiment, spec, torch::kCPU, &policies, &unrolls, &captions, &episodes, &steps, &metrics);
-  ActorStreams streams(experiment, spec, "bench", slots.get(), &Clock::Real(), &metrics);
+  Inference inference(experiment, spec, torch::kCPU, experiment.seed(), &policies,
+                      {&unrolls, &captions, &episodes, &steps}, &Clock::Real(), &metrics);
+  ActorStreams streams(experiment, spec, "bench", slots.get(), &unrolls, &Clock::Real(), &metrics);
   ActService service(&streams, &inference, &captions);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));

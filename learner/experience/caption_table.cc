@@ -82,6 +82,7 @@ void CaptionTable::See(absl::Span<const uint64_t> ids, uint64_t step, int32_t* r
     const int32_t row = RowFor(ids[i]);
     Row& r = rows_[row];
     ++r.pins;
+    ++pins_;
     ++r.count;
     r.last_step = step;
     if (newest_ != row) {
@@ -96,14 +97,18 @@ void CaptionTable::See(absl::Span<const uint64_t> ids, uint64_t step, int32_t* r
 void CaptionTable::Unpin(absl::Span<const int32_t> rows) {
   MutexLock lock(mutex_);
   for (int32_t row : rows) {
-    if (row != 0) --rows_[row].pins;
+    if (row == 0) continue;
+    --rows_[row].pins;
+    --pins_;
   }
 }
 
 void CaptionTable::Pin(absl::Span<const int32_t> rows) {
   MutexLock lock(mutex_);
   for (int32_t row : rows) {
-    if (row != 0) ++rows_[row].pins;
+    if (row == 0) continue;
+    ++rows_[row].pins;
+    ++pins_;
   }
 }
 
@@ -311,6 +316,11 @@ void CaptionTable::Ids(absl::Span<const int32_t> rows, uint64_t* ids) const {
 size_t CaptionTable::size() const {
   MutexLock lock(mutex_);
   return row_of_.size();
+}
+
+uint64_t CaptionTable::pins() const {
+  MutexLock lock(mutex_);
+  return pins_;
 }
 
 uint64_t CaptionTable::collisions() const {

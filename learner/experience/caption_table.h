@@ -69,6 +69,8 @@ class CaptionTable {
   // Ids of rows; 0 for row 0.
   void Ids(absl::Span<const int32_t> rows, uint64_t* ids) const;
   size_t size() const;
+  // Pins of all rows together: mentions by live unrolls.
+  uint64_t pins() const;
   uint64_t collisions() const;
   uint64_t evicted() const;
   uint64_t score_version() const;
@@ -123,6 +125,7 @@ class CaptionTable {
   uint64_t score_version_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t collisions_ ABSL_GUARDED_BY(mutex_) = 0, evicted_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t text_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t pins_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sibyl::learner

@@ -1,5 +1,10 @@
 #include "learner/experience/unroll_pool.h"
 
+#include <malloc.h>
+
+#include <algorithm>
+#include <utility>
+
 namespace sibyl::learner {
 
 std::vector<int32_t> Unroll::CaptionRows(int filled_steps) const {
@@ -8,85 +13,159 @@ std::vector<int32_t> Unroll::CaptionRows(int filled_steps) const {
   return rows;
 }
 
-UnrollPool::UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size, int value_heads)
-    : unrolls_(size) {
-  const size_t steps = unroll_length, seen = steps + 1;
-  for (int i = size - 1; i >= 0; --i) free_.push_back(i);
-  for (Unroll& unroll : unrolls_) {
-    unroll.observation.resize(seen * observation_bytes);
-    unroll.first.resize(seen);
-    unroll.episode.resize(seen);
-    unroll.seen_caption.resize(seen);
-    unroll.seen_count.resize(seen);
-    unroll.paid_caption.resize(steps);
-    unroll.paid_count.resize(steps);
-    unroll.action.resize(steps);
-    unroll.log_prob.resize(steps);
-    unroll.value.resize(steps * value_heads);
-    unroll.version.resize(steps);
-    unroll.reward.resize(steps);
-    unroll.terminated.resize(steps);
-    unroll.truncated.resize(steps);
-    unroll.state.resize(state_size);
+size_t UnrollShape::Bytes() const {
+  const size_t steps = length, seen = steps + 1;
+  const size_t of_seen = observation_bytes + sizeof(uint8_t) + sizeof(uint64_t) + sizeof(int32_t) + sizeof(uint32_t);
+  const size_t of_step = sizeof(int32_t) + sizeof(uint32_t) + sizeof(uint16_t) + sizeof(float) +
+                         value_heads * sizeof(float) + sizeof(uint64_t) + sizeof(float) + 2 * sizeof(uint8_t);
+  return sizeof(Unroll) + seen * of_seen + steps * of_step + state_size * sizeof(float);
+}
+
+UnrollPool::UnrollPool(const UnrollShape& shape, int capacity, Clock* clock)
+    : shape_(shape), clock_(clock), capacity_(capacity) {}
+
+std::unique_ptr<Unroll> UnrollPool::Make() const {
+  const size_t steps = shape_.length, seen = steps + 1;
+  auto unroll = std::make_unique<Unroll>();
+  unroll->observation.resize(seen * shape_.observation_bytes);
+  unroll->first.resize(seen);
+  unroll->episode.resize(seen);
+  unroll->seen_caption.resize(seen);
+  unroll->seen_count.resize(seen);
+  unroll->paid_caption.resize(steps);
+  unroll->paid_count.resize(steps);
+  unroll->action.resize(steps);
+  unroll->log_prob.resize(steps);
+  unroll->value.resize(steps * shape_.value_heads);
+  unroll->version.resize(steps);
+  unroll->reward.resize(steps);
+  unroll->terminated.resize(steps);
+  unroll->truncated.resize(steps);
+  unroll->state.resize(shape_.state_size);
+  return unroll;
+}
+
+UnrollPool::Grant UnrollPool::Allot(int count, Granted granted) {
+  Grant grant{std::move(granted), {}, 0};
+  while (static_cast<int>(grant.unrolls.size()) < count && !free_.empty()) {
+    grant.unrolls.push_back(std::move(free_.back()));
+    free_.pop_back();
+  }
+  grant.missing = count - static_cast<int>(grant.unrolls.size());
+  existing_ += grant.missing;
+  return grant;
+}
+
+std::vector<UnrollPool::Grant> UnrollPool::Serve() {
+  std::vector<Grant> grants;
+  while (!closed_ && !waiting_.empty()) {
+    const int available = capacity_ - existing_ + static_cast<int>(free_.size());
+    Waiting& oldest = waiting_.front();
+    if (oldest.count > available) break;
+    grants.push_back(Allot(oldest.count, std::move(oldest.granted)));
+    waiting_.pop_front();
+  }
+  return grants;
+}
+
+void UnrollPool::Deliver(std::vector<Grant> grants) {
+  for (Grant& grant : grants) {
+    for (; grant.missing > 0; --grant.missing) grant.unrolls.push_back(Make());
+    grant.granted(std::move(grant.unrolls));
   }
 }
 
-bool UnrollPool::Take(int count, Claim* claim, std::vector<int>* indices) {
-  indices->clear();
-  if (count == 0) return true;
-  MutexLock lock(mutex_);
-  const bool oldest = claims_.empty() || *claims_.begin() == *claim;
-  if (!oldest || static_cast<int>(free_.size()) < count) {
-    if (*claim == 0) claims_.insert(*claim = ++last_claim_);
-    return false;
+Unrolls UnrollPool::TakeSurplus() {
+  Unrolls surplus;
+  for (; existing_ > capacity_ && !free_.empty(); --existing_) {
+    surplus.push_back(std::move(free_.back()));
+    free_.pop_back();
   }
-  Leave(claim);
-  indices->assign(free_.end() - count, free_.end());
-  free_.resize(free_.size() - count);
-  for (int index : *indices) unrolls_[index].finals.clear();
-  return true;
+  return surplus;
 }
 
-void UnrollPool::Withdraw(Claim* claim) {
+void UnrollPool::Free(Unrolls surplus) {
+  if (surplus.empty()) return;
+  surplus.clear();
+  malloc_trim(0);  // KeepMemory has told the allocator to keep what is freed
+}
+
+void UnrollPool::SetCapacity(int capacity) {
+  std::vector<Grant> grants;
+  Unrolls surplus;
+  {
+    MutexLock lock(mutex_);
+    capacity_ = capacity;
+    surplus = TakeSurplus();
+    grants = Serve();
+  }
+  Free(std::move(surplus));
+  Deliver(std::move(grants));
+}
+
+Unrolls UnrollPool::Request(uint64_t owner, int count, Granted granted) {
+  Grant grant;
+  {
+    MutexLock lock(mutex_);
+    if (closed_) return {};
+    if (!waiting_.empty() || capacity_ - existing_ + static_cast<int>(free_.size()) < count) {
+      waiting_.push_back({owner, count, std::move(granted)});
+      return {};
+    }
+    grant = Allot(count, nullptr);
+  }
+  for (; grant.missing > 0; --grant.missing) grant.unrolls.push_back(Make());
+  return std::move(grant.unrolls);
+}
+
+void UnrollPool::Withdraw(uint64_t owner) {
+  std::vector<Grant> grants;
+  {
+    MutexLock lock(mutex_);
+    std::erase_if(waiting_, [owner](const Waiting& waiting) { return waiting.owner == owner; });
+    grants = Serve();  // the next one may want less
+  }
+  Deliver(std::move(grants));
+}
+
+void UnrollPool::Finish(Unrolls unrolls) {
+  if (unrolls.empty()) return;
   MutexLock lock(mutex_);
-  Leave(claim);
+  for (auto& unroll : unrolls) finished_.push_back(std::move(unroll));
+  if (wanted_ > 0 && static_cast<int>(finished_.size()) >= wanted_) enough_finished_.NotifyAll();
 }
 
-void UnrollPool::Leave(Claim* claim) {
-  if (*claim == 0) return;
-  claims_.erase(*claim);
-  *claim = 0;
-  released_.NotifyAll();  // the next one may have enough
+void UnrollPool::Release(Unrolls unrolls) {
+  if (unrolls.empty()) return;
+  for (auto& unroll : unrolls) unroll->finals.clear();
+  std::vector<Grant> grants;
+  Unrolls surplus;
+  {
+    MutexLock lock(mutex_);
+    for (auto& unroll : unrolls) free_.push_back(std::move(unroll));
+    surplus = TakeSurplus();
+    grants = Serve();
+  }
+  Free(std::move(surplus));
+  Deliver(std::move(grants));
 }
 
-void UnrollPool::Finish(const std::vector<int>& indices) {
-  if (indices.empty()) return;
+bool UnrollPool::PopFinishedWithin(absl::Duration limit, int count, Unrolls* unrolls) {
+  const absl::Time until = clock_->Now() + limit;
   MutexLock lock(mutex_);
-  finished_.insert(finished_.end(), indices.begin(), indices.end());
-  finished_or_closed_.NotifyAll();
-}
-
-void UnrollPool::Release(const std::vector<int>& indices) {
-  MutexLock lock(mutex_);
-  free_.insert(free_.end(), indices.begin(), indices.end());
-  released_.NotifyAll();
-}
-
-bool UnrollPool::PopFinished(int count, std::vector<int>* indices) {
-  return PopFinishedWithin(std::chrono::hours(24 * 365), count, indices);
-}
-
-bool UnrollPool::PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices) {
-  const auto until = std::chrono::steady_clock::now() + limit;
-  MutexLock lock(mutex_);
+  wanted_ = count;
   while (!closed_ && static_cast<int>(finished_.size()) < count) {
-    const auto left = until - std::chrono::steady_clock::now();
-    if (left <= left.zero()) return false;
-    finished_or_closed_.WaitFor(mutex_, left);
+    const absl::Duration left = until - clock_->Now();
+    if (left <= absl::ZeroDuration()) break;
+    clock_->WaitFor(enough_finished_, mutex_, left);
   }
-  if (closed_) return false;
-  indices->assign(finished_.begin(), finished_.begin() + count);
-  finished_.erase(finished_.begin(), finished_.begin() + count);
+  wanted_ = 0;
+  if (closed_ || static_cast<int>(finished_.size()) < count) return false;
+  unrolls->clear();
+  for (int i = 0; i < count; ++i) {
+    unrolls->push_back(std::move(finished_.front()));
+    finished_.pop_front();
+  }
   return true;
 }
 
@@ -95,26 +174,32 @@ bool UnrollPool::closed() const {
   return closed_;
 }
 
-void UnrollPool::WaitForRelease() {
-  MutexLock lock(mutex_);
-  if (!closed_) released_.WaitFor(mutex_, std::chrono::milliseconds(50));
-}
-
 void UnrollPool::Close() {
+  std::deque<Waiting> dropped;
   MutexLock lock(mutex_);
   closed_ = true;
-  finished_or_closed_.NotifyAll();
-  released_.NotifyAll();
+  dropped.swap(waiting_);
+  enough_finished_.NotifyAll();
+}
+
+int UnrollPool::capacity() const {
+  MutexLock lock(mutex_);
+  return capacity_;
 }
 
 int UnrollPool::free() const {
   MutexLock lock(mutex_);
-  return static_cast<int>(free_.size());
+  return std::max(0, capacity_ - existing_ + static_cast<int>(free_.size()));
 }
 
 int UnrollPool::finished() const {
   MutexLock lock(mutex_);
   return static_cast<int>(finished_.size());
+}
+
+size_t UnrollPool::bytes() const {
+  MutexLock lock(mutex_);
+  return existing_ * shape_.Bytes();
 }
 
 }  // namespace sibyl::learner

@@ -1,12 +1,16 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <set>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "common/mutex.h"
+#include "common/runtime/clock.h"
 
 namespace sibyl::learner {
 
@@ -37,52 +41,93 @@ struct Unroll {
   // Every caption row that the unroll names, for pinning.
   std::vector<int32_t> CaptionRows(int filled_steps) const;
 };
+using Unrolls = std::vector<std::unique_ptr<Unroll>>;
 
-// All unrolls there will ever be, and the queue of finished ones. Bounded by its size: those that fill unrolls wait for
-// a free one, training for a finished one. Indices name unrolls. Any thread; a taken or popped unroll belongs to who
-// has it.
+// The sizes of every unroll of a run.
+struct UnrollShape {
+  int length = 0;  // T
+  size_t observation_bytes = 0;
+  int64_t state_size = 0;  // H
+  int value_heads = 1;     // V
+
+  // Memory of one unroll, without its final observations.
+  size_t Bytes() const;
+};
+
+// Hands out unrolls to be filled, and queues the finished ones for training. At most `capacity` unrolls exist; those
+// that fill unrolls wait for a free one, training waits for finished ones. Memory is taken when an unroll is first
+// needed, and given back when the capacity falls below what exists. Any thread. An unroll belongs to whoever holds it
+// until Finish or Release.
 class UnrollPool {
  public:
-  UnrollPool(int size, int unroll_length, size_t observation_bytes, int64_t state_size, int value_heads = 1);
+  // `clock` outlives the pool.
+  UnrollPool(const UnrollShape& shape, int capacity, Clock* clock);
 
-  Unroll& operator[](int index) { return unrolls_[index]; }
-  int size() const { return static_cast<int>(unrolls_.size()); }
+  // Actors have come or gone. Unrolls above the capacity are freed as soon as they are released.
+  void SetCapacity(int capacity);
 
-  // A place in the queue for free unrolls; 0: in none. One for each thread that takes.
-  using Claim = uint64_t;
-  // Takes `count` free unrolls. When there are fewer, or another claim is older, it takes none, keeps a place in the
-  // queue and returns false: who asked first is served first, whatever the next one wants.
-  bool Take(int count, Claim* claim, std::vector<int>* indices);
-  // Leaves the queue: what was claimed is not wanted any more.
-  void Withdraw(Claim* claim);
-  // Hands finished unrolls to training.
-  void Finish(const std::vector<int>& indices);
-  // Gives unrolls back, finished or not.
-  void Release(const std::vector<int>& indices);
+  using Granted = std::function<void(Unrolls unrolls)>;
+  // Asks for `count` unrolls, all or none. Returns them when they are free and nobody has asked before. Otherwise
+  // returns nothing, and calls `granted` once they are free and every earlier request has been served. The call comes
+  // from the thread that releases unrolls or raises the capacity, and must not block. After Close nothing is granted.
+  Unrolls Request(uint64_t owner, int count, Granted granted);
+  // Forgets the owner's requests. A grant may be on its way nevertheless.
+  void Withdraw(uint64_t owner);
 
-  // Waits until `count` finished unrolls are there and takes the oldest. False once Close was called.
-  bool PopFinished(int count, std::vector<int>* indices);
-  // As PopFinished; false also when `limit` has passed.
-  bool PopFinishedWithin(std::chrono::nanoseconds limit, int count, std::vector<int>* indices);
+  // Queues finished unrolls for training.
+  void Finish(Unrolls unrolls);
+  // Takes unrolls back, finished or not.
+  void Release(Unrolls unrolls);
+
+  // Waits for `count` finished unrolls and moves the oldest ones to `unrolls`. False after Close.
+  bool PopFinished(int count, Unrolls* unrolls) { return PopFinishedWithin(absl::InfiniteDuration(), count, unrolls); }
+  // As PopFinished. False also when `limit` has passed.
+  bool PopFinishedWithin(absl::Duration limit, int count, Unrolls* unrolls);
   bool closed() const;
-  // Waits until unrolls may have been released, or at most 50 ms.
-  void WaitForRelease();
-  // Lets every waiter go.
+  // Ends every wait for finished unrolls and drops every request.
   void Close();
 
+  const UnrollShape& shape() const { return shape_; }
+  int capacity() const;
+  // Unrolls that nobody holds, those included whose memory has not been taken.
   int free() const;
   int finished() const;
+  // Memory of all unrolls that exist.
+  size_t bytes() const;
 
  private:
-  void Leave(Claim* claim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct Waiting {
+    uint64_t owner;
+    int count;
+    Granted granted;
+  };
+  struct Grant {
+    Granted granted;
+    Unrolls unrolls;  // those that existed
+    int missing;      // those to make
+  };
 
-  std::vector<Unroll> unrolls_;
+  std::unique_ptr<Unroll> Make() const;
+  // `count` unrolls, as far as they exist; the caller makes the rest.
+  Grant Allot(int count, Granted granted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The requests that can be served now, oldest first.
+  std::vector<Grant> Serve() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes what is missing and calls `granted`. Without the lock.
+  void Deliver(std::vector<Grant> grants) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes unrolls above the capacity out of free_, and gives their memory back, which takes long.
+  Unrolls TakeSurplus() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Free(Unrolls surplus);
+
+  const UnrollShape shape_;
+  Clock* const clock_;
   mutable Mutex mutex_;
-  CondVar released_, finished_or_closed_;
-  std::vector<int> free_ ABSL_GUARDED_BY(mutex_);
-  std::set<Claim> claims_ ABSL_GUARDED_BY(mutex_);  // oldest first
-  Claim last_claim_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<int> finished_ ABSL_GUARDED_BY(mutex_);
+  CondVar enough_finished_;
+  int capacity_ ABSL_GUARDED_BY(mutex_);
+  int existing_ ABSL_GUARDED_BY(mutex_) = 0;
+  Unrolls free_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // oldest first
+  std::deque<std::unique_ptr<Unroll>> finished_ ABSL_GUARDED_BY(mutex_);
+  int wanted_ ABSL_GUARDED_BY(mutex_) = 0;  // finished unrolls that training waits for
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -78,8 +78,9 @@ class ActStream final : public rpc::ServerStream<v1::ActorMessage, v1::LearnerMe
           *episodes.mutable_episodes() = *more;
           Send(std::move(episodes));
         }
-        service_->inference_->Submit(lease(), std::move(step));
-        return absl::OkStatus();
+        return service_->inference_->Submit(lease(), std::move(step))
+                   ? absl::OkStatus()
+                   : absl::UnavailableError("the learner is stopping");
       }
       case v1::ActorMessage::kTexts:
         service_->captions_->AddTexts(message.texts().texts());
@@ -95,8 +96,9 @@ class ActStream final : public rpc::ServerStream<v1::ActorMessage, v1::LearnerMe
 
 grpc::ServerBidiReactor<v1::ActorMessage, v1::LearnerMessage>* ActService::Act(grpc::CallbackServerContext*) {
   auto stream = std::make_shared<ActStream>(this);
+  const bool open = streams_->Open(stream);
   stream->Begin();
-  streams_->Opened(*stream);
+  if (!open) stream->End(ActorStreams::Stopping());
   return stream.get();
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "common/columns.h"
 #include "common/log.h"
@@ -11,6 +12,7 @@
 #include "common/rpc/status.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
+#include "learner/sizes.h"
 
 namespace sibyl::learner {
 namespace {
@@ -18,36 +20,53 @@ namespace {
 // Captions whose texts an actor remembers having sent.
 constexpr uint32_t kTextMemory = 100'000;
 
-grpc::Status Stopping() { return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the learner is stopping"); }
-
 }  // namespace
 
 ActorStreams::ActorStreams(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, std::string run_id,
-                           Slots* slots, Clock* clock, Metrics* metrics)
+                           Slots* slots, UnrollPool* unrolls, Clock* clock, Metrics* metrics)
     : experiment_(experiment),
       spec_(spec),
       run_id_(std::move(run_id)),
       slots_(slots),
+      unrolls_(unrolls),
       clock_(clock),
       connected_(metrics->Gauge("sibyl_learner_actors_connected", "Actors that hold a slot.")),
       streams_(metrics->Counter("sibyl_learner_actor_streams_total", "Streams that actors have opened.")),
       refused_(metrics->Counter("sibyl_learner_actor_streams_refused_total",
                                 "Streams ended because the actor was refused or broke the contract.")),
       silent_(metrics->Counter("sibyl_learner_actor_streams_silent_total",
-                               "Streams ended because the actor was silent for too long.")) {}
+                               "Streams ended because the actor was silent for too long.")) {
+  MutexLock lock(mutex_);
+  FitPool();
+}
 
-void ActorStreams::Opened(ActorStream& stream) {
+grpc::Status ActorStreams::Stopping() { return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the learner is stopping"); }
+
+bool ActorStreams::Open(std::shared_ptr<ActorStream> stream) {
   streams_.Increment();
   MutexLock lock(mutex_);
-  if (closed_) stream.End(Stopping());
+  if (closed_) return false;
+  greeting_.insert(std::move(stream));
+  return true;
+}
+
+void ActorStreams::FitPool() {
+  connected_.Set(static_cast<double>(by_slot_.size()));
+  const v1::ActorConfig& actor = experiment_.actor();
+  const int environments =
+      static_cast<int>(std::min<uint64_t>(by_slot_.size() * uint64_t{actor.environments()}, 1 << 30));
+  const int needed = UnrollsNeeded(environments, UnrollsPerBatch(experiment_.learner()),
+                                   static_cast<int>(actor.environments() / actor.groups()));
+  unrolls_->SetCapacity(std::max(needed, static_cast<int>(experiment_.learner().unroll_slots())));
 }
 
 void ActorStreams::Register(uint32_t slot, std::shared_ptr<ActorStream> stream) {
   std::shared_ptr<ActorStream> older;
   {
     MutexLock lock(mutex_);
+    greeting_.erase(stream);
     older = std::exchange(by_slot_[slot], std::move(stream));
-    connected_.Set(static_cast<double>(by_slot_.size()));
+    FitPool();
   }
   if (older != nullptr) {
     older->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the actor took its slot again on another stream"));
@@ -55,10 +74,19 @@ void ActorStreams::Register(uint32_t slot, std::shared_ptr<ActorStream> stream) 
 }
 
 void ActorStreams::Forget(const ActorStream* stream) {
+  std::shared_ptr<ActorStream> kept;  // until the lock is released
   MutexLock lock(mutex_);
+  const auto greeting = absl::c_find_if(greeting_, [stream](const auto& other) { return other.get() == stream; });
+  if (greeting != greeting_.end()) {
+    kept = *greeting;
+    greeting_.erase(greeting);
+    return;
+  }
   const auto it = by_slot_.find(stream->slot());
-  if (it != by_slot_.end() && it->second.get() == stream) by_slot_.erase(it);
-  connected_.Set(static_cast<double>(by_slot_.size()));
+  if (it == by_slot_.end() || it->second.get() != stream) return;
+  kept = std::move(it->second);
+  by_slot_.erase(it);
+  FitPool();
 }
 
 void ActorStreams::CloseSilent() {
@@ -66,13 +94,16 @@ void ActorStreams::CloseSilent() {
   {
     MutexLock lock(mutex_);
     const absl::Duration limit = absl::Seconds(experiment_.actor().silence_seconds());
+    for (const auto& stream : greeting_) {
+      if (stream->SilentFor(limit)) silent.push_back(stream);
+    }
     for (const auto& [slot, stream] : by_slot_) {
       if (stream->SilentFor(limit)) silent.push_back(stream);
     }
   }
   for (const auto& stream : silent) {
     silent_.Increment();
-    spdlog::warn("slot {}: silent for {} s, dropping its stream", stream->slot(),
+    spdlog::warn("{}: silent for {} s, dropping its stream", stream->description(),
                  experiment_.actor().silence_seconds());
     stream->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "silent for too long"));
   }
@@ -83,15 +114,22 @@ void ActorStreams::CloseAll() {
   {
     MutexLock lock(mutex_);
     closed_ = true;
+    streams.assign(greeting_.begin(), greeting_.end());
     for (const auto& [slot, stream] : by_slot_) streams.push_back(stream);
   }
   for (const auto& stream : streams) stream->End(Stopping());
 }
 
 void ActorStream::Refuse(const absl::Status& status) {
-  spdlog::warn("actor {}: {}", name_, status.ToString());
+  const absl::Status named(status.code(), absl::StrCat(description(), ": ", status.message()));
+  spdlog::warn("{}", named.ToString());
   streams_->refused_.Increment();
-  End(rpc::ToGrpc(status));
+  End(rpc::ToGrpc(named));
+}
+
+std::string ActorStream::description() const {
+  MutexLock lock(mutex_);
+  return slot_ < 0 ? absl::StrCat("actor ", name_) : absl::StrCat("actor ", name_, " in slot ", slot_);
 }
 
 bool ActorStream::SilentFor(absl::Duration limit) const {
@@ -102,15 +140,21 @@ void ActorStream::Touch() { last_heard_micros_ = absl::ToUnixMicros(streams_->cl
 
 absl::StatusOr<v1::ActorWelcome> ActorStream::Greet(const v1::ActorHello& hello, std::shared_ptr<ActorStream> self) {
   if (expects_ != Expects::kHello) return absl::InvalidArgumentError("a second hello");
-  name_ = hello.actor();
+  {
+    MutexLock lock(mutex_);
+    name_ = hello.actor();
+  }
   if (hello.protocol_version() != kProtocolVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("actor ", name_, " speaks protocol ", hello.protocol_version(),
-                                                      ", this learner ", kProtocolVersion,
-                                                      "; use the same release on both sides"));
+    return absl::FailedPreconditionError(absl::StrCat("speaks protocol ", hello.protocol_version(), ", this learner ",
+                                                      kProtocolVersion, "; use the same release on both sides"));
   }
   SIBYL_ASSIGN_OR_RETURN(const Slots::Grant grant,
                          streams_->slots_->Acquire(hello.has_lease() ? &hello.lease() : nullptr));
   lease_ = grant.lease;
+  {
+    MutexLock lock(mutex_);
+    slot_ = lease_.slot();
+  }
   last_episode_ = grant.episodes.end();
   expects_ = Expects::kReady;
   streams_->Register(lease_.slot(), std::move(self));
@@ -131,7 +175,7 @@ absl::StatusOr<v1::ActorWelcome> ActorStream::Greet(const v1::ActorHello& hello,
   welcome.set_text_memory(kTextMemory);
   welcome.set_send_context(experiment.environment().send_context());
   welcome.set_stagger(experiment.actor().stagger());
-  spdlog::info("slot {}: actor {}, episodes from {}", lease_.slot(), name_, grant.episodes.begin());
+  spdlog::info("{}: episodes from {}", description(), grant.episodes.begin());
   return welcome;
 }
 
@@ -151,6 +195,10 @@ absl::StatusOr<std::optional<v1::EpisodeBlock>> ActorStream::MoreEpisodes(const 
   for (size_t i = 0; i < CountIn<uint64_t>(first_episode); ++i) {
     highest = std::max(highest, EntryOf<uint64_t>(first_episode, i));
   }
+  if (highest >= last_episode_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("episode ", highest, " is not among those granted, which end at ", last_episode_));
+  }
   if (highest + kEpisodeBlock / 2 < last_episode_) return std::nullopt;
   SIBYL_ASSIGN_OR_RETURN(v1::EpisodeBlock block, streams_->slots_->Extend(lease_.slot()));
   last_episode_ = block.end();
@@ -158,10 +206,10 @@ absl::StatusOr<std::optional<v1::EpisodeBlock>> ActorStream::MoreEpisodes(const 
 }
 
 void ActorStream::Leave() {
-  if (expects_ == Expects::kHello) return;
   streams_->Forget(this);
+  if (expects_ == Expects::kHello) return;
   streams_->slots_->Release(lease_);
-  spdlog::info("slot {}: actor {} is gone", lease_.slot(), name_);
+  spdlog::info("{} is gone", description());
 }
 
 }  // namespace sibyl::learner

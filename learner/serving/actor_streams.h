@@ -8,12 +8,14 @@
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/runtime/clock.h"
 #include "common/metrics.h"
 #include "common/mutex.h"
+#include "common/runtime/clock.h"
+#include "learner/experience/unroll_pool.h"
 #include "learner/serving/slots.h"
 #include "sibyl/v1/act.pb.h"
 #include "sibyl/v1/experiment.pb.h"
@@ -22,17 +24,18 @@ namespace sibyl::learner {
 
 class ActorStream;
 
-// The streams of all actors, of either service, by the slot they hold. Any thread.
+// The streams of all actors, of either service, by the slot they hold. Unrolls grow and shrink with them. Any thread.
 class ActorStreams {
  public:
   // All pointers outlive this.
   ActorStreams(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, std::string run_id, Slots* slots,
-               Clock* clock, Metrics* metrics);
+               UnrollPool* unrolls, Clock* clock, Metrics* metrics);
 
-  // A stream was opened; one is ended at once after CloseAll.
-  void Opened(ActorStream& stream);
-  // Ends the streams of actors that have owed something for longer than actor.silence_seconds. Call about once a
-  // second.
+  // Before the stream begins. False after CloseAll: the stream is to be ended at once, with Stopping().
+  bool Open(std::shared_ptr<ActorStream> stream);
+  static grpc::Status Stopping();
+  // Ends the streams of actors that have owed something, a hello included, for longer than actor.silence_seconds. Call
+  // about once a second.
   void CloseSilent();
   // Refuses new streams and ends those there are: actors reconnect elsewhere or later.
   void CloseAll();
@@ -41,13 +44,17 @@ class ActorStreams {
 
  private:
   friend class ActorStream;
+  // The stream has said hello and holds its slot.
   void Register(uint32_t slot, std::shared_ptr<ActorStream> stream);
   void Forget(const ActorStream* stream);
+  // Gives the pool room for the actors that hold a slot.
+  void FitPool() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::Experiment experiment_;
   const v1::EnvironmentSpec spec_;
   const std::string run_id_;
   Slots* const slots_;
+  UnrollPool* const unrolls_;
   Clock* const clock_;
   prometheus::Gauge& connected_;
   prometheus::Counter& streams_;
@@ -56,6 +63,8 @@ class ActorStreams {
 
   Mutex mutex_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<ActorStream>> by_slot_ ABSL_GUARDED_BY(mutex_);
+  // Streams that have not said hello yet.
+  absl::flat_hash_set<std::shared_ptr<ActorStream>> greeting_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
@@ -67,11 +76,13 @@ class ActorStream {
 
   // Ends the stream.
   virtual void End(const grpc::Status& status) = 0;
-  // The actor broke the contract: ends its stream.
+  // The actor broke the contract: ends its stream with the reason, which names the actor.
   void Refuse(const absl::Status& status);
   // It is the actor's turn, and it has been for longer than `limit`.
   bool SilentFor(absl::Duration limit) const;
   uint32_t slot() const { return lease_.slot(); }
+  // "actor HOST:PID in slot N", as far as it is known.
+  std::string description() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
   explicit ActorStream(ActorStreams* streams) : streams_(streams) { Touch(); }
@@ -97,8 +108,10 @@ class ActorStream {
 
   ActorStreams* const streams_;
   std::atomic<int64_t> last_heard_micros_;
-  // Written by Greet before anything else can see the stream; name_ and lease_ are constant from then on.
-  std::string name_ = "?";
+  mutable Mutex mutex_;
+  std::string name_ ABSL_GUARDED_BY(mutex_) = "?";
+  int64_t slot_ ABSL_GUARDED_BY(mutex_) = -1;
+  // Written by Greet before the stream is registered under its slot, and constant from then on.
   v1::SlotLease lease_;
   Expects expects_ = Expects::kHello;
   uint64_t last_episode_ = 0;

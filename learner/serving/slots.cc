@@ -1,8 +1,8 @@
 #include "learner/serving/slots.h"
 
 #include "absl/strings/str_cat.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl::learner {
@@ -10,8 +10,8 @@ namespace {
 constexpr uint32_t kFormatVersion = 1;
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Slots>> Slots::Open(int count, std::string path) {
-  std::unique_ptr<Slots> slots(new Slots(count, path));
+absl::StatusOr<std::unique_ptr<Slots>> Slots::Open(int limit, std::string path) {
+  std::unique_ptr<Slots> slots(new Slots(limit, path));
   MutexLock lock(slots->mutex_);
   const absl::Status read = ReadProto(path, &slots->reservations_);
   if (!read.ok() && !absl::IsNotFound(read)) return read;
@@ -41,16 +41,18 @@ absl::StatusOr<Slots::Grant> Slots::Acquire(const v1::SlotLease* lease) {
   if (lease != nullptr) {
     slot = lease->slot();
     if (slot >= slots_.size() || slots_[slot].token != lease->token()) {
-      return absl::FailedPreconditionError(absl::StrCat("the lease of slot ", slot, " is stale (token ", lease->token(),
-                                                        ", now ", slot < slots_.size() ? slots_[slot].token : 0,
-                                                        "); connect without a lease to get a slot"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("the lease of slot ", slot, " is stale; connect without a lease to get a slot"));
     }
   } else {
     while (slot < slots_.size() && slots_[slot].taken) ++slot;
-    if (slot == slots_.size()) {
+    if (slot == limit_) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("all ", slots_.size(), " actor slots are taken; raise actor.processes to allow more"));
+          absl::StrCat("all ", limit_,
+                       " actor slots are taken; raise learner.max_actors to allow more (actor.processes "
+                       "only says how many `sibyl train` starts)"));
     }
+    if (slot == slots_.size()) slots_.emplace_back();
   }
   SIBYL_ASSIGN_OR_RETURN(v1::EpisodeBlock block, Reserve(slot));
   slots_[slot].taken = true;

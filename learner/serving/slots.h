@@ -22,15 +22,16 @@ inline constexpr uint64_t kEpisodeBlock = uint64_t{1} << 16;
 // EpisodeReservations) before it is granted, and what a lost actor or an earlier learner left of its block is skipped.
 class Slots {
  public:
-  // Reads `path` if it is there. DataLoss when it is damaged.
-  static absl::StatusOr<std::unique_ptr<Slots>> Open(int count, std::string path);
+  // At most `limit` actors at a time. Reads `path` if it is there. DataLoss when it is damaged.
+  static absl::StatusOr<std::unique_ptr<Slots>> Open(int limit, std::string path);
 
   struct Grant {
     v1::SlotLease lease;
     v1::EpisodeBlock episodes;
   };
   // With `lease`: the same slot again, with a new token. FailedPrecondition when that lease is stale.
-  // Without: the first free slot. ResourceExhausted when all are taken. Errors of writing the file.
+  // Without: the first free slot. ResourceExhausted when `limit` are taken. Errors of writing the file. No error says a
+  // token: it is what lets an actor take a slot.
   absl::StatusOr<Grant> Acquire(const v1::SlotLease* lease);
 
   // Frees the slot; nothing happens when the lease is stale.
@@ -46,9 +47,10 @@ class Slots {
     uint64_t token = 0;  // of the last lease
     bool taken = false;
   };
-  Slots(int count, std::string path) : path_(std::move(path)), slots_(count) {}
+  Slots(int limit, std::string path) : limit_(limit), path_(std::move(path)) {}
   absl::StatusOr<v1::EpisodeBlock> Reserve(uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const size_t limit_;
   const std::string path_;
   mutable Mutex mutex_;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);

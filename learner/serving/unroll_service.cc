@@ -88,8 +88,9 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
           *episodes.mutable_episodes() = *more;
           Send(std::move(episodes));
         }
-        service_->receiver_->Submit(lease(), std::move(batch));
-        return absl::OkStatus();
+        return service_->receiver_->Submit(lease(), std::move(batch))
+                   ? absl::OkStatus()
+                   : absl::UnavailableError("the learner is stopping");
       }
       case v1::LocalActorMessage::kTexts:
         service_->captions_->AddTexts(message.texts().texts());
@@ -119,8 +120,9 @@ UnrollService::UnrollService(ActorStreams* streams, UnrollReceiver* receiver, Sh
 grpc::ServerBidiReactor<v1::LocalActorMessage, v1::LocalLearnerMessage>* UnrollService::Play(
     grpc::CallbackServerContext*) {
   auto stream = std::make_shared<UnrollStream>(this);
+  const bool open = streams_->Open(stream);
   stream->Begin();
-  streams_->Opened(*stream);
+  if (!open) stream->End(ActorStreams::Stopping());
   return stream.get();
 }
 

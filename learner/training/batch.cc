@@ -11,9 +11,9 @@
 
 namespace sibyl::learner {
 
-Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::vector<int>& indices,
-                const CaptionTable& captions, uint64_t version, uint64_t step) {
-  const int64_t T = settings.learner.unroll_length(), B = static_cast<int64_t>(indices.size()),
+Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const CaptionTable& captions, uint64_t version,
+                uint64_t step) {
+  const int64_t T = settings.learner.unroll_length(), B = static_cast<int64_t>(unrolls.size()),
                 V = settings.value_heads;
   const v1::EnvironmentSpec& spec = settings.spec;
   const size_t observation_bytes = ObservationBytes(spec);
@@ -49,7 +49,7 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
   const bool shaped = mix.shaping() != v1::SHAPING_NONE, oni_credit = mix.credit() == v1::CREDIT_ONI;
   std::vector<int32_t> seen((T + 1) * B), paid(T * B);
   for (int64_t b = 0; b < B; ++b) {
-    const Unroll& unroll = unrolls[indices[b]];
+    const Unroll& unroll = *unrolls[b];
     for (int64_t t = 0; t <= T; ++t) seen[t * B + b] = unroll.seen_caption[t];
     for (int64_t t = 0; t < T; ++t) paid[t * B + b] = unroll.paid_caption[t];
   }
@@ -69,7 +69,7 @@ Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::v
   std::vector<Final> finals;
   double lag = 0, age = 0;
   for (int64_t b = 0; b < B; ++b) {
-    const Unroll& unroll = unrolls[indices[b]];
+    const Unroll& unroll = *unrolls[b];
     batch.slot.data_ptr<int64_t>()[b] = unroll.slot;
     batch.environment.data_ptr<int64_t>()[b] = unroll.environment;
     if (settings.state_size > 0) {

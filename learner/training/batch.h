@@ -39,9 +39,9 @@ struct BatchSettings {
 };
 
 // Copies unrolls into a batch and mixes their rewards (MixReward) under the newest scores, all of one moment.
-// `version` is the trainer's, `step` the run's environment steps. The unrolls are not released.
-Batch MakeBatch(const BatchSettings& settings, UnrollPool& unrolls, const std::vector<int>& indices,
-                const CaptionTable& captions, uint64_t version, uint64_t step);
+// `version` is the trainer's, `step` the run's environment steps.
+Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const CaptionTable& captions, uint64_t version,
+                uint64_t step);
 
 // Writes everything above to a safetensors file, observation arrays as "observation/<name>". What training saw can so
 // be checked, or trained on again.

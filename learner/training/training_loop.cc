@@ -16,7 +16,7 @@ namespace {
 
 constexpr absl::Duration kCurvesEvery = absl::Seconds(1), kNewsEvery = absl::Seconds(1);
 // How long a rank lets the others wait for its experience: at first, and while none comes.
-constexpr std::chrono::nanoseconds kWait = std::chrono::seconds(1), kStarvedWait = std::chrono::milliseconds(20);
+constexpr absl::Duration kWait = absl::Seconds(1), kStarvedWait = absl::Milliseconds(20);
 
 void AddTo(const v1::RewardSums& part, v1::RewardSums* sums) {
   sums->set_steps(sums->steps() + part.steps());
@@ -74,6 +74,8 @@ struct TrainingLoop::LoopMetrics {
                            "Caption texts refused because their hash did not fit or was taken by another text.")),
         evicted(m.Gauge("sibyl_learner_captions_forgotten", "Captions that made room for newer ones.")),
         free_unrolls(m.Gauge("sibyl_learner_unrolls_free", "Unrolls that are in no use.")),
+        unroll_bytes(m.Gauge("sibyl_learner_unrolls_bytes",
+                             "Memory of the unrolls that exist; it follows the actors that are connected.")),
         finished_unrolls(m.Gauge("sibyl_learner_unrolls_finished", "Finished unrolls that wait for training.")),
         policy_loss(m.Gauge("sibyl_learner_policy_loss", "Policy loss of the last update.")),
         value_loss(m.Gauge("sibyl_learner_value_loss", "Value loss of the last update.")),
@@ -96,9 +98,9 @@ struct TrainingLoop::LoopMetrics {
                             "Distinct captions that the judge was asked about, over the run's environment steps.")) {}
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
-      &evicted, &free_unrolls, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm, &learning_rate,
-      &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share, &unlabelled_share,
-      &label_share;
+      &evicted, &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
+      &learning_rate, &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share,
+      &unlabelled_share, &label_share;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -120,7 +122,7 @@ double TrainingLoop::TrainSeconds(absl::Time now) const {
   return earlier_seconds_ + absl::ToDoubleSeconds(now - begin_);
 }
 
-bool TrainingLoop::PopBatch(std::vector<int>* unrolls) {
+bool TrainingLoop::PopBatch(Unrolls* unrolls) {
   const int count = UnrollsPerBatch(parts_.settings.learner);
   if (parts_.collective == nullptr) return parts_.unrolls->PopFinished(count, unrolls);
   const bool popped = parts_.unrolls->PopFinishedWithin(starved_ ? kStarvedWait : kWait, count, unrolls);
@@ -169,7 +171,7 @@ uint64_t TrainingLoop::StepsHere() const {
 }
 
 absl::Status TrainingLoop::Run() {
-  std::vector<int> unrolls;
+  Unrolls unrolls;
   while (steps() < parts_.experiment.total_steps()) {
     const absl::Time waiting = absl::Now();
     unrolls.clear();
@@ -181,7 +183,7 @@ absl::Status TrainingLoop::Run() {
     if (turn.stop) break;
     if (turn.news) SIBYL_RETURN_IF_ERROR(ExchangeNews());
     if (turn.steps == 0) continue;
-    SIBYL_RETURN_IF_ERROR(TrainOnce(unrolls, turn.steps));
+    SIBYL_RETURN_IF_ERROR(TrainOnce(std::move(unrolls), turn.steps));
     metrics_->update_seconds.Increment(absl::ToDoubleSeconds(absl::Now() - begin));
     if (absl::Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) Checkpoint();
   }
@@ -189,14 +191,12 @@ absl::Status TrainingLoop::Run() {
   return parts_.checkpoints == nullptr ? absl::OkStatus() : WriteSummary();
 }
 
-absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t steps) {
+absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
   Batch batch;
   if (!unrolls.empty()) {
-    batch =
-        MakeBatch(parts_.settings, *parts_.unrolls, unrolls, *parts_.captions, parts_.trainer->version(), StepsHere());
-    for (int index : unrolls) {
-      const Unroll& unroll = (*parts_.unrolls)[index];
-      parts_.captions->Unpin(unroll.CaptionRows(static_cast<int>(unroll.action.size())));
+    batch = MakeBatch(parts_.settings, unrolls, *parts_.captions, parts_.trainer->version(), StepsHere());
+    for (const auto& unroll : unrolls) {
+      parts_.captions->Unpin(unroll->CaptionRows(static_cast<int>(unroll->action.size())));
     }
     if (!parts_.record_dir.empty()) {
       const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, this->steps());
@@ -209,7 +209,7 @@ absl::Status TrainingLoop::TrainOnce(const std::vector<int>& unrolls, uint64_t s
   SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch(progress)
                                                                     : parts_.trainer->Update(batch.training, progress));
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
-  parts_.unrolls->Release(unrolls);
+  parts_.unrolls->Release(std::move(unrolls));
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(steps, std::memory_order_relaxed);
   RaiseTo(metrics_->steps, static_cast<double>(this->steps()));
@@ -236,6 +236,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   m.collisions.Set(static_cast<double>(parts_.captions->collisions()));
   m.evicted.Set(static_cast<double>(parts_.captions->evicted()));
   m.free_unrolls.Set(parts_.unrolls->free());
+  m.unroll_bytes.Set(static_cast<double>(parts_.unrolls->bytes()));
   m.finished_unrolls.Set(parts_.unrolls->finished());
   m.policy_loss.Set(stats.policy_loss);
   m.value_loss.Set(stats.value_loss);

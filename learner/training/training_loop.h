@@ -68,9 +68,9 @@ class TrainingLoop {
   absl::StatusOr<Turn> Agree(uint64_t steps, bool stop);
   // Waits for a batch of unrolls, among several ranks no longer than it takes to see that none comes; false: there is
   // none.
-  bool PopBatch(std::vector<int>* unrolls);
+  bool PopBatch(Unrolls* unrolls);
   // Without unrolls: takes the other ranks' step.
-  absl::Status TrainOnce(const std::vector<int>& unrolls, uint64_t steps);
+  absl::Status TrainOnce(Unrolls unrolls, uint64_t steps);
   // Tells the other ranks what happened here, and learns what happened there.
   absl::Status ExchangeNews();
   // Every metric and curve that does not come from one batch.

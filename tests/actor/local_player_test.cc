@@ -70,6 +70,26 @@ TEST_F(LocalPlayerTest, NotesWhichWeightsPlayedEachStep) {
   }
 }
 
+TEST_F(LocalPlayerTest, DrawsTheSameActionsForTheSameSeedAndOthersForAnother) {
+  const v1::Weights weights = WeightsOf(*FreshPolicy(), 1);
+  const auto actions = [&](uint64_t seed, uint32_t slot, uint64_t first_episode) {
+    v1::LocalWelcome welcome = welcome_;
+    welcome.mutable_actor()->set_run_seed(seed);
+    welcome.mutable_actor()->mutable_lease()->set_slot(slot);
+    welcome.mutable_actor()->mutable_episodes()->set_begin(first_episode);
+    const auto player = *LocalPlayer::Make(welcome, &environments_);
+    v1::UnrollBatch batch;
+    EXPECT_TRUE(player->TakeWeights(weights).ok());
+    EXPECT_TRUE(player->Begin(&batch).ok());
+    for (int t = 0; t < 20; ++t) EXPECT_TRUE(player->Step(&batch).ok());
+    return batch.action();
+  };
+  EXPECT_EQ(actions(1, 0, 0), actions(1, 0, 0));
+  EXPECT_NE(actions(1, 0, 0), actions(2, 0, 0));
+  EXPECT_NE(actions(1, 0, 0), actions(1, 1, 0));
+  EXPECT_NE(actions(1, 0, 0), actions(1, 0, 500));
+}
+
 TEST_F(LocalPlayerTest, RefusesWeightsOfAnotherNetworkAndSaysWhichTheyAre) {
   const auto other = *MakePolicy({}, (*MakeEnvironment("minigrid/DoorKey-5x5", {}))->spec());
   const absl::Status status = player_->TakeWeights(WeightsOf(*other, 7));

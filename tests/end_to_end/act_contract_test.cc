@@ -3,13 +3,16 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "common/columns.h"
 #include "common/protocol.h"
 #include "common/rpc/channel.h"
+#include "common/tensor_packing.h"
 #include "environments/registry.h"
 #include "sibyl/v1/act.grpc.pb.h"
 #include "sibyl/v1/unroll.grpc.pb.h"
@@ -26,7 +29,7 @@ class ActContractTest : public testing::Test {
     std::string folder = testing::TempDir() + "/act.XXXXXX";
     folder_ = mkdtemp(folder.data());
     std::ofstream(folder_ + "/config.textproto") << R"(environment { name: "debug/Alignment" }
-        actor { processes: 1 environments: 4 silence_seconds: 1 } learner { unroll_length: 4 batch_size: 16 }
+        actor { processes: 1 environments: 4 silence_seconds: 1 } learner { unroll_length: 4 batch_size: 16 max_actors: 1 }
         reward { intrinsic_coefficient: 0 })";
   }
   ~ActContractTest() override {
@@ -174,6 +177,58 @@ TEST_F(ActContractTest, RefusesAStepWhoseColumnsDoNotFitAndGoesOnWithOthers) {
   ASSERT_TRUE(Eventually([&] { return Stream(port_).Hello().has_lease(); }));
 }
 
+TEST_F(ActContractTest, RefusesANumberThatIsNotFiniteNamingTheActorAndGoesOnWithOthers) {
+  Connect();
+  {
+    Stream stream(port_);
+    stream.Hello();
+    stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+    v1::ActorMessage out;
+    v1::StepBatch& step = *out.mutable_step();
+    std::string observations;
+    for (float reward : {0.f, std::numeric_limits<float>::quiet_NaN()}) {
+      AppendTo<float>(step.mutable_reward(), reward);
+      step.mutable_flags()->push_back(kFirst);
+      AppendTo<uint64_t>(step.mutable_caption_id(), 0);
+      AppendTo<uint32_t>(step.mutable_caption_count(), 0);
+      AppendTo<uint64_t>(step.mutable_first_caption_id(), 0);
+      AppendTo<uint64_t>(step.mutable_first_episode(), 0);
+      observations.append(sizeof(int64_t) + 2 * sizeof(int32_t), '\0');
+    }
+    ObservationPacker(v1::PACKING_CODEC_RAW).Pack(observations, 2, step.mutable_observation());
+    stream.stream->Write(out);
+    const grpc::Status status = stream.End();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(status.error_message(),
+              "actor test:1 in slot 0: not finite: reward 1 is nan, must be between -1e+09 and 1e+09");
+  }
+  ASSERT_TRUE(Eventually([&] { return Stream(port_).Hello().has_lease(); }));
+}
+
+TEST_F(ActContractTest, RefusesAnEpisodeThatWasNotGranted) {
+  Connect();
+  Stream stream(port_);
+  const uint64_t end = stream.Hello().episodes().end();
+  stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+  v1::ActorMessage out;
+  AppendTo<uint64_t>(out.mutable_step()->mutable_first_episode(), end);
+  stream.stream->Write(out);
+  const grpc::Status status = stream.End();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(status.error_message().find(absl::StrCat("episode ", end, " is not among those granted")),
+            std::string::npos);
+}
+
+TEST_F(ActContractTest, DropsAStreamThatNeverSaysHello) {
+  Connect();
+  Stream stream(port_);
+  LocalStream local(port_);
+  for (const grpc::Status& status : {stream.End(), local.End()}) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_NE(status.error_message().find("silent"), std::string::npos);
+  }
+}
+
 TEST_F(ActContractTest, DropsAnActorThatIsSilentOnItsTurn) {
   Connect();
   Stream stream(port_);
@@ -278,6 +333,44 @@ TEST_F(ActContractTest, DropsALocalActorThatIsSilentWhileItHasRoom) {
   const grpc::Status status = stream.End();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_NE(status.error_message().find("silent"), std::string::npos);
+}
+
+// Welcomes an actor and then refuses its environment.
+class OtherLearner : public v1::ActService::Service {
+ public:
+  grpc::Status Act(grpc::ServerContext*,
+                   grpc::ServerReaderWriter<v1::LearnerMessage, v1::ActorMessage>* stream) override {
+    ++streams;
+    v1::ActorMessage in;
+    v1::LearnerMessage out;
+    stream->Read(&in);
+    v1::ActorWelcome& welcome = *out.mutable_welcome();
+    welcome.set_protocol_version(kProtocolVersion);
+    welcome.set_environment("debug/Alignment");
+    welcome.set_environments(2);
+    welcome.set_groups(1);
+    welcome.mutable_lease()->set_token(5);
+    welcome.mutable_episodes()->set_end(1000);
+    welcome.set_codec(v1::PACKING_CODEC_RAW);
+    stream->Write(out);
+    stream->Read(&in);
+    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "action 2 is `jump`, not `action2`");
+  }
+  std::atomic<int> streams = 0;
+};
+
+TEST_F(ActContractTest, AnActorWhoseEnvironmentDiffersEndsWithTheReasonAtOnce) {
+  OtherLearner learner;
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&learner);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  Process actor(
+      {SIBYL_BIN_DIR "/sibyl-actor", absl::StrCat("--learner=127.0.0.1:", port), "--metrics_listen=127.0.0.1:0"});
+  EXPECT_EQ(actor.Wait(), 1);
+  EXPECT_TRUE(actor.Says("jump")) << actor.log();
+  EXPECT_EQ(learner.streams, 1);
 }
 
 TEST_F(ActContractTest, ALocalActorWithoutALearnersAddressSaysSo) {

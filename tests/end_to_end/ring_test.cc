@@ -13,6 +13,7 @@
 #include "common/runtime/files.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/process.h"
+#include "tests/served_metrics.h"
 
 namespace sibyl {
 namespace {
@@ -75,29 +76,9 @@ class RingTest : public testing::Test {
     for (const auto& target : nlohmann::json::parse(*targets, nullptr, false)) {
       if (target["labels"].value("process", "") != process) continue;
       const std::vector<std::string> address = absl::StrSplit(target["targets"][0].get<std::string>(), ':');
-      const std::string text = HttpGet(std::atoi(address[1].c_str()));
-      for (absl::string_view line : absl::StrSplit(text, '\n')) {
-        if (absl::StartsWith(line, name + " ")) return std::atof(std::string(line.substr(name.size() + 1)).c_str());
-      }
+      return ServedMetric(std::atoi(address[1].c_str()), name);
     }
     return -1;
-  }
-
-  static std::string HttpGet(int port) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(port);
-    std::string text;
-    const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
-    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-        write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
-      char bytes[4096];
-      for (ssize_t n; (n = read(fd, bytes, sizeof bytes)) > 0;) text.append(bytes, n);
-    }
-    close(fd);
-    return text;
   }
 
   double Steps() const { return Metric("learner", "sibyl_learner_steps_total"); }

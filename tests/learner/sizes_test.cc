@@ -34,31 +34,14 @@ v1::Experiment Playing(uint32_t processes, uint32_t environments, uint32_t group
   return experiment;
 }
 
-TEST(UnrollSlotsNeeded, AddTheLargerOfBatchAndGroupWhereOneDividesTheOther) {
-  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 32)), 64 + 32);
-  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 8)), 64 + 32);
-  EXPECT_EQ(UnrollSlotsNeeded(Playing(3, 64, 2, 64)), 3 * 64 + 64);
+TEST(UnrollsNeeded, AddTheLargerOfBatchAndGroupToTheEnvironments) {
+  EXPECT_EQ(UnrollsNeeded(64, 32, 32), 64 + 32);
+  EXPECT_EQ(UnrollsNeeded(64, 8, 32), 64 + 32);
+  EXPECT_EQ(UnrollsNeeded(64, 24, 32), 64 + 32);
+  EXPECT_EQ(UnrollsNeeded(3 * 64, 64, 32), 3 * 64 + 64);
 }
 
-TEST(UnrollSlotsNeeded, AddBothWhereNeitherDividesTheOther) {
-  EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 24)), 64 + 24 + 32);
-}
-
-TEST(UnrollSlotsNeeded, HoldALargeBatchTwice) { EXPECT_EQ(UnrollSlotsNeeded(Playing(1, 64, 2, 128)), 128 + 128); }
-
-TEST(UnrollSlotsNeeded, OfTheLargestValidConfigurationFitAnInt) {
-  v1::Experiment experiment;
-  FillDefaults(&experiment);
-  experiment.mutable_environment()->set_name("any");
-  experiment.mutable_reward()->set_intrinsic_coefficient(0);
-  experiment.mutable_reward()->set_final_intrinsic_coefficient(0);
-  experiment.mutable_actor()->set_processes(15);
-  experiment.mutable_actor()->set_environments(65536);
-  experiment.mutable_learner()->set_unroll_length(1);
-  experiment.mutable_learner()->set_batch_size(16'777'216 - 1);
-  ASSERT_EQ(Validate(experiment), absl::OkStatus());
-  EXPECT_EQ(UnrollSlotsNeeded(experiment), 2 * 16'777'215 + 32768);
-}
+TEST(UnrollsNeeded, HoldALargeBatchTwice) { EXPECT_EQ(UnrollsNeeded(64, 128, 32), 128 + 128); }
 
 TEST(RankShare, DividesActorsAndBatchAndGivesEachRankASeed) {
   v1::Experiment experiment = Playing(4, 64, 2, 32);

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <functional>
 #include <limits>
 #include <thread>
@@ -56,6 +55,12 @@ class Sink : public UnrollSink {
   std::vector<uint64_t> room_ ABSL_GUARDED_BY(mutex_), wanted_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);
 };
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+
+void Put(float value, size_t index, std::string* column) {
+  column->replace(index * sizeof value, sizeof value, reinterpret_cast<const char*>(&value), sizeof value);
+}
 
 uint64_t Id(const std::string& text) { return CaptionId(text); }
 
@@ -118,7 +123,7 @@ class Script {
 
 class UnrollReceiverTest : public testing::Test {
  protected:
-  explicit UnrollReceiverTest(int unrolls = 8) : pool_(unrolls, kT, 8, kH) {
+  UnrollReceiverTest() {
     experiment_.mutable_actor()->set_environments(kE);
     experiment_.mutable_learner()->set_unroll_length(kT);
     experiment_.mutable_learner()->set_batch_size(kT);
@@ -127,8 +132,8 @@ class UnrollReceiverTest : public testing::Test {
     for (const char* action : {"a", "b", "c"}) spec_.add_actions(action);
     lease_.set_slot(4);
     lease_.set_token(99);
-    receiver_ =
-        std::make_unique<UnrollReceiver>(experiment_, spec_, kH, &pool_, &captions_, &episodes_, &steps_, &metrics_);
+    receiver_ = std::make_unique<UnrollReceiver>(
+        experiment_, spec_, ExperienceBooks{&pool_, &captions_, &episodes_, &steps_}, &Clock::Real(), &metrics_);
     thread_ = std::thread([this] { receiver_->Run(); });
   }
   ~UnrollReceiverTest() override {
@@ -142,11 +147,11 @@ class UnrollReceiverTest : public testing::Test {
     receiver_->Attach(lease, sink);
     return sink;
   }
-  std::vector<int> Pop(int count) {
-    std::vector<int> indices;
+  Unrolls Pop(int count) {
+    Unrolls unrolls;
     EXPECT_TRUE(Eventually([&] { return pool_.finished() >= count; }));
-    EXPECT_TRUE(pool_.PopFinished(count, &indices));
-    return indices;
+    EXPECT_TRUE(pool_.PopFinished(count, &unrolls));
+    return unrolls;
   }
   int64_t Shown(const std::string& observation, int t) { return EntryOf<int64_t>(observation, t); }
   uint64_t IdOf(int32_t row) {
@@ -159,7 +164,7 @@ class UnrollReceiverTest : public testing::Test {
   v1::EnvironmentSpec spec_;
   v1::SlotLease lease_;
   Metrics metrics_;
-  UnrollPool pool_;
+  UnrollPool pool_{{.length = kT, .observation_bytes = 8, .state_size = kH}, 8, &Clock::Real()};
   CaptionTable captions_{1000};
   EpisodeStats episodes_{10, {}};
   StepCounter steps_{50, &metrics_};
@@ -176,10 +181,10 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
       ASSERT_TRUE(Eventually([&] { return sink->room().size() == size_t(batch) + 1; }));
       EXPECT_EQ(sink->room().back(), static_cast<uint64_t>(batch));
       receiver_->Submit(lease_, script.Next());
-      const std::vector<int> indices = Pop(kE);
+      Unrolls unrolls = Pop(kE);
       ASSERT_EQ(sink->refused(), absl::OkStatus());
       for (int e = 0; e < kE; ++e) {
-        const Unroll& unroll = pool_[indices[e]];
+        const Unroll& unroll = *unrolls[e];
         EXPECT_EQ(unroll.slot, 4u);
         EXPECT_EQ(unroll.environment, static_cast<uint32_t>(e));
         EXPECT_THAT(unroll.state, ElementsAre(10 * batch + 2 * e, 10 * batch + 2 * e + 1));
@@ -212,10 +217,10 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
         EXPECT_EQ(unroll.finals.size(), finals);
         captions_.Unpin(unroll.CaptionRows(kT));
       }
-      pool_.Release(indices);
+      pool_.Release(std::move(unrolls));
     }
     receiver_->Detach(lease_);
-    ASSERT_TRUE(Eventually([&] { return pool_.free() == pool_.size(); }));
+    ASSERT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
   }
   EXPECT_EQ(steps_.received(), 50u + 2 * 4 * kT * kE);
   const auto means = episodes_.Get();
@@ -244,15 +249,14 @@ TEST_F(UnrollReceiverTest, AsksForTextsThatItLacks) {
 }
 
 TEST_F(UnrollReceiverTest, GivesRoomToThoseWhoHaveWaitedLongestAsUnrollsAreReleased) {
-  UnrollPool::Claim claim = 0;
-  std::vector<int> busy;
-  ASSERT_TRUE(pool_.Take(8, &claim, &busy));
+  const auto nobody = [](Unrolls) { FAIL(); };
+  Unrolls busy = pool_.Request(1, 3, nobody), busier = pool_.Request(1, 5, nobody);
   v1::SlotLease other;
   other.set_slot(5);
   auto first = Attach(lease_), second = Attach(other);
-  pool_.Release({busy[0], busy[1], busy[2]});
+  pool_.Release(std::move(busy));
   ASSERT_TRUE(Eventually([&] { return !first->room().empty(); }));
-  ASSERT_TRUE(Eventually([&] { return pool_.free() == 0; }));
+  EXPECT_EQ(pool_.free(), 1);
   EXPECT_THAT(second->room(), IsEmpty());
   // What a lost one held goes to the next.
   receiver_->Detach(lease_);
@@ -276,12 +280,12 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
       {"version has 8 bytes, must have 24", [](auto* batch) { batch->mutable_version()->resize(8); }},
       {"state has 0 bytes, must have 16", [](auto* batch) { batch->clear_state(); }},
       {"action 3 of 3", [](auto* batch) { (*batch->mutable_action())[4] = 3; }},
-      {"not finite",
-       [](auto* batch) {
-         const float nan = std::numeric_limits<float>::quiet_NaN();
-         batch->mutable_log_prob()->replace(8, 4, reinterpret_cast<const char*>(&nan), 4);
-       }},
-      {"do not unpack", [](auto* batch) { batch->mutable_steps(3)->mutable_observation()->set_data("?"); }},
+      {"not finite: log_prob 2 is nan", [](auto* batch) { Put(kNan, 2, batch->mutable_log_prob()); }},
+      {"log_prob 5 is 1", [](auto* batch) { Put(1, 5, batch->mutable_log_prob()); }},
+      {"not finite: value 0 is -inf", [](auto* batch) { Put(-kInfinity, 0, batch->mutable_value()); }},
+      {"not finite: state 3 is nan", [](auto* batch) { Put(kNan, 3, batch->mutable_state()); }},
+      {"not finite: reward 1 is nan", [](auto* batch) { Put(kNan, 1, batch->mutable_steps(2)->mutable_reward()); }},
+      {"reward 0 is 2e+09", [](auto* batch) { Put(2e9, 0, batch->mutable_steps(3)->mutable_reward()); }},
   };
   for (const auto& [reason, change] : cases) {
     lease_.set_token(lease_.token() + 1);
@@ -295,10 +299,23 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
     EXPECT_EQ(sink->refused().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(sink->refused().message()), HasSubstr(reason));
   }
-  receiver_->Detach(lease_);
-  EXPECT_TRUE(Eventually([&] { return pool_.free() == pool_.size(); }));
+  EXPECT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
   EXPECT_EQ(pool_.finished(), 0);
   EXPECT_EQ(captions_.size(), 0u);
+}
+
+TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksOffAndKeepsNothingOfIt) {
+  auto sink = Attach(lease_);
+  ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
+  Script script;
+  v1::UnrollBatch batch = script.Next();
+  batch.mutable_steps(3)->mutable_observation()->set_data("?");
+  receiver_->Submit(lease_, std::move(batch));
+  ASSERT_TRUE(Eventually([&] { return !sink->refused().ok(); }));
+  EXPECT_EQ(sink->refused().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(sink->refused().message()), HasSubstr("do not unpack"));
+  EXPECT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
+  EXPECT_EQ(pool_.finished(), 0);
 }
 
 TEST_F(UnrollReceiverTest, IgnoresABatchUnderAnOldLease) {
@@ -311,7 +328,7 @@ TEST_F(UnrollReceiverTest, IgnoresABatchUnderAnOldLease) {
   receiver_->Submit(lease_, script.Next());
   receiver_->Detach(lease_);
   ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
-  EXPECT_EQ(pool_.free(), pool_.size() - kE);
+  EXPECT_EQ(pool_.free(), pool_.capacity() - kE);
   EXPECT_EQ(old->refused(), absl::OkStatus());
 }
 

@@ -1,0 +1,160 @@
+#include "learner/experience/unroll_writer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/columns.h"
+#include "common/status_macros.h"
+
+namespace sibyl::learner {
+
+UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBooks& books, uint32_t slot, int groups,
+                           int rows)
+    : rows_(rows),
+      observation_bytes_(books.unrolls->shape().observation_bytes),
+      value_heads_(books.unrolls->shape().value_heads),
+      unroll_length_(books.unrolls->shape().length),
+      slot_(slot),
+      books_(books),
+      check_(spec, rows),
+      tracks_(groups * rows),
+      next_sequence_(groups),
+      unpackers_(groups) {}
+
+UnrollWriter::~UnrollWriter() {
+  Unrolls unfinished;
+  std::vector<int32_t> pinned;
+  uint64_t abandoned = 0;
+  for (Track& track : tracks_) {
+    abandoned += track.playing;
+    if (track.unroll == nullptr) {
+      pinned.push_back(track.begin.caption);
+      continue;
+    }
+    const std::vector<int32_t> named = track.unroll->CaptionRows(track.t);
+    pinned.insert(pinned.end(), named.begin(), named.end());
+    unfinished.push_back(std::move(track.unroll));
+  }
+  books_.captions->Unpin(pinned);
+  books_.unrolls->Release(std::move(unfinished));
+  books_.episodes->Abandon(abandoned);
+}
+
+absl::Status UnrollWriter::Check(const v1::StepBatch& step, int ahead) const {
+  if (step.group() >= next_sequence_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("group ", step.group(), " of ", next_sequence_.size()));
+  }
+  return check_.CheckStep(step, next_sequence_[step.group()] + ahead);
+}
+
+absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t>* textless) {
+  absl::string_view observations, finals;
+  SIBYL_RETURN_IF_ERROR(unpackers_[step.group()].Unpack(step.observation(), observation_bytes_, &observations));
+  if (step.final_observation().rows() > 0) {
+    SIBYL_RETURN_IF_ERROR(final_unpacker_.Unpack(step.final_observation(), observation_bytes_, &finals));
+  }
+  SIBYL_RETURN_IF_ERROR(check_.CheckObservations(observations));
+  SIBYL_RETURN_IF_ERROR(check_.CheckObservations(finals));
+  ++next_sequence_[step.group()];
+
+  // Captions: entry 2i is what the action led to, entry 2i + 1 the next episode's first where an episode starts.
+  ids_.assign(2 * rows_, 0);
+  for (size_t row = 0, first = 0; row < rows_; ++row) {
+    ids_[2 * row] = EntryOf<uint64_t>(step.caption_id(), row);
+    if (step.flags()[row] & kFirst) ids_[2 * row + 1] = EntryOf<uint64_t>(step.first_caption_id(), first++);
+  }
+  caption_rows_.resize(ids_.size());
+  books_.captions->See(ids_, books_.steps->received(), caption_rows_.data());
+  if (step.texts_size() > 0) books_.captions->AddTexts(step.texts());
+  const std::vector<uint64_t> missing = books_.captions->WithoutText(caption_rows_);
+  textless->insert(textless->end(), missing.begin(), missing.end());
+  books_.episodes->Add(step.episodes());
+
+  pinned_again_.clear();
+  Unrolls finished;
+  size_t first = 0;
+  for (size_t row = 0; row < rows_; ++row, observations.remove_prefix(observation_bytes_)) {
+    Track& track = tracks_[step.group() * rows_ + row];
+    const unsigned char flags = step.flags()[row];
+    const int32_t paid = caption_rows_[2 * row];
+    const uint32_t paid_count = EntryOf<uint32_t>(step.caption_count(), row);
+    Begun& begin = track.begin;
+    begin.first = (flags & kFirst) != 0;
+    if (begin.first) {
+      begin.caption = caption_rows_[2 * row + 1];
+      begin.count = begin.caption != 0 ? 1 : 0;
+      begin.episode = EntryOf<uint64_t>(step.first_episode(), first++);
+    } else {
+      begin.caption = paid;
+      begin.count = paid_count;
+    }
+    track.playing = true;
+    if (Unroll* unroll = track.unroll.get(); unroll != nullptr) {
+      const int t = track.t;
+      unroll->reward[t] = EntryOf<float>(step.reward(), row);
+      unroll->terminated[t] = (flags & kTerminated) != 0;
+      unroll->truncated[t] = (flags & kTruncated) != 0;
+      unroll->paid_caption[t] = paid;
+      unroll->paid_count[t] = paid_count;
+      if (!begin.first) pinned_again_.push_back(paid);  // seen once, named by paid_caption and seen_caption
+      if (flags & (kTerminated | kTruncated)) {
+        if (unroll->truncated[t]) unroll->finals.push_back({t, std::string(finals.substr(0, observation_bytes_))});
+        finals.remove_prefix(observation_bytes_);
+      }
+      ++track.t;
+      Place(track, observations.data());
+      if (track.t < unroll_length_) continue;
+      pinned_again_.push_back(begin.caption);  // named by this unroll and the next
+      finished.push_back(std::move(track.unroll));
+    }
+    track.observation.assign(observations.data(), observation_bytes_);
+  }
+  books_.captions->Pin(pinned_again_);
+  books_.unrolls->Finish(std::move(finished));
+  if (step.sequence() > 0) books_.steps->Add(rows_);
+  return absl::OkStatus();
+}
+
+void UnrollWriter::Place(Track& track, const char* observation) {
+  Unroll& unroll = *track.unroll;
+  std::memcpy(&unroll.observation[track.t * observation_bytes_], observation, observation_bytes_);
+  unroll.first[track.t] = track.begin.first;
+  unroll.episode[track.t] = track.begin.episode;
+  unroll.seen_caption[track.t] = track.begin.caption;
+  unroll.seen_count[track.t] = track.begin.count;
+}
+
+int UnrollWriter::Lacking(int group) const {
+  return tracks_[group * rows_].unroll == nullptr ? static_cast<int>(rows_) : 0;
+}
+
+void UnrollWriter::Begin(int group, Unrolls unrolls) {
+  for (size_t row = 0; row < rows_; ++row) {
+    const uint32_t environment = static_cast<uint32_t>(group * rows_ + row);
+    Track& track = tracks_[environment];
+    track.unroll = std::move(unrolls[row]);
+    track.t = 0;
+    track.unroll->slot = slot_;
+    track.unroll->environment = environment;
+    Place(track, track.observation.data());
+  }
+}
+
+void UnrollWriter::WriteDecision(int environment, const Decision& decision) {
+  Track& track = tracks_[environment];
+  Unroll& unroll = *track.unroll;
+  unroll.action[track.t] = decision.action;
+  unroll.log_prob[track.t] = decision.log_prob;
+  std::copy_n(decision.value, value_heads_, unroll.value.begin() + track.t * value_heads_);
+  unroll.version[track.t] = decision.version;
+  if (track.t == 0) std::copy_n(decision.state, unroll.state.size(), unroll.state.begin());
+}
+
+const char* UnrollWriter::Observation(int environment) const {
+  const Track& track = tracks_[environment];
+  return &track.unroll->observation[track.t * observation_bytes_];
+}
+
+}  // namespace sibyl::learner
