@@ -114,7 +114,7 @@ TEST_F(ProcessTest, AnswersIsKilledAndResumesWhereItWas) {
     EXPECT_EQ(Distribution(labels[0].answer())[1], 1);
     EXPECT_THAT(labels[0].judge(), ::testing::MatchesRegex("rules:a\\.rules@[0-9a-f]{8}"));
     annotator.Signal(SIGKILL);
-    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL);
+    EXPECT_EQ(annotator.Wait(), 1000 + SIGKILL);
   }
   AnnotatorProcess annotator(Flags());
   auto stub = annotator.Stub();
@@ -165,7 +165,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
       acknowledged.insert(caption);
     }
     killer.join();
-    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL) << annotator.log();
+    EXPECT_EQ(annotator.Wait(), 1000 + SIGKILL) << annotator.log();
 
     // What is in the log now must never be asked again.
     AnnotatorProcess after(LlmFlags("http://127.0.0.1:9/v1"));
