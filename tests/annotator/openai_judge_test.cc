@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "annotator/judges/query_key.h"
+#include "annotator/questions/question.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/annotator/queries.h"
 
@@ -40,7 +41,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   }
   void Start(const std::string& url) {
     config_.set_url(url);
-    auto judge = OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real(), patience_);
+    auto judge = OpenAiJudge::ByPrompt(config_, host_, patience_);
     ASSERT_TRUE(judge.ok()) << judge.status();
     judge_ = *std::move(judge);
   }
@@ -79,7 +80,7 @@ class OpenAiJudgeTest : public ::testing::Test {
     return Eventually([&] { return done() == expected_; });
   }
   double Metric(const std::string& name) {
-    const std::string text = "\n" + metrics_.Text();
+    const std::string text = "\n" + host_.metrics.Text();
     const size_t at = text.find("\n" + name + " ");
     return at == std::string::npos ? -1 : std::stod(text.substr(at + name.size() + 2));
   }
@@ -90,7 +91,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   TemporaryFolder folder_;
   v1::OpenAiConfig config_;
   OpenAiPatience patience_;
-  Metrics metrics_;
+  TestHost host_{Clock::Real()};
   std::unique_ptr<FakeLlm> llm_;
   Mutex mutex_;
   std::vector<Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
@@ -381,16 +382,15 @@ TEST_F(OpenAiJudgeTest, TheKeyIsSentAndNeverWritten) {
   const Verdict verdict = AskOne();
   // A key that the error's last bytes cut in two.
   llm_ = nullptr;
-  Start(WithProbes([](const Call&) {
-    return Reply{.status = 400, .body = std::string(2000 - 8, 'x') + "sk-very-secret"};
-  }));
+  Start(WithProbes(
+      [](const Call&) { return Reply{.status = 400, .body = std::string(2000 - 8, 'x') + "sk-very-secret"}; }));
   EXPECT_THAT(AskOne().raw, Not(HasSubstr("sk-very")));
   Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful\nYour key is sk-very-secret."); }));
   EXPECT_THAT(AskOne().raw, AllOf(HasSubstr("helpful"), Not(HasSubstr("very-secret"))));
   unsetenv("SIBYL_TEST_KEY");
   EXPECT_THAT(verdict.raw, AllOf(HasSubstr("<key>"), Not(HasSubstr("very-secret"))));
   EXPECT_THAT(judge_->sampling(), Not(HasSubstr("secret")));
-  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("secret")));
+  EXPECT_THAT(host_.metrics.Text(), Not(HasSubstr("secret")));
 }
 
 TEST_F(OpenAiJudgeTest, AWrongKeyLosesNothing) {
@@ -417,9 +417,7 @@ TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
 }
 
 TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
-  const auto error = [&] {
-    return std::string(OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real()).status().message());
-  };
+  const auto error = [&] { return std::string(OpenAiJudge::ByPrompt(config_, host_).status().message()); };
   EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
   config_.set_url("http://127.0.0.1:1/v1");
   config_.set_prompt_file(folder_.Write("bad.txt", "[user]\n{captoin}\n"));

@@ -209,7 +209,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
   RecordProperty("acknowledged", static_cast<int>(acknowledged.size()));
 }
 
-TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
+TEST_F(ProcessTest, SigtermDrainsAndExitsAsStopped) {
   std::atomic<bool> release = false;
   FakeLlm llm([&](const FakeLlm::Call& call) {
     if (call.probe) return FakeLlm::ObeysSchemas();
@@ -235,7 +235,7 @@ TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
     EXPECT_EQ(batch.labels_size(), 1);
     EXPECT_FALSE(stream->Read(&batch));
     EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-    EXPECT_EQ(annotator.Wait(), 0) << annotator.log();
+    EXPECT_EQ(annotator.Wait(), 143) << annotator.log();
   }
   // A judge that never answers does not hold it up for longer than it is told.
   release = false;
@@ -247,7 +247,7 @@ TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
   ASSERT_TRUE(Ask(*stub, Request({Classify("never")}), &response).ok());
   ASSERT_TRUE(Eventually([&] { return llm.calls() == 2; }));
   annotator.Signal(SIGTERM);
-  EXPECT_EQ(annotator.Wait(), 0);
+  EXPECT_EQ(annotator.Wait(), 143);
   EXPECT_THAT(annotator.log(), HasSubstr("1 queries were not answered in time"));
   release = true;
 }
@@ -281,9 +281,9 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
     EXPECT_THAT(second.log(),
                 AllOf(HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port)), HasSubstr("--listen")));
   }
-  const auto log = [&](const std::vector<std::string>& flags) {
+  const auto log = [&](const std::vector<std::string>& flags, int status = 2) {
     AnnotatorProcess process(flags);
-    EXPECT_EQ(process.Wait(), 1);
+    EXPECT_EQ(process.Wait(), status);
     EXPECT_TRUE(process.Says(" error "));  // what it wrote may still be on its way
     return process.log();
   };
@@ -293,10 +293,10 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
   EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=" + (folder_ / "bad.rules")})),
               HasSubstr("bad.rules:2: `best: y` gives `best`"));
   EXPECT_THAT(log(Flags({"--set", "annotator.rulez_file=x"})), HasSubstr("no field `rulez_file`"));
-  EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"})), HasSubstr("/proc/nowhere"));
+  EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"}), 1), HasSubstr("/proc/nowhere"));
   EXPECT_THAT(log({}), HasSubstr("--config is not set"));
   folder_.Write("run2.sqlite", std::string(9000, 'x'));
-  EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")})), HasSubstr("run2.sqlite"));
+  EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")}), 1), HasSubstr("run2.sqlite"));
 }
 
 TEST_F(ProcessTest, AStoreWhoseLabelsAreLostIsRefusedNotBegunAnew) {

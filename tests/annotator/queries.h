@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "common/protocol.h"
 #include "sibyl/v1/annotator.pb.h"
 #include "tests/process.h"
@@ -32,6 +33,33 @@ class TemporaryFolder {
 
  private:
   std::string path_;
+};
+
+// What a process gives to the annotator's parts.
+class TestHost {
+ public:
+  explicit TestHost(Clock& clock) : heartbeats_(clock, metrics), host_{clock, metrics, heartbeats_, Keep()} {}
+
+  operator const Host&() const { return host_; }  // NOLINT: a host wherever one is wanted
+  // The reason that a part gave for ending the process.
+  absl::Status failure() {
+    MutexLock lock(mutex_);
+    return failure_;
+  }
+
+  Metrics metrics;
+
+ private:
+  std::function<void(absl::Status)> Keep() {
+    return [this](absl::Status reason) {
+      MutexLock lock(mutex_);
+      failure_.Update(reason);
+    };
+  }
+  Heartbeats heartbeats_;
+  Host host_;
+  Mutex mutex_;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 inline v1::Query Classify(const std::string& caption, const std::string& goal = "find the ball", double priority = 0) {

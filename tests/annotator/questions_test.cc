@@ -1,13 +1,12 @@
 // The kinds of questions: what each refuses, and what each reads in an answer.
 
-#include "annotator/questions/question.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "annotator/questions/canonical.h"
 #include "annotator/questions/choice.h"
+#include "annotator/questions/question.h"
 #include "tests/annotator/queries.h"
 
 namespace sibyl::annotator {
@@ -29,18 +28,36 @@ std::string Parsed(const std::string& text, const std::vector<std::string>& labe
 }
 
 TEST(Answers, AreReadInManyDresses) {
-  for (const char* text :
-       {"It is a key.\nKeys open doors.\nLabel: helpful", "label: HELPFUL.", "**Label:** helpful", "**Label: helpful**",
-        "Label: `helpful`", "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
-        "```json\n{\"label\": \"helpful\"}\n```", "helpful", "I think so.\n\n**helpful**\n", "The label is helpful.",
-        "Label: unhelpful\nOn second thought:\nLabel: helpful", "Answer: helpful because it opens the door",
-        "Label: helpful\nThe answer is because of the door.", "Label = helpful", "Label: \\boxed{helpful}",
-        "The final answer is $\\boxed{\\text{helpful}}$.", "Label\uff1ahelpful", "Label: \u201chelpful\u201d",
-        "Label: \u00abhelpful\u00bb.", "<label>helpful</label>", "Label - helpful", "Label \u2014 helpful",
-        "Label -> helpful", "- **Final answer**: helpful", "## Label\nhelpful", "Here it is: {\"label\": \"helpful\"}",
-        "{\"label\": \"helpful\", \"analysis\": \"Others would write label: unhelpful.\"}", "3. Label: helpful",
-        "Label: helpful\n\n(Note that for other events the correct answer is: unhelpful.)",
-        "Label: helpful\n\nNote that for other events the correct answer is: unhelpful."}) {
+  for (const char* text : {"It is a key.\nKeys open doors.\nLabel: helpful",
+                           "label: HELPFUL.",
+                           "**Label:** helpful",
+                           "**Label: helpful**",
+                           "Label: `helpful`",
+                           "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
+                           "```json\n{\"label\": \"helpful\"}\n```",
+                           "helpful",
+                           "I think so.\n\n**helpful**\n",
+                           "The label is helpful.",
+                           "Label: unhelpful\nOn second thought:\nLabel: helpful",
+                           "Answer: helpful because it opens the door",
+                           "Label: helpful\nThe answer is because of the door.",
+                           "Label = helpful",
+                           "Label: \\boxed{helpful}",
+                           "The final answer is $\\boxed{\\text{helpful}}$.",
+                           "Label\uff1ahelpful",
+                           "Label: \u201chelpful\u201d",
+                           "Label: \u00abhelpful\u00bb.",
+                           "<label>helpful</label>",
+                           "Label - helpful",
+                           "Label \u2014 helpful",
+                           "Label -> helpful",
+                           "- **Final answer**: helpful",
+                           "## Label\nhelpful",
+                           "Here it is: {\"label\": \"helpful\"}",
+                           "{\"label\": \"helpful\", \"analysis\": \"Others would write label: unhelpful.\"}",
+                           "3. Label: helpful",
+                           "Label: helpful\n\n(Note that for other events the correct answer is: unhelpful.)",
+                           "Label: helpful\n\nNote that for other events the correct answer is: unhelpful."}) {
     EXPECT_EQ(Parsed(text), "helpful") << text;
   }
 }
@@ -59,7 +76,8 @@ TEST(Answers, WhatSaysNothingIsUnparsable) {
   for (const char* text :
        {"", "\n\n", "It may be helpful.", "This is not helpful", "Label: maybe", "Label:", "Label: not helpful",
         "Label: helpful/unhelpful", "Label: helpful or unhelpful", "Label: helpful\nLabel: dunno",
-        "{\"knowledge\": \"k\", \"analysis\": \"the label: unhelpful", "{\"result\": \"helpful\"}", "{\"label\": \"\"}"}) {
+        "{\"knowledge\": \"k\", \"analysis\": \"the label: unhelpful", "{\"result\": \"helpful\"}",
+        "{\"label\": \"\"}"}) {
     EXPECT_EQ(Parsed(text), "unparsable") << text;
   }
   EXPECT_EQ(Parsed("Hard to tell.\nLabel: abstain"), "abstained");
@@ -121,7 +139,8 @@ TEST(Canonical, EqualPartsGiveEqualBytesAndComeBack) {
   spaced.set_json_schema("{ \"type\" :\n\"object\" }");
   EXPECT_EQ(GrammarJson(spaced), R"({"json_schema":{"type":"object"}})");
 
-  for (const char* text : {R"({"distribution":[0.1,0.9],"outside":0.25})", R"({"text":"a\nb"})", R"({"json":{"a":[1]}})"}) {
+  for (const char* text :
+       {R"({"distribution":[0.1,0.9],"outside":0.25})", R"({"text":"a\nb"})", R"({"json":{"a":[1]}})"}) {
     v1::Answer answer;
     ASSERT_TRUE(ParseAnswerJson(text, &answer)) << text;
     EXPECT_EQ(AnswerJson(answer), text);
