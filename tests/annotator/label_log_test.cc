@@ -489,6 +489,34 @@ TEST_F(LabelLogTest, ByHandQueriesAreAskedAgainByTheirLastOutcomeAsFarAsThereIsR
   EXPECT_TRUE(AskAgain(*store, {v1::OUTCOME_FAILED}).empty()) << "no room";
 }
 
+TEST_F(LabelLogTest, KeepsTextsAndJsonAsItKeepsLabels) {
+  const v1::Query text = Compose("a door", TextGrammar(100));
+  const v1::Query json = Compose("a door", JsonGrammar(R"({"type": "object"})"));
+  {
+    auto store = Open();
+    const auto accepted = Ask(*store, {text, json, Classify("a door")})->accepted;
+    v1::Label label = Ended(v1::OUTCOME_ANSWERED);
+    label.mutable_answer()->set_text("Open \"it\".");
+    ASSERT_TRUE(Append(*store, accepted[0], label).ok());
+    label.mutable_answer()->set_json(R"({"steps":[1,2]})");
+    ASSERT_TRUE(Append(*store, accepted[1], label).ok());
+  }
+  auto store = Open();
+  const auto known = Ask(*store, {text, json, Compose("a door", TextGrammar(99))});
+  EXPECT_THAT(Kinds(*known),
+              ElementsAre(v1::AskOutcome::KIND_KNOWN, v1::AskOutcome::KIND_KNOWN, v1::AskOutcome::KIND_ACCEPTED))
+      << "the grammar is a part of the question";
+  EXPECT_EQ(known->outcomes[0].label().answer().text(), "Open \"it\".");
+  EXPECT_EQ(known->outcomes[1].label().answer().json(), R"({"steps":[1,2]})");
+  v1::LabelsRequest request;
+  request.set_kind("compose");
+  *request.mutable_grammar() = JsonGrammar(R"({ "type":"object" })");
+  const auto batch = store->Read(request, 10);
+  ASSERT_EQ(batch->labels_size(), 1);
+  EXPECT_EQ(batch->labels(0).query().texts().at("text"), "a door");
+  EXPECT_TRUE(batch->labels(0).answer().has_json());
+}
+
 // ---- the log's identity
 
 TEST_F(LabelLogTest, ALogKeepsItsIdentityAndAnotherLogHasAnother) {

@@ -406,6 +406,40 @@ TEST_F(OpenAiJudgeTest, AWrongKeyLosesNothing) {
   EXPECT_TRUE(AllDone());
 }
 
+TEST_F(OpenAiJudgeTest, TextsAndJsonAreComposedUnderTheirGrammar) {
+  config_.set_prompt_file(folder_.Write("c.txt", "[user]\nGoal: {goal}\n{schema}\nText: {text}\n"));
+  const std::string schema =
+      R"({"type":"object","properties":{"subgoal":{"type":"string"}},"required":["subgoal"],"additionalProperties":false})";
+  Start(WithProbes([&](const Call& call) {
+    const std::string text = FakeLlm::Caption(call);
+    if (text == "free") {
+      EXPECT_FALSE(call.request.contains("response_format"));
+      return FakeLlm::Says("<think>Hm.</think>Find the key.\n");
+    }
+    EXPECT_EQ(call.request["response_format"]["json_schema"]["schema"].dump(), nlohmann::json::parse(schema).dump());
+    EXPECT_THAT(call.request["messages"][0]["content"].get<std::string>(), HasSubstr(schema));
+    if (text == "cut") return Reply{.body = FakeLlm::Completion(R"({"subgoal": "find})", "length")};
+    return FakeLlm::Says(text == "wrong" ? R"({"goal": "x"})" : "```json\n{\"subgoal\": \"find the key\"}\n```");
+  }));
+  const auto ask = [&](const v1::Query& query) {
+    EXPECT_TRUE(CheckQuery(query).ok());
+    EXPECT_TRUE(judge_->Check(query).ok());
+    std::atomic<bool> done = false;
+    Verdict verdict;
+    judge_->Answer(query, [&](Verdict v) {
+      verdict = std::move(v);
+      done = true;
+    });
+    EXPECT_TRUE(Eventually([&] { return done.load(); }));
+    return verdict;
+  };
+  EXPECT_EQ(ask(Compose("free", TextGrammar())).answer.text(), "Find the key.");
+  EXPECT_EQ(ask(Compose("fits", JsonGrammar(schema))).answer.json(), R"({"subgoal":"find the key"})");
+  EXPECT_EQ(ask(Compose("wrong", JsonGrammar(schema))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_EQ(ask(Compose("cut", JsonGrammar(schema))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_THAT(judge_->Check(Classify("a")).message(), HasSubstr("asks `compose`"));
+}
+
 TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
   Start(WithProbes([](const Call&) { return Reply{.hang = true}; }));
   Begin({"a", "b"});

@@ -130,6 +130,38 @@ TEST(Rules, PreferTheCaptionWithTheBetterLabel) {
   EXPECT_EQ(AnswerNow(*judge, Compare("good", "bad")).raw, "my.rules:1: helpful: good\nmy.rules:3: default: unhelpful");
 }
 
+TEST(Rules, ASectionAnswersItsKindWordForWord) {
+  TemporaryFolder folder;
+  const std::string path = folder.Write("my.rules",
+                                        "helpful: key\ndefault: unhelpful\n[compose]\n"
+                                        "locked => {\"subgoal\": \"find the key\"}\ndefault => abstain\n"
+                                        "[compare]\nb$ => Label: second\ndefault => nothing to say\n");
+  auto judge = *RulesJudge::Load(path, kLabels);
+  EXPECT_THAT(LabelsFrom(*judge, Classify("a key")), ElementsAre(0, 1)) << "the file's head";
+  const v1::Grammar json = JsonGrammar(R"({"type": "object", "required": ["subgoal"]})");
+  const Verdict verdict = AnswerNow(*judge, Compose("The door is locked.", json));
+  EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(verdict.answer.json(), R"({"subgoal":"find the key"})");
+  EXPECT_EQ(verdict.raw, "my.rules:4: locked => {\"subgoal\": \"find the key\"}");
+  EXPECT_EQ(AnswerNow(*judge, Compose("A wall.", json)).outcome, v1::OUTCOME_ABSTAINED);
+  EXPECT_EQ(AnswerNow(*judge, Compose("locked", JsonGrammar(R"({"type":"array"})"))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_THAT(LabelsFrom(*judge, Compare("a", "b")), ElementsAre(0, 1, 0));
+  EXPECT_EQ(AnswerNow(*judge, Compare("b", "c")).outcome, v1::OUTCOME_UNPARSABLE);
+}
+
+TEST(Rules, AKindWithoutAnswersIsRefusedWithTheRemedy) {
+  TemporaryFolder folder;
+  auto judge = *RulesJudge::Load(folder.Write("my.rules", "default: helpful\n"), kLabels);
+  EXPECT_THAT(judge->Check(Compose("a", TextGrammar())).message(),
+              AllOf(HasSubstr("kind is `compose`"), HasSubstr("my.rules"), HasSubstr("[compose]")));
+  judge = *RulesJudge::Load(folder.Write("only.rules", "[compose]\ndefault => Go on.\n"), kLabels);
+  EXPECT_EQ(AnswerNow(*judge, Compose("a", TextGrammar())).answer.text(), "Go on.");
+  EXPECT_THAT(judge->Check(Classify("a")).message(), HasSubstr("[classify]"));
+  EXPECT_THAT(LoadRules("[compose]\nx => y\n").message(), HasSubstr("section [compose] ends without a default"));
+  EXPECT_THAT(LoadRules("[compose]\nx: y\n").message(), HasSubstr("my.rules:2: `x: y` is not a rule"));
+  EXPECT_THAT(LoadRules("[compose]\n(a => y\n").message(), HasSubstr("pattern that cannot be used"));
+}
+
 TEST(Rules, NoiseTurnsAShareOfTheLabelsAlwaysTheSame) {
   TemporaryFolder folder;
   const std::string path = folder.Write("my.rules", "default: unhelpful\n");

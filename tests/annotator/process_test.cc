@@ -361,6 +361,75 @@ TEST_F(ProcessTest, AStoreThatIsDamagedWhileItRunsEndsIt) {
   EXPECT_TRUE(annotator.Says(".recover"));
 }
 
+// A consumer of another kind than the reward model's: asks for subgoals, and follows their log. It knows the contract
+// (annotator.proto) and its own kind and grammar, nothing else.
+class SubgoalConsumer {
+ public:
+  explicit SubgoalConsumer(AnnotatorProcess& annotator) : stub_(annotator.Stub()) {
+    query_.set_kind("compose");
+    query_.set_goal("g");
+    query_.mutable_grammar()->set_json_schema(
+        R"({"type":"object","properties":{"subgoal":{"type":"string"}},"required":["subgoal"]})");
+  }
+  v1::AskOutcome Ask(const std::string& situation) {
+    v1::AskRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    *request.add_queries() = query_;
+    (*request.mutable_queries(0)->mutable_texts())["text"] = situation;
+    v1::AskResponse response;
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    EXPECT_TRUE(stub_->Ask(&context, request, &response).ok());
+    return response.outcomes_size() == 1 ? response.outcomes(0) : v1::AskOutcome();
+  }
+  // The next subgoal in the log, as JSON.
+  std::string Next() {
+    grpc::ClientContext context;
+    v1::LabelsRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_from_sequence(next_);
+    request.set_kind(query_.kind());
+    *request.mutable_grammar() = query_.grammar();
+    auto stream = stub_->Labels(&context, request);
+    v1::LabelBatch batch;
+    while (batch.labels_size() == 0 && stream->Read(&batch)) {
+    }
+    context.TryCancel();
+    if (batch.labels_size() == 0) return "";
+    next_ = batch.labels(0).sequence() + 1;
+    return batch.labels(0).answer().json();
+  }
+
+ private:
+  std::unique_ptr<v1::AnnotatorService::Stub> stub_;
+  v1::Query query_;
+  uint64_t next_ = 1;
+};
+
+TEST_F(ProcessTest, AKindThatTheRewardModelDoesNotAskIsServedByTheSameProcess) {
+  folder_.Write("a.rules",
+                "helpful: key\ndefault: unhelpful\n[compose]\nlocked => {\"subgoal\": \"find the key\"}\n"
+                "default => {\"subgoal\": \"explore\"}\n");
+  {
+    AnnotatorProcess annotator(Flags());
+    SubgoalConsumer consumer(annotator);
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("a key", "g")}), &response).ok());
+    EXPECT_EQ(consumer.Ask("A locked door.").kind(), v1::AskOutcome::KIND_ACCEPTED);
+    EXPECT_EQ(consumer.Next(), R"({"subgoal":"find the key"})");
+    EXPECT_EQ(consumer.Ask("A wall.").kind(), v1::AskOutcome::KIND_ACCEPTED);
+    EXPECT_EQ(consumer.Next(), R"({"subgoal":"explore"})");
+    annotator.Signal(SIGKILL);
+    annotator.Wait();
+  }
+  AnnotatorProcess annotator(Flags());
+  SubgoalConsumer consumer(annotator);
+  const v1::AskOutcome known = consumer.Ask("A locked door.");
+  EXPECT_EQ(known.kind(), v1::AskOutcome::KIND_KNOWN);
+  EXPECT_EQ(known.label().answer().json(), R"({"subgoal":"find the key"})");
+}
+
 TEST_F(ProcessTest, ByHandFailedQueriesAreAskedAgain) {
   std::atomic<bool> repaired = false;
   FakeLlm llm([&](const FakeLlm::Call& call) {

@@ -82,6 +82,25 @@ inline v1::Query Compare(const std::string& first, const std::string& second) {
   return query;
 }
 
+inline v1::Query Compose(const std::string& text, const v1::Grammar& grammar) {
+  v1::Query query;
+  query.set_kind("compose");
+  (*query.mutable_texts())["text"] = text;
+  query.set_goal("find the ball");
+  *query.mutable_grammar() = grammar;
+  return query;
+}
+inline v1::Grammar TextGrammar(uint32_t max_bytes = 0) {
+  v1::Grammar grammar;
+  grammar.mutable_text()->set_max_bytes(max_bytes);
+  return grammar;
+}
+inline v1::Grammar JsonGrammar(const std::string& schema) {
+  v1::Grammar grammar;
+  grammar.set_json_schema(schema);
+  return grammar;
+}
+
 inline v1::Query WithContext(v1::Query query, const std::string& context) {
   (*query.mutable_texts())["context"] = context;
   return query;
