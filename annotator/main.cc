@@ -150,6 +150,7 @@ int main(int argc, char** argv) {
   return sibyl::RunMain(argc, argv,
                         {"annotator",
                          "Answers queries about captions: sibyl-annotator --config=FILE [--set field=value ...] "
-                         "[--run_dir=DIR]"},
+                         "[--run_dir=DIR]",
+                         /*takes_overrides=*/true},
                         sibyl::annotator::Run);
 }

@@ -183,6 +183,7 @@ int main(int argc, char** argv) {
   return sibyl::RunMain(argc, argv,
                         {"annotate",
                          "Asks about captions: sibyl-annotate --config=FILE [--set field=value ...] "
-                         "--annotator=host:port --captions=FILE"},
+                         "--annotator=host:port --captions=FILE",
+                         /*takes_overrides=*/true},
                         sibyl::reward_model::Run);
 }
