@@ -13,7 +13,6 @@
 #include "common/log.h"
 #include "common/mutex.h"
 #include "common/rpc/server.h"
-#include "common/runtime/worker.h"
 #include "common/status_macros.h"
 #include "sibyl/v1/unroll.grpc.pb.h"
 
@@ -161,35 +160,30 @@ absl::Status Play(Stream& stream, grpc::ClientContext& context, Kept& kept, Loca
   if (!stream.Write(out)) return Lost();
 
   Mail mail;
-  absl::Status read;
-  Worker reader(
-      "reader",
-      [&](const std::stop_token&) {
-        while (stream.Read(&in)) mail.Put(in);
-        mail.End();
-        return absl::OkStatus();
-      },
-      [&](absl::Status status) {
-        read = std::move(status);
-        mail.End();
-      });
+  std::thread reader([&] {
+    NameThread("reader");
+    while (stream.Read(&in)) mail.Put(in);
+    mail.End();
+  });
   metrics.actor.connected.Set(1);
-  // LibTorch throws.
-  absl::Status status = CatchExceptions(
-      [&] { return PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics); });
+  absl::Status status;
+  try {
+    status = PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics);
+  } catch (const std::exception& e) {  // LibTorch's
+    status = absl::InternalError(e.what());
+  }
   if (!absl::IsUnavailable(status)) context.TryCancel();
-  reader.Join();
-  if (!read.ok()) status = read;
+  reader.join();
   *played = mail.GotRoom();
   return status;
 }
 
 }  // namespace
 
-absl::Status PlayLocallyFor(const std::string& address, Program& program) {
-  LocalMetrics metrics(program.metrics);
+absl::Status PlayLocallyFor(const std::string& address, Shutdown& shutdown, Metrics& registry) {
+  LocalMetrics metrics(registry);
   Kept kept;
-  return StayConnected(address, program, metrics.actor, kept,
+  return StayConnected(address, shutdown, metrics.actor, kept,
                        [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
                          const auto stub = v1::UnrollService::NewStub(channel);
                          const auto stream = stub->Play(&context);

@@ -31,9 +31,8 @@ struct Program {
 };
 
 struct ProgramInfo {
-  const char* name;              // in log lines
-  const char* usage;             // printed by --help, above the flags of the program
-  bool takes_overrides = false;  // --set field=value
+  const char* name;   // in log lines
+  const char* usage;  // printed by --help, above the flags of the program
   int most_arguments = 0;
 };
 

@@ -25,11 +25,12 @@ struct Unroll {
   std::vector<uint32_t> seen_count;   // [T+1] how often it had occurred in its episode, o_t included
   std::vector<int32_t> paid_caption;  // [T] caption row of o_{t+1}, the final observation's where the episode ended
   std::vector<uint32_t> paid_count;   // [T] how often it had occurred in that episode, this time included
-  std::vector<uint16_t> action;       // [T]
-  std::vector<float> log_prob;        // [T] of the action under the behaviour policy
-  std::vector<float> value;           // [T, V] of o_t under the behaviour policy
-  std::vector<uint64_t> version;      // [T] optimiser steps behind the behaviour policy
-  std::vector<float> reward;          // [T] extrinsic r_{t+1}
+  std::vector<uint32_t> observation_count;     // [T] how often o_{t+1} had occurred in its episode; [0]: not counted
+  std::vector<uint16_t> action;                // [T]
+  std::vector<float> log_prob;                 // [T] of the action under the behaviour policy
+  std::vector<float> value;                    // [T, V] of o_t under the behaviour policy
+  std::vector<uint64_t> version;               // [T] optimiser steps behind the behaviour policy
+  std::vector<float> reward;                   // [T] extrinsic r_{t+1}
   std::vector<uint8_t> terminated, truncated;  // [T]
   std::vector<float> state;                    // [H] recurrent state before o_0 (before `first` zeroes it)
   struct Final {
@@ -49,6 +50,7 @@ struct UnrollShape {
   size_t observation_bytes = 0;
   int64_t state_size = 0;  // H
   int value_heads = 1;     // V
+  bool counts_observations = false;
 
   // Memory of one unroll, without its final observations.
   size_t Bytes() const;

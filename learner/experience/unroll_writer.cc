@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
@@ -16,6 +17,7 @@ UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBook
       observation_bytes_(books.unrolls->shape().observation_bytes),
       value_heads_(books.unrolls->shape().value_heads),
       unroll_length_(books.unrolls->shape().length),
+      counts_observations_(books.unrolls->shape().counts_observations),
       slot_(slot),
       books_(books),
       check_(spec, rows),
@@ -91,6 +93,15 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
       begin.count = paid_count;
     }
     track.playing = true;
+    const bool ended = (flags & (kTerminated | kTruncated)) != 0;
+    const absl::string_view shown = observations.substr(0, observation_bytes_);
+    const absl::string_view led_to = ended ? finals.substr(0, observation_bytes_) : shown;
+    if (ended) finals.remove_prefix(observation_bytes_);
+    const uint32_t observation_count = counts_observations_ ? Count(track, led_to) : 0;
+    if (begin.first && counts_observations_) {
+      track.occurrences.clear();
+      Count(track, shown);
+    }
     if (Unroll* unroll = track.unroll.get(); unroll != nullptr) {
       const int t = track.t;
       unroll->reward[t] = EntryOf<float>(step.reward(), row);
@@ -99,22 +110,24 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
       unroll->paid_caption[t] = paid;
       unroll->paid_count[t] = paid_count;
       if (!begin.first) pinned_again_.push_back(paid);  // seen once, named by paid_caption and seen_caption
-      if (flags & (kTerminated | kTruncated)) {
-        if (unroll->truncated[t]) unroll->finals.push_back({t, std::string(finals.substr(0, observation_bytes_))});
-        finals.remove_prefix(observation_bytes_);
-      }
+      if (counts_observations_) unroll->observation_count[t] = observation_count;
+      if (unroll->truncated[t]) unroll->finals.push_back({t, std::string(led_to)});
       ++track.t;
-      Place(track, observations.data());
+      Place(track, shown.data());
       if (track.t < unroll_length_) continue;
       pinned_again_.push_back(begin.caption);  // named by this unroll and the next
       finished.push_back(std::move(track.unroll));
     }
-    track.observation.assign(observations.data(), observation_bytes_);
+    track.observation.assign(shown.data(), shown.size());
   }
   books_.captions->Pin(pinned_again_);
   books_.unrolls->Finish(std::move(finished));
   if (step.sequence() > 0) books_.steps->Add(rows_);
   return absl::OkStatus();
+}
+
+uint32_t UnrollWriter::Count(Track& track, absl::string_view observation) {
+  return ++track.occurrences[absl::HashOf(observation)];
 }
 
 void UnrollWriter::Place(Track& track, const char* observation) {

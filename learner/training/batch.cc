@@ -5,14 +5,14 @@
 #include <cstring>
 
 #include "common/tensor_spec.h"
-#include "learner/training/reward_mix.h"
+#include "learner/training/reward_channels.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 
 namespace sibyl::learner {
 
-Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const CaptionTable& captions, uint64_t version,
-                uint64_t step) {
+Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const CaptionTable& captions,
+                const ChannelCoefficients& coefficients, uint64_t version, uint64_t step) {
   const int64_t T = settings.learner.unroll_length(), B = static_cast<int64_t>(unrolls.size()),
                 V = settings.value_heads;
   const v1::EnvironmentSpec& spec = settings.spec;
@@ -45,6 +45,8 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
   batch.episode = torch::empty({T + 1, B}, int64s);
   batch.slot = torch::empty({B}, int64s);
   batch.environment = torch::empty({B}, int64s);
+  const bool counted = CountsObservations(mix);
+  if (counted) batch.observation_count = torch::empty({T, B}, int64s);
 
   const bool shaped = mix.shaping() != v1::SHAPING_NONE, oni_credit = mix.credit() == v1::CREDIT_ONI;
   std::vector<int32_t> seen((T + 1) * B), paid(T * B);
@@ -100,7 +102,13 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
         payment.after = {caption.reward, unroll.paid_count[t]};
         if (shaped) payment.before = {rewards_before[at].reward, unroll.seen_count[t]};
       }
-      const auto [extrinsic, intrinsic] = MixReward(mix, settings.learner.intrinsic_gamma(), payment);
+      if (counted) {
+        payment.observation_count = unroll.observation_count[t];
+        batch.observation_count.data_ptr<int64_t>()[at] = unroll.observation_count[t];
+      }
+      const MixedReward mixed = MixReward(mix, coefficients, settings.learner.intrinsic_gamma(), payment);
+      const double extrinsic = mixed.extrinsic, intrinsic = mixed.intrinsic;
+      for (int i = 0; i < kChannelCount; ++i) batch.channel_sums[i] += std::abs(mixed.channels[i]);
       training.action.data_ptr<int64_t>()[at] = unroll.action[t];
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
       std::copy_n(unroll.value.begin() + t * V, V, training.behaviour_value.data_ptr<float>() + at * V);
@@ -192,6 +200,7 @@ absl::Status WriteBatch(const std::string& path, const Batch& batch, const v1::E
   add("paid_caption", batch.paid_caption);
   add("seen_count", batch.seen_count);
   add("paid_count", batch.paid_count);
+  if (batch.observation_count.defined()) add("observation_count", batch.observation_count);
   add("episode", batch.episode);
   add("slot", batch.slot);
   add("environment", batch.environment);

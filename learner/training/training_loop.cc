@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "common/checkpoints.h"
 #include "common/log.h"
 #include "common/runtime/files.h"
@@ -14,8 +16,6 @@ namespace sibyl::learner {
 namespace {
 
 constexpr absl::Duration kCurvesEvery = absl::Seconds(1), kNewsEvery = absl::Seconds(1);
-// A turn that takes longer hangs: an update takes seconds at most, and waits wake up once a second.
-constexpr absl::Duration kHangs = absl::Minutes(5);
 // How long a rank lets the others wait for its experience: at first, and while none comes.
 constexpr absl::Duration kWait = absl::Seconds(1), kStarvedWait = absl::Milliseconds(20);
 
@@ -96,12 +96,21 @@ struct TrainingLoop::LoopMetrics {
         unlabelled_share(m.Gauge("sibyl_learner_unlabelled_share",
                                  "Share of the steps trained on that had a caption without a score, over the run.")),
         label_share(m.Gauge("sibyl_learner_label_share",
-                            "Distinct captions that the judge was asked about, over the run's environment steps.")) {}
+                            "Distinct captions that the judge was asked about, over the run's environment steps.")),
+        extrinsic_reward(m.Counter("sibyl_learner_reward_total", kRewardHelp, {{"channel", "extrinsic"}})) {
+    for (int i = 0; i < kChannelCount; ++i) {
+      channel_rewards[i] =
+          &m.Counter("sibyl_learner_reward_total", kRewardHelp, {{"channel", ChannelName(static_cast<Channel>(i))}});
+    }
+  }
+  static constexpr char kRewardHelp[] = "Sum of the absolute reward that each source paid, coefficients included.";
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
       &evicted, &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
       &learning_rate, &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share,
       &unlabelled_share, &label_share;
+  prometheus::Counter& extrinsic_reward;
+  std::array<prometheus::Counter*, kChannelCount> channel_rewards;
 };
 
 TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed)
@@ -109,14 +118,13 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       steps_(resumed.steps()),
       first_step_(resumed.steps()),
       earlier_seconds_(resumed.train_seconds()),
-      begin_(parts.clock->Now()),
+      begin_(absl::Now()),
       last_checkpoint_(begin_),
       last_curves_(begin_),
       last_curve_steps_(resumed.steps()),
       sums_(resumed.reward_sums()),
       last_news_(begin_),
-      metrics_(std::make_unique<LoopMetrics>(*parts.metrics)),
-      heartbeat_(parts.heartbeats->Add("training", kHangs)) {}
+      metrics_(std::make_unique<LoopMetrics>(*parts.metrics)) {}
 
 TrainingLoop::~TrainingLoop() = default;
 
@@ -126,13 +134,7 @@ double TrainingLoop::TrainSeconds(absl::Time now) const {
 
 bool TrainingLoop::PopBatch(Unrolls* unrolls) {
   const int count = UnrollsPerBatch(parts_.settings.learner);
-  if (parts_.collective == nullptr) {
-    while (!parts_.unrolls->PopFinishedWithin(kWait, count, unrolls)) {
-      if (parts_.unrolls->closed()) return false;
-      heartbeat_->Beat();
-    }
-    return true;
-  }
+  if (parts_.collective == nullptr) return parts_.unrolls->PopFinished(count, unrolls);
   const bool popped = parts_.unrolls->PopFinishedWithin(starved_ ? kStarvedWait : kWait, count, unrolls);
   starved_ = !popped;
   return popped;
@@ -140,7 +142,7 @@ bool TrainingLoop::PopBatch(Unrolls* unrolls) {
 
 absl::StatusOr<TrainingLoop::Turn> TrainingLoop::Agree(uint64_t steps, bool stop) {
   if (parts_.collective == nullptr) return Turn{steps, stop, false};
-  const bool news = parts_.collective->rank() == 0 && parts_.clock->Now() - last_news_ > kNewsEvery;
+  const bool news = parts_.collective->rank() == 0 && absl::Now() - last_news_ > kNewsEvery;
   torch::Tensor sums = torch::tensor({static_cast<double>(steps), stop ? 1.0 : 0.0, news ? 1.0 : 0.0}, torch::kFloat64);
   SIBYL_RETURN_IF_ERROR(parts_.collective->Sum({sums}));
   const double* sum = sums.data_ptr<double>();
@@ -148,7 +150,7 @@ absl::StatusOr<TrainingLoop::Turn> TrainingLoop::Agree(uint64_t steps, bool stop
 }
 
 absl::Status TrainingLoop::ExchangeNews() {
-  last_news_ = parts_.clock->Now();
+  last_news_ = absl::Now();
   const bool leads = parts_.collective->rank() == 0;
   v1::RankNews mine;
   if (!leads) {
@@ -181,11 +183,10 @@ uint64_t TrainingLoop::StepsHere() const {
 absl::Status TrainingLoop::Run() {
   Unrolls unrolls;
   while (steps() < parts_.experiment.total_steps()) {
-    heartbeat_->Beat();
-    const absl::Time waiting = parts_.clock->Now();
+    const absl::Time waiting = absl::Now();
     unrolls.clear();
     const bool popped = PopBatch(&unrolls);
-    const absl::Time begin = parts_.clock->Now();
+    const absl::Time begin = absl::Now();
     metrics_->wait_seconds.Increment(absl::ToDoubleSeconds(begin - waiting));
     SIBYL_ASSIGN_OR_RETURN(
         const Turn turn, Agree(popped ? parts_.settings.learner.batch_size() : 0, !popped && parts_.unrolls->closed()));
@@ -193,19 +194,19 @@ absl::Status TrainingLoop::Run() {
     if (turn.news) SIBYL_RETURN_IF_ERROR(ExchangeNews());
     if (turn.steps == 0) continue;
     SIBYL_RETURN_IF_ERROR(TrainOnce(std::move(unrolls), turn.steps));
-    metrics_->update_seconds.Increment(absl::ToDoubleSeconds(parts_.clock->Now() - begin));
-    if (parts_.clock->Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) {
-      Checkpoint();
-    }
+    metrics_->update_seconds.Increment(absl::ToDoubleSeconds(absl::Now() - begin));
+    if (absl::Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) Checkpoint();
   }
   Checkpoint();
   return parts_.checkpoints == nullptr ? absl::OkStatus() : WriteSummary();
 }
 
 absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
+  const double progress = static_cast<double>(this->steps()) / static_cast<double>(parts_.experiment.total_steps());
   Batch batch;
   if (!unrolls.empty()) {
-    batch = MakeBatch(parts_.settings, unrolls, *parts_.captions, parts_.trainer->version(), StepsHere());
+    batch = MakeBatch(parts_.settings, unrolls, *parts_.captions, CoefficientsAt(parts_.settings.reward, progress),
+                      parts_.trainer->version(), StepsHere());
     for (const auto& unroll : unrolls) {
       parts_.captions->Unpin(unroll->CaptionRows(static_cast<int>(unroll->action.size())));
     }
@@ -216,7 +217,6 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
     policy_lag_ = batch.mean_policy_lag;
     reward_age_ = batch.mean_reward_age;
   }
-  const double progress = static_cast<double>(this->steps()) / static_cast<double>(parts_.experiment.total_steps());
   SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch(progress)
                                                                     : parts_.trainer->Update(batch.training, progress));
   parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
@@ -224,8 +224,10 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(steps, std::memory_order_relaxed);
   RaiseTo(metrics_->steps, static_cast<double>(this->steps()));
+  metrics_->extrinsic_reward.Increment(batch.sums.extrinsic());
+  for (int i = 0; i < kChannelCount; ++i) metrics_->channel_rewards[i]->Increment(batch.channel_sums[i]);
   metrics_->dropped.Increment(static_cast<double>(batch.dropped_steps));
-  const absl::Time now = parts_.clock->Now();
+  const absl::Time now = absl::Now();
   if (now - last_curves_ >= kCurvesEvery || this->steps() >= parts_.experiment.total_steps()) Publish(stats, now);
   return absl::OkStatus();
 }
@@ -279,6 +281,11 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
       {"reward/intrinsic_share", IntrinsicShare(sums_)},
       {"reward/unlabelled_share", UnlabelledShare(sums_)},
       {"captions/known", static_cast<double>(parts_.captions->size())}};
+  const ChannelCoefficients coefficients = CoefficientsAt(
+      parts_.settings.reward, static_cast<double>(steps()) / static_cast<double>(parts_.experiment.total_steps()));
+  for (int i = 0; i < kChannelCount; ++i) {
+    curves.emplace_back(absl::StrCat("reward/coefficient_", ChannelName(static_cast<Channel>(i))), coefficients[i]);
+  }
   // The first episodes to end are the short ones, so means would mislead until about one of each environment has.
   const v1::ActorConfig& actors = parts_.experiment.actor();
   const uint64_t enough =
@@ -302,7 +309,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
 }
 
 void TrainingLoop::Checkpoint() {
-  last_checkpoint_ = parts_.clock->Now();
+  last_checkpoint_ = absl::Now();
   if (parts_.checkpoints == nullptr) return;
   v1::LearnerState state;
   state.set_format_version(kLearnerStateVersion);
@@ -310,15 +317,16 @@ void TrainingLoop::Checkpoint() {
   state.set_run_id(parts_.run_id);
   state.set_steps(steps());
   state.set_policy_version(parts_.trainer->version());
-  state.set_train_seconds(TrainSeconds(parts_.clock->Now()));
+  state.set_train_seconds(TrainSeconds(absl::Now()));
   *state.mutable_reward_sums() = sums_;
   parts_.episodes->Save(&state);
+  parts_.captions->Save(state.mutable_captions());
   parts_.checkpoints->Write(std::move(state), parts_.trainer->Snapshot());
 }
 
 absl::Status TrainingLoop::WriteSummary() {
   const EpisodeStats::Means means = parts_.episodes->Get();
-  const absl::Time now = parts_.clock->Now();
+  const absl::Time now = absl::Now();
   const double here = absl::ToDoubleSeconds(now - begin_);
   const v1::RewardModelProgress progress =
       parts_.rewards != nullptr ? parts_.rewards->progress() : v1::RewardModelProgress();
@@ -344,7 +352,7 @@ absl::Status TrainingLoop::WriteSummary() {
   summary["prompt"] = progress.prompt();
   summary["figures"] = nlohmann::ordered_json::object();
   for (const auto& [name, value] : means.figures) summary["figures"][name] = value;
-  return WriteFileDurably(parts_.run_dir + "/learner_summary.json", summary.dump(2) + "\n", *parts_.files);
+  return WriteFileDurably(parts_.run_dir + "/learner_summary.json", summary.dump(2) + "\n");
 }
 
 }  // namespace sibyl::learner

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -119,7 +120,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     spec_ = *FindEnvironmentSpec(c.environment, options);
     torch::manual_seed(static_cast<int64_t>(c.seed));
     policy_ = *MakePolicy({}, spec_);
-    shape_ = {c.unroll_length, ObservationBytes(spec_), policy_->state_size(), 1};
+    shape_ = {c.unroll_length, ObservationBytes(spec_), policy_->state_size(), 1, /*counts_observations=*/true};
   }
 
   void PlayCentrally(Way& way) {
@@ -169,6 +170,31 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     thread.join();
   }
 
+  // Counts observations anew, as literally as can be. What terminated episodes showed last is not in an unroll.
+  void ExpectLiteralCounts(const Unrolls& unrolls) {
+    const size_t bytes = shape_.observation_bytes;
+    std::map<uint32_t, std::map<std::string, uint32_t>> seen;  // by environment: of the running episode
+    size_t repeated = 0;
+    for (const auto& unroll : unrolls) {
+      auto& occurrences = seen[unroll->environment];
+      size_t final = 0;
+      for (int t = 0; t < shape_.length; ++t) {
+        const auto shown = [&](int step) { return unroll->observation.substr(step * bytes, bytes); };
+        if (occurrences.empty()) occurrences[shown(t)] = 1;
+        if (unroll->terminated[t]) {
+          occurrences.clear();
+          continue;
+        }
+        const bool truncated = unroll->truncated[t] != 0;
+        const std::string led_to = truncated ? unroll->finals[final++].observation : shown(t + 1);
+        EXPECT_EQ(unroll->observation_count[t], ++occurrences[led_to]);
+        repeated += unroll->observation_count[t] > 1;
+        if (truncated) occurrences.clear();
+      }
+    }
+    if (absl::string_view(GetParam().environment) != "debug/Alignment") EXPECT_GT(repeated, 0u);
+  }
+
   v1::LocalWelcome welcome_;
   v1::Experiment experiment_;
   v1::EnvironmentSpec spec_;
@@ -195,6 +221,7 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
     EXPECT_EQ(a.seen_count, b.seen_count);
     EXPECT_EQ(central.Ids(a.paid_caption), local.Ids(b.paid_caption));
     EXPECT_EQ(a.paid_count, b.paid_count);
+    EXPECT_EQ(a.observation_count, b.observation_count);
     EXPECT_EQ(a.action, b.action);
     EXPECT_EQ(a.log_prob, b.log_prob);
     EXPECT_EQ(a.value, b.value);
@@ -211,6 +238,7 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
     ends += a.finals.size();
     for (uint8_t first : a.first) starts += first;
   }
+  ExpectLiteralCounts(ours);
   EXPECT_GT(ends, 0u);
   EXPECT_GT(starts, ends);
   // Nothing stays pinned but what unfinished unrolls name.
