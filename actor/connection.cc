@@ -2,9 +2,6 @@
 
 #include <unistd.h>
 
-#include <atomic>
-#include <thread>
-
 #include "absl/strings/str_cat.h"
 #include "actor/player.h"
 #include "common/backoff.h"
@@ -12,33 +9,11 @@
 #include "common/protocol.h"
 #include "common/random.h"
 #include "common/rpc/channel.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 
 namespace sibyl::actor {
 namespace {
-
-// Cancels the stream when the process is told to stop: the playing thread may be waiting for the learner.
-class CancelOnShutdown {
- public:
-  CancelOnShutdown(Shutdown& shutdown, grpc::ClientContext& context)
-      : thread_([this, &shutdown, &context] {
-          NameThread("cancel");
-          while (!done_) {
-            if (shutdown.WaitFor(absl::Milliseconds(50))) {
-              context.TryCancel();
-              return;
-            }
-          }
-        }) {}
-  ~CancelOnShutdown() {
-    done_ = true;
-    thread_.join();
-  }
-
- private:
-  std::atomic<bool> done_ = false;
-  std::thread thread_;
-};
 
 bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
   return a.environment() == b.environment() && a.environments() == b.environments() &&
@@ -85,11 +60,12 @@ absl::Status Accept(const v1::ActorWelcome& welcome, Kept* kept) {
 }
 
 absl::Status StayConnected(
-    const std::string& address, Shutdown& shutdown, ActorMetrics& metrics, Kept& kept,
+    const std::string& address, Program& program, ActorMetrics& metrics, Kept& kept,
     const std::function<StreamEnd(const std::shared_ptr<grpc::Channel>&, grpc::ClientContext&)>& play) {
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   std::string last_reason;
-  while (!shutdown.requested()) {
+  const std::stop_token stop = program.stop();
+  while (!stop.stop_requested()) {
     metrics.connects.Increment();
     kept.welcomed = false;
     StreamEnd end;
@@ -97,11 +73,12 @@ absl::Status StayConnected(
       // A channel that has failed to connect keeps a backoff of its own, of up to many seconds; a fresh one tries now.
       const auto channel = rpc::MakeChannel(address);
       grpc::ClientContext context;
-      CancelOnShutdown cancel(shutdown, context);
+      // The playing thread may be waiting for the learner.
+      const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
       end = play(channel, context);
     }
     metrics.connected.Set(0);
-    if (shutdown.requested()) break;
+    if (stop.stop_requested()) break;
     // An error of this process itself: the environment cannot be made, a game failed.
     if (!absl::IsUnavailable(end.own)) return end.own;
     // Before the welcome it is the lease that is stale, if there is one. After the welcome nothing that this process
@@ -117,7 +94,7 @@ absl::Status StayConnected(
     const std::string reason = absl::StrCat("learner at ", address, ": ", end.learner.ToString());
     if (reason != last_reason) spdlog::info("{}; trying again", reason);
     last_reason = reason;
-    shutdown.WaitFor(wait);
+    WaitForStop(stop, program.clock, wait);
   }
   return absl::OkStatus();
 }

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "common/metrics.h"
 #include "common/rpc/status.h"
-#include "common/shutdown.h"
+#include "common/runtime/program.h"
 #include "environments/environment.h"
 #include "sibyl/v1/act.pb.h"
 
@@ -63,11 +63,11 @@ StreamEnd EndOf(grpc::ClientReaderWriter<Out, In>& stream, grpc::ClientContext& 
   return {std::move(own), rpc::FromGrpc(stream.Finish()), played};
 }
 
-// Calls `play`, which opens a stream and speaks on it to its end, until shutdown is requested, which cancels the
-// context: again and again, with jittered backoff whenever the stream is lost. OK after a shutdown; an error when going
-// on is pointless: this process's own, or a refusal by the learner that another try would meet again.
+// Calls `play`, which opens a stream and speaks on it to its end, again and again until the program's stop is
+// requested, with jittered backoff whenever the stream is lost. The stop cancels the context. OK after a stop. An error
+// when going on is pointless: this process's own, or a refusal by the learner that another try would meet again.
 absl::Status StayConnected(
-    const std::string& address, Shutdown& shutdown, ActorMetrics& metrics, Kept& kept,
+    const std::string& address, Program& program, ActorMetrics& metrics, Kept& kept,
     const std::function<StreamEnd(const std::shared_ptr<grpc::Channel>&, grpc::ClientContext&)>& play);
 
 }  // namespace sibyl::actor

@@ -60,10 +60,10 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
 
 }  // namespace
 
-absl::Status PlayFor(const std::string& address, Shutdown& shutdown, Metrics& registry) {
-  ActorMetrics metrics(registry);
+absl::Status PlayFor(const std::string& address, Program& program) {
+  ActorMetrics metrics(program.metrics);
   Kept kept;
-  return StayConnected(address, shutdown, metrics, kept,
+  return StayConnected(address, program, metrics, kept,
                        [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
                          const auto stub = v1::ActService::NewStub(channel);
                          const auto stream = stub->Act(&context);

@@ -3,11 +3,8 @@
 #include <filesystem>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "annotator/judges/delayed_judge.h"
 #include "annotator/judges/openai_judge.h"
 #include "annotator/judges/prompt.h"
@@ -18,10 +15,10 @@
 #include "annotator/serving/service.h"
 #include "annotator/store/sqlite_label_log.h"
 #include "common/config.h"
-#include "common/flags.h"
 #include "common/log.h"
 #include "common/rpc/server.h"
-#include "common/shutdown.h"
+#include "common/runtime/program.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration of the experiment, a sibyl.v1.Experiment in text format. Required.");
@@ -74,16 +71,16 @@ absl::Status CheckPromptKind(const v1::Experiment& experiment) {
               : "compares two captions; only REWARD_MODEL_KIND_RANKING does, else take one with {caption}"));
 }
 
-absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, Metrics& metrics) {
+absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, const Host& host) {
   const v1::AnnotatorConfig& config = experiment.annotator();
   const auto& labels = experiment.reward_model().label_set();
   if (config.judge() == v1::JUDGE_KIND_OPENAI) {
     SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
-    return OpenAiJudge::ByPrompt(config.openai(), metrics, Clock::Real());
+    return OpenAiJudge::ByPrompt(config.openai(), host);
   }
   if (config.judge() == v1::JUDGE_KIND_SIMILARITY) {
     if (config.openai().url().empty()) return std::make_unique<LettersJudge>();
-    return OpenAiJudge::BySimilarity(config.openai(), metrics, Clock::Real());
+    return OpenAiJudge::BySimilarity(config.openai(), host);
   }
   if (config.rules_file().empty()) {
     return absl::InvalidArgumentError(
@@ -93,50 +90,54 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Judge> judge,
                          RulesJudge::Load(config.rules_file(), {labels.begin(), labels.end()}, config.rules_noise()));
   if (config.rules_seconds() == 0) return judge;
-  return std::make_unique<DelayedJudge>(std::move(judge), absl::Seconds(config.rules_seconds()));
+  return std::make_unique<DelayedJudge>(std::move(judge), absl::Seconds(config.rules_seconds()), host);
 }
 
-absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) {
+absl::Status Run(Program& program) {
   if (absl::GetFlag(FLAGS_config).empty()) {
-    return absl::InvalidArgumentError("--config is not set; name the experiment's configuration file");
+    return UsageError(absl::InvalidArgumentError("--config is not set; name the experiment's configuration file"));
   }
-  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
-  const v1::AnnotatorConfig& config = experiment.annotator();
-  SIBYL_ASSIGN_OR_RETURN(const std::vector<v1::Outcome> ask_again, OutcomesToAskAgain());
+  absl::StatusOr<v1::Experiment> experiment = LoadExperiment(absl::GetFlag(FLAGS_config), program.overrides);
+  if (!experiment.ok()) return UsageError(experiment.status());
+  const v1::AnnotatorConfig& config = experiment->annotator();
+  const absl::StatusOr<std::vector<v1::Outcome>> ask_again = OutcomesToAskAgain();
+  if (!ask_again.ok()) return UsageError(ask_again.status());
 
-  Metrics metrics;
-  SIBYL_ASSIGN_OR_RETURN(std::unique_ptr<Judge> judge, MakeJudge(experiment, metrics));
-  spdlog::info("judge {}{}", judge->name(), judge->prompt().empty() ? "" : absl::StrCat(", prompt ", judge->prompt()));
+  const Host host = {program.clock, program.metrics, program.heartbeats, program.fail()};
+  absl::StatusOr<std::unique_ptr<Judge>> judge = MakeJudge(*experiment, host);
+  if (!judge.ok()) return UsageError(judge.status());
+  const std::string prompt = (*judge)->prompt();
+  spdlog::info("judge {}{}", (*judge)->name(), prompt.empty() ? "" : absl::StrCat(", prompt ", prompt));
 
-  const std::filesystem::path run_dir = absl::GetFlag(FLAGS_run_dir);
-  std::error_code error;
-  std::filesystem::create_directories(run_dir, error);
-  if (error) {
-    return absl::UnavailableError(absl::StrCat("cannot make the run folder ", run_dir.string(), ": ", error.message()));
-  }
+  const std::string run_dir = absl::GetFlag(FLAGS_run_dir);
+  SIBYL_RETURN_IF_ERROR(program.files.MakeFolders(run_dir));
   SqliteLabelLogOptions options;
-  options.path = (run_dir / config.store()).string();
-  options.judge = MakeLogJudge(*judge);
+  options.path = (std::filesystem::path(run_dir) / config.store()).string();
+  options.judge = MakeLogJudge(**judge);
   options.capacity = config.queue_capacity();
-  SIBYL_ASSIGN_OR_RETURN(auto log, SqliteLabelLog::Open(options, Clock::Real(), metrics,
-                                                        [&](absl::Status reason) { shutdown.Fail(reason); }));
+  options.files = &program.files;
+  SIBYL_ASSIGN_OR_RETURN(auto log, SqliteLabelLog::Open(options, host));
   spdlog::info("label store {}: log {}, {} labels, {} queries wait", options.path, log->log_id(), log->last_sequence(),
                log->waiting());
 
-  Service service(metrics);
-  Annotator annotator(std::move(judge), std::move(log), config.queue_capacity(), metrics, [&] { service.OnLabel(); });
+  Service service(host);
+  Annotator annotator(*std::move(judge), std::move(log), config.queue_capacity(), host, [&] { service.OnLabel(); });
   service.Serve(annotator);
-  if (!ask_again.empty()) annotator.AskAgain(ask_again);
-  SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
+  if (!ask_again->empty()) annotator.AskAgain(*ask_again);
+  SIBYL_RETURN_IF_ERROR(program.metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   SIBYL_ASSIGN_OR_RETURN(const auto server, rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
+  program.heartbeats.OnHealth([&](bool healthy) { server->SetServing(healthy); });
 
-  while (!shutdown.WaitFor(absl::Hours(1))) {
+  while (!WaitForStop(program.stop(), program.clock, absl::Hours(1))) {
   }
+  // No new calls; then the answers in flight; then the streams, which send them; then the log.
+  program.heartbeats.OnHealth(nullptr);
   server->SetServing(false);
-  const bool failed = !shutdown.reason().ok();
+  const bool failed = !program.ending.failure().ok();
   const int dropped = annotator.Drain(failed ? absl::ZeroDuration() : absl::GetFlag(FLAGS_drain));
-  if (dropped > 0)
+  if (dropped > 0) {
     spdlog::warn("{} queries were not answered in time; they are asked again at the next start", dropped);
+  }
   service.CloseStreams();
   server->Drain(absl::Seconds(2));
   return annotator.Close();
@@ -146,19 +147,10 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
 }  // namespace sibyl::annotator
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "Answers queries about captions: sibyl-annotator --config=FILE [--set field=value ...] [--run_dir=DIR]");
-  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
-  sibyl::Shutdown shutdown;
-  sibyl::InitLog("annotator");
-  const auto rest = absl::ParseCommandLine(argc, argv);
-  if (rest.size() > 1) {
-    spdlog::error("`{}` is not a flag; see --help", rest[1]);
-    return 2;
-  }
-  if (const absl::Status status = sibyl::annotator::Run(overrides, shutdown); !status.ok()) {
-    spdlog::error("{}", status.message());
-    return 1;
-  }
-  return shutdown.ExitCode();
+  return sibyl::RunMain(argc, argv,
+                        {"annotator",
+                         "Answers queries about captions: sibyl-annotator --config=FILE [--set field=value ...] "
+                         "[--run_dir=DIR]",
+                         /*takes_overrides=*/true},
+                        sibyl::annotator::Run);
 }

@@ -136,9 +136,8 @@ absl::StatusOr<OfflineRequest> MakeRequest(const char* command, const char* prog
 }
 
 absl::Status PrintCaptions(const std::string& run) {
-  SIBYL_ASSIGN_OR_RETURN(const std::string checkpoint, NewestCheckpoint(run));
-  SIBYL_ASSIGN_OR_RETURN(const v1::LearnerState state, ReadLearnerState(checkpoint));
-  for (const v1::CaptionState& caption : state.captions()) {
+  SIBYL_ASSIGN_OR_RETURN(const Checkpoint checkpoint, ReadNewestCheckpoint(run));
+  for (const v1::CaptionState& caption : checkpoint.state.captions()) {
     if (caption.text().empty() || caption.count() == 0) continue;
     nlohmann::ordered_json line = {
         {"caption", caption.text()}, {"count", caption.count()}, {"last_step", caption.last_step()}};

@@ -9,9 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "cli/process.h"
 #include "common/random.h"
+#include "common/runtime/ending.h"
 
 namespace sibyl::cli {
 namespace {
@@ -34,36 +34,38 @@ std::string Words(const std::string& line) {
 
 }  // namespace
 
-Supervisor::Supervisor(std::vector<ProcessPlan> plans, double total_steps,
-                       std::function<std::optional<bool>()> finished, Screen* screen)
-    : finished_(std::move(finished)), screen_(*screen) {
+Supervisor::Supervisor(std::vector<ProcessPlan> plans, double total_steps, Clock* clock, Screen* screen)
+    : clock_(*clock), screen_(*screen) {
   for (ProcessPlan& plan : plans) processes_.push_back(std::make_unique<Process>(std::move(plan), FreshRandom64()));
   outcome_.figures.total_steps = total_steps;
 }
 
 RunOutcome Supervisor::Run() {
   sigemptyset(&signals_);
-  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&signals_, signal);
+  for (int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals_, signal);
+  // A blocked signal is delivered to sigtimedwait even where it is ignored, so an ignored one must not be waited for.
+  struct sigaction hangup;
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&signals_, SIGHUP);
   sigset_t before;
   pthread_sigmask(SIG_BLOCK, &signals_, &before);
   const auto pipe_action = signal(SIGPIPE, SIG_IGN);
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = clock_.Now();
 
   absl::Time look_at = begin + kLookEvery;
   while (!ending_) {
-    absl::Time now = absl::Now();
+    absl::Time now = clock_.Now();
     StartDue(now);
     absl::Time wake = look_at;
     for (const auto& process : processes_) {
       if (process->pid == 0) wake = std::min(wake, process->start_at);
     }
     if (!ending_) WaitForSignal(wake);
-    now = absl::Now();
+    now = clock_.Now();
     ReapAll(now);
     if (stop_requests_ > 0) ending_ = true;
     if (now >= look_at || complete_) {
       Look(now);
-      look_at = absl::Now() + kLookEvery;
+      look_at = clock_.Now() + kLookEvery;
     }
   }
   StopAll();
@@ -75,7 +77,7 @@ RunOutcome Supervisor::Run() {
     outcome_.kind = complete_ ? RunOutcome::kFinished : RunOutcome::kStopped;
   }
   for (const auto& process : processes_) outcome_.restarts[process->plan.name] = std::max(0, process->starts - 1);
-  outcome_.wall_time = absl::Now() - begin;
+  outcome_.wall_time = clock_.Now() - begin;
   signal(SIGPIPE, pipe_action);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return outcome_;
@@ -114,17 +116,15 @@ void Supervisor::ReapAll(absl::Time now) {
 
 void Supervisor::OnEnd(Process& process, int status, absl::Time now) {
   const bool is_learner = process.plan.stage == 0;
-  const bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  if (is_learner && clean && !complete_) {
-    const bool asked_to_stop = stop_requests_ > 0 || ending_;
-    complete_ = finished_().value_or(!asked_to_stop);
-    outcome_.learner_stopped_cleanly = asked_to_stop;
+  if (is_learner && WIFEXITED(status)) {
+    complete_ = complete_ || WEXITSTATUS(status) == kExitFinished;
+    outcome_.learner_saved = WEXITSTATUS(status) == kExitFinished || WEXITSTATUS(status) == kExitStopped;
   }
   if (complete_) ending_ = true;
   if (ending_ || stop_requests_ > 0) return;
 
   const std::string end = EndText(status);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 2) {
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kExitUsage) {
     Fail(process, absl::StrCat(process.plan.name, " ", end, ", which says that it was started wrongly"));
     return;
   }
@@ -187,11 +187,11 @@ void Supervisor::Look(absl::Time now) {
 }
 
 void Supervisor::WaitForSignal(absl::Time until) {
-  const absl::Duration left = std::max(absl::ZeroDuration(), until - absl::Now());
+  const absl::Duration left = std::max(absl::ZeroDuration(), until - clock_.Now());
   timespec wait = absl::ToTimespec(left);
   int number = sigtimedwait(&signals_, nullptr, &wait);
   while (number > 0) {
-    if (number != SIGCHLD) ++stop_requests_;
+    if (number != SIGCHLD && ++stop_requests_ == 1) outcome_.signal = number;
     wait = {0, 0};
     number = sigtimedwait(&signals_, nullptr, &wait);
   }
@@ -208,21 +208,21 @@ void Supervisor::StopAll() {
 }
 
 void Supervisor::Stop(const std::vector<Process*>& stage) {
-  absl::Time deadline = absl::Now();
+  absl::Time deadline = clock_.Now();
   for (Process* process : stage) {
     if (process->pid == 0) continue;
     kill(process->pid, SIGTERM);
-    deadline = std::max(deadline, absl::Now() + process->plan.stop_limit);
+    deadline = std::max(deadline, clock_.Now() + process->plan.stop_limit);
   }
   while (std::any_of(stage.begin(), stage.end(), [](const Process* process) { return process->pid != 0; })) {
-    WaitForSignal(std::min(deadline, absl::Now() + absl::Milliseconds(200)));
-    ReapAll(absl::Now());
+    WaitForSignal(std::min(deadline, clock_.Now() + absl::Milliseconds(200)));
+    ReapAll(clock_.Now());
     if (stop_requests_ >= kill_at_) {
       screen_.Event("stopping at once");
       KillAll();
       return;
     }
-    if (absl::Now() < deadline) continue;
+    if (clock_.Now() < deadline) continue;
     for (Process* process : stage) {
       if (process->pid == 0) continue;
       screen_.Event(absl::StrCat(process->plan.name, " did not stop within ",
@@ -238,8 +238,8 @@ void Supervisor::KillAll() {
     if (process->pid != 0) kill(-process->pid, SIGKILL);
   }
   while (std::any_of(processes_.begin(), processes_.end(), [](const auto& process) { return process->pid != 0; })) {
-    WaitForSignal(absl::Now() + absl::Milliseconds(100));
-    ReapAll(absl::Now());
+    WaitForSignal(clock_.Now() + absl::Milliseconds(100));
+    ReapAll(clock_.Now());
   }
 }
 

@@ -2,10 +2,8 @@
 
 #include <signal.h>
 
-#include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/scrape.h"
 #include "common/backoff.h"
+#include "common/runtime/clock.h"
 
 namespace sibyl::cli {
 
@@ -39,8 +38,10 @@ struct ProcessPlan {
 struct RunOutcome {
   enum Kind { kFinished, kStopped, kFailed } kind = kFailed;
   std::string reason;  // of a failure
-  // Whether the learner ended by itself after a stop, so that its checkpoint is complete.
-  bool learner_stopped_cleanly = false;
+  // The learner was stopped and has saved its state (it ended with kExitStopped).
+  bool learner_saved = false;
+  // The signal that asked for the stop first; 0: none.
+  int signal = 0;
   std::map<std::string, int64_t> peak_memory_bytes;  // by process, over its lives
   std::map<std::string, int> restarts;               // by process
   RunFigures figures;                                // as they were last seen
@@ -53,13 +54,12 @@ struct RunOutcome {
 // A process that ends is started again after a jittered, growing wait. It cannot be kept running when it ended 5 times
 // within a minute without having done its work in between, 3 times in a row at once with the same last words, or once
 // with status 2 (bad flags).
-// The first SIGINT, SIGTERM or SIGHUP stops the processes stage by stage; the next one kills them at once.
+// The run is complete when the learner has ended with kExitFinished.
+// The first SIGINT, SIGTERM or SIGHUP stops the processes stage by stage; the next one kills them at once. SIGHUP is
+// ignored where the process was started to ignore it (nohup).
 class Supervisor {
  public:
-  // `finished` is asked when the learner has ended with status 0: whether the run is complete, nothing when the learner
-  // left no word; then it is unless the learner was asked to stop.
-  Supervisor(std::vector<ProcessPlan> plans, double total_steps, std::function<std::optional<bool>()> finished,
-             Screen* screen);
+  Supervisor(std::vector<ProcessPlan> plans, double total_steps, Clock* clock, Screen* screen);
 
   RunOutcome Run();
 
@@ -94,7 +94,7 @@ class Supervisor {
   void Fail(const Process& process, const std::string& why);
 
   std::vector<std::unique_ptr<Process>> processes_;
-  const std::function<std::optional<bool>()> finished_;
+  Clock& clock_;
   Screen& screen_;
   sigset_t signals_;
   int stop_requests_ = 0;

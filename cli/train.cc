@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,8 +11,9 @@
 #include "cli/process.h"
 #include "cli/summary.h"
 #include "common/config.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/ending.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl::cli {
@@ -37,7 +37,7 @@ std::string MetricsTargets(const v1::Experiment& experiment, const std::vector<P
 
 int Refuse(const absl::Status& status) {
   std::fprintf(stderr, "sibyl train: %s\n", std::string(status.message()).c_str());
-  return absl::IsInvalidArgument(status) ? 2 : 1;
+  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
 }
 
 }  // namespace
@@ -131,36 +131,31 @@ int TrainMain(absl::Span<const std::string> arguments) {
   screen.Event(absl::StrCat(request.resume ? "going on with " : "training ", experiment.environment().name(), " in ",
                             run->path(), ": ", plans->size(), " processes, output in logs/"));
   const std::string learner_summary = run->File("learner_summary.json");
-  const auto finished = [&]() -> std::optional<bool> {
-    // Told to stop by somebody else, the learner ends with status 0 as well.
-    const auto summary = ReadLearnerSummary(learner_summary);
-    if (!summary.contains("steps") || !summary["steps"].is_number()) return std::nullopt;
-    return summary["steps"].get<double>() >= static_cast<double>(experiment.total_steps());
-  };
-  Supervisor supervisor(*std::move(plans), static_cast<double>(experiment.total_steps()), finished, &screen);
+  Supervisor supervisor(*std::move(plans), static_cast<double>(experiment.total_steps()), &Clock::Real(), &screen);
   const RunOutcome outcome = supervisor.Run();
 
   const auto summary = Summarise(experiment, outcome, ReadLearnerSummary(learner_summary));
   const auto written = WriteFileDurably(run->File("summary.json"), summary.dump(2) + "\n");
   std::printf("\n%s\n", SummaryText(summary).c_str());
   if (outcome.kind == RunOutcome::kStopped) {
-    std::printf(
-        "%s; go on with: sibyl train --resume --run_dir %s\n",
-        outcome.learner_stopped_cleanly ? "The learner wrote a checkpoint" : "The learner wrote no last checkpoint",
-        run->path().c_str());
+    std::printf("%s; go on with: sibyl train --resume --run_dir %s\n",
+                outcome.learner_saved ? "The learner wrote a checkpoint"
+                                      : "The learner wrote no last checkpoint; its log says why",
+                run->path().c_str());
   }
   std::fflush(stdout);
   if (!written.ok()) return Refuse(written);
   switch (outcome.kind) {
     case RunOutcome::kFinished:
-      return 0;
+      return kExitFinished;
     case RunOutcome::kStopped:
-      return outcome.learner_stopped_cleanly ? 130 : 1;
+      if (!outcome.learner_saved) return kExitFailed;
+      return outcome.signal == SIGINT ? kExitInterrupted : kExitStopped;
     case RunOutcome::kFailed:
       break;
   }
   std::fprintf(stderr, "sibyl train: %s\n", outcome.reason.c_str());
-  return 1;
+  return kExitFailed;
 }
 
 }  // namespace sibyl::cli

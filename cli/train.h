@@ -10,8 +10,8 @@
 
 namespace sibyl::cli {
 
-// `sibyl train`: the arguments behind the command; gives the exit status for main: 0 finished, 130 stopped by a signal
-// with a checkpoint written, 1 failed, 2 arguments not understood.
+// `sibyl train`: the arguments behind the command; returns the exit status (ExitStatus in
+// common/runtime/ending.h).
 int TrainMain(absl::Span<const std::string> arguments);
 
 // The processes of a run on this machine, each with ports of its own on 127.0.0.1.

@@ -5,20 +5,43 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/runtime/file_system.h"
 #include "sibyl/v1/state.pb.h"
 
 namespace sibyl {
 
-// RUN/checkpoints/checkpoint-<steps, 12 digits>/ holds weights.safetensors and state.pb; the learner writes them.
-inline constexpr uint32_t kLearnerStateVersion = 1;
+// A learner's checkpoints: RUN/checkpoints/checkpoint-<steps, 12 digits>/ holds weights.safetensors and state.records.
+// The learner writes them (learner/training/checkpoint.h); this file names and reads them.
+inline constexpr uint32_t kLearnerStateVersion = 2;
 
-// The names of a run's checkpoints, oldest first.
-std::vector<std::string> CheckpointNames(const std::string& run_dir);
+// What else may lie in RUN/checkpoints:
+// - checkpoint-<steps>.tmp: one that is being written, or was when the learner was killed;
+// - checkpoint-<steps>.replaced: the earlier one of the same steps, until the new one is in its place;
+// - checkpoint-<steps>.damaged: one that could not be read, set aside;
+// - newest: the name of the newest checkpoint, for people and scripts.
+inline constexpr char kReplacedSuffix[] = ".replaced", kDamagedSuffix[] = ".damaged";
 
-// The newest checkpoint's folder. NotFound when there is none.
-absl::StatusOr<std::string> NewestCheckpoint(const std::string& run_dir);
+struct Checkpoint {
+  std::string name;     // "checkpoint-000000001024"
+  std::string folder;   // with the run's path
+  std::string weights;  // path of the weights
+  v1::LearnerState state;
+};
 
-// Reads a checkpoint's state. FailedPrecondition when another format wrote it.
-absl::StatusOr<v1::LearnerState> ReadLearnerState(const std::string& checkpoint);
+// The checkpoint of so many steps.
+std::string CheckpointName(uint64_t steps);
+
+// The names of a run's checkpoints, oldest first; damaged ones that were set aside are left out.
+std::vector<std::string> CheckpointNames(const std::string& run_dir, FileSystem& files = FileSystem::Real());
+
+// Reads a checkpoint and holds both files against their checksums. DataLoss names the file that is damaged or missing;
+// FailedPrecondition: another format wrote it; other errors: the file could not be read.
+absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& run_dir, const std::string& name,
+                                          FileSystem& files = FileSystem::Real());
+
+// The newest one that is not damaged. Each damaged one is logged, and named in `damaged` (nullptr: not wanted).
+// NotFound: there is no checkpoint. DataLoss: all there are are damaged.
+absl::StatusOr<Checkpoint> ReadNewestCheckpoint(const std::string& run_dir, FileSystem& files = FileSystem::Real(),
+                                                std::vector<std::string>* damaged = nullptr);
 
 }  // namespace sibyl

@@ -10,6 +10,7 @@
 #include "common/protocol.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
+#include "common/runtime/stop.h"
 #include "sibyl/v1/reward.grpc.pb.h"
 
 namespace sibyl::learner {
@@ -17,7 +18,9 @@ namespace {
 
 // Captions in one message, and the pause between two looks for changed ones.
 constexpr size_t kCaptionsAMessage = 10'000;
-constexpr auto kPause = std::chrono::milliseconds(200);
+constexpr absl::Duration kPause = absl::Milliseconds(200);
+// A client that is silent for this long hangs. gRPC's keep-alive ends a write to a dead peer within 20 s.
+constexpr absl::Duration kHangs = absl::Minutes(1);
 
 }  // namespace
 
@@ -30,31 +33,21 @@ struct RewardClient::Connection {
 };
 
 RewardClient::RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions,
-                           std::function<uint64_t()> steps, Shutdown* shutdown, Metrics* metrics)
+                           std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
+                           std::function<void(absl::Status)> failed, Metrics* metrics)
     : address_(std::move(address)),
       run_id_(std::move(run_id)),
       goal_(std::move(goal)),
       captions_(captions),
       steps_(std::move(steps)),
-      shutdown_(shutdown),
+      clock_(clock),
       incarnation_(FreshRandom64()),
+      heartbeat_(heartbeats->Add("reward-client", kHangs)),
       connected_(metrics->Gauge("sibyl_learner_reward_model_connected",
                                 "1 while the stream to the reward model is up, else 0.")),
       updates_(metrics->Counter("sibyl_learner_score_updates_total", "Score updates received from the reward model.")),
-      thread_([this] {
-        NameThread("reward-client");
-        Run();
-      }) {}
-
-RewardClient::~RewardClient() {
-  {
-    MutexLock lock(mutex_);
-    stop_ = true;
-    if (open_ != nullptr) open_->TryCancel();
-    wake_.NotifyAll();
-  }
-  thread_.join();
-}
+      worker_(
+          "reward-client", [this](const std::stop_token& stop) { return Run(stop); }, std::move(failed)) {}
 
 v1::RewardModelProgress RewardClient::progress() const {
   MutexLock lock(mutex_);
@@ -72,32 +65,29 @@ void RewardClient::TakeUpdates(google::protobuf::RepeatedPtrField<v1::ScoreUpdat
   kept_updates_.Clear();
 }
 
-void RewardClient::Run() {
+absl::Status RewardClient::Run(const std::stop_token& stop) {
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   std::string last_reason;
-  while (!stop_) {
+  while (!stop.stop_requested()) {
+    heartbeat_->Beat();
     bool connected = false;
-    const absl::Status status = Follow(&connected);
+    const absl::Status status = Follow(stop, &connected);
     connected_.Set(0);
-    if (stop_) return;
+    if (stop.stop_requested()) break;
     if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status)) {
-      shutdown_->Fail(
-          absl::Status(status.code(), absl::StrCat("the reward model at ", address_, " refuses: ", status.message())));
-      return;
+      return absl::Status(status.code(),
+                          absl::StrCat("the reward model at ", address_, " refuses this learner: ", status.message()));
     }
     const std::string reason = absl::StrCat("reward model at ", address_, ": ", status.ToString());
-    if (reason != last_reason) spdlog::info("{}; training goes on, trying again", reason);
+    if (reason != last_reason) spdlog::warn("{}; training goes on, trying again", reason);
     last_reason = reason;
     if (connected) backoff.Reset();
-    const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(backoff.Next());
-    MutexLock lock(mutex_);
-    while (!stop_ && std::chrono::steady_clock::now() < until) {
-      wake_.WaitFor(mutex_, std::min<std::chrono::nanoseconds>(kPause, until - std::chrono::steady_clock::now()));
-    }
+    WaitForStop(stop, *clock_, backoff.Next());
   }
+  return absl::OkStatus();
 }
 
-void RewardClient::Read(Connection& connection) {
+absl::Status RewardClient::Read(Connection& connection) {
   v1::RewardModelToLearner in;
   while (connection.stream->Read(&in)) {
     if (in.has_scores()) {
@@ -119,24 +109,24 @@ void RewardClient::Read(Connection& connection) {
   MutexLock lock(mutex_);
   connection.ended = true;
   wake_.NotifyAll();
+  return absl::OkStatus();
 }
 
-absl::Status RewardClient::Follow(bool* connected) {
-  const auto stub = v1::RewardService::NewStub(rpc::MakeChannel(address_));
+absl::Status RewardClient::Follow(const std::stop_token& stop, bool* connected) {
   Connection connection;
-  {
-    MutexLock lock(mutex_);
-    if (stop_) return absl::CancelledError();
-    open_ = &connection.context;
-  }
-  const absl::Status status = Talk(*stub, connection, connected);
-  MutexLock lock(mutex_);
-  open_ = nullptr;
-  return status;
+  // A stop cancels whatever the stream waits for.
+  const std::stop_callback cancel(stop, [&] { connection.context.TryCancel(); });
+  const auto stub = v1::RewardService::NewStub(rpc::MakeChannel(address_));
+  connection.stream = stub->Rewards(&connection.context);
+  const absl::Status own = Talk(stop, connection, connected);
+  // Where the reward model has ended the stream, its status says why; cancelling would hide it behind CANCELLED.
+  if (!own.ok()) connection.context.TryCancel();
+  const absl::Status said = rpc::FromGrpc(connection.stream->Finish());
+  if (!own.ok()) return own;
+  return said.ok() ? absl::UnavailableError("the stream ended") : said;
 }
 
-absl::Status RewardClient::Talk(v1::RewardService::Stub& stub, Connection& connection, bool* connected) {
-  connection.stream = stub.Rewards(&connection.context);
+absl::Status RewardClient::Talk(const std::stop_token& stop, Connection& connection, bool* connected) {
   auto& stream = *connection.stream;
   v1::LearnerToRewardModel out;
   {
@@ -150,10 +140,8 @@ absl::Status RewardClient::Talk(v1::RewardService::Stub& stub, Connection& conne
     hello->set_goal(goal_);
   }
   v1::RewardModelToLearner in;
-  if (!stream.Write(out) || !stream.Read(&in) || !in.has_hello()) {
-    connection.context.TryCancel();
-    return rpc::FromGrpc(stream.Finish());
-  }
+  if (!stream.Write(out) || !stream.Read(&in)) return absl::OkStatus();  // the stream's status says why
+  if (!in.has_hello()) return absl::InternalError("its first message is not a hello; use the same release");
   *connected = true;
   connected_.Set(1);
   spdlog::info("following reward model {:x} ({})", in.hello().incarnation(), in.hello().kind());
@@ -162,36 +150,51 @@ absl::Status RewardClient::Talk(v1::RewardService::Stub& stub, Connection& conne
     if (followed_incarnation_ != in.hello().incarnation()) followed_sequence_ = 0;
     followed_incarnation_ = in.hello().incarnation();
   }
-  std::thread reader([&] {
-    NameThread("reward-reader");
-    Read(connection);
-  });
+  absl::Status reading;
+  {
+    Worker reader(
+        "reward-reader", [&](const std::stop_token&) { return Read(connection); },
+        [&](absl::Status status) {
+          connection.context.TryCancel();
+          reading = std::move(status);
+          MutexLock lock(mutex_);
+          connection.ended = true;
+          wake_.NotifyAll();
+        });
+    Offer(stop, connection);
+    if (stop.stop_requested()) connection.context.TryCancel();
+    // Waits for the reader: it ends when the reward model, or the line above, has ended the stream.
+  }
+  return reading;
+}
+
+void RewardClient::Offer(const std::stop_token& stop, Connection& connection) {
+  v1::LearnerToRewardModel out;
   bool all = true;  // a new stream is offered every caption
   bool ok = true;
-  while (ok && !stop_) {
+  const WakeOnStop wake(stop, mutex_, wake_);
+  while (ok && !stop.stop_requested()) {
+    heartbeat_->Beat();
     std::deque<std::vector<uint64_t>> wanted;
     {
       MutexLock lock(mutex_);
-      if (connection.ended) break;
-      if (!all && connection.texts_wanted.empty()) wake_.WaitFor(mutex_, kPause);
+      if (!all && !connection.ended && connection.texts_wanted.empty()) clock_->WaitFor(wake_, mutex_, kPause);
+      if (connection.ended) return;
       wanted.swap(connection.texts_wanted);
     }
     for (const std::vector<uint64_t>& ids : wanted) {
       *out.mutable_texts() = captions_->Texts(ids);
-      if (ok && out.texts().texts_size() > 0) ok = stream.Write(out);
+      if (ok && out.texts().texts_size() > 0) ok = connection.stream->Write(out);
     }
-    while (ok && !stop_) {
+    while (ok && !stop.stop_requested()) {
       *out.mutable_counts() = captions_->TakeChanged(all, kCaptionsAMessage);
       all = false;
       out.mutable_counts()->set_step(steps_());
       if (out.counts().id_size() == 0) break;
-      ok = stream.Write(out);
+      ok = connection.stream->Write(out);
       if (out.counts().id_size() < static_cast<int>(kCaptionsAMessage)) break;
     }
   }
-  connection.context.TryCancel();
-  reader.join();
-  return rpc::FromGrpc(stream.Finish());
 }
 
 }  // namespace sibyl::learner

@@ -1,28 +1,31 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
-#include <thread>
 
 #include "common/metrics.h"
 #include "common/mutex.h"
-#include "common/shutdown.h"
+#include "common/runtime/clock.h"
+#include "common/runtime/heartbeat.h"
+#include "common/runtime/worker.h"
 #include "learner/experience/caption_table.h"
 #include "sibyl/v1/reward.grpc.pb.h"
 
 namespace sibyl::learner {
 
 // Keeps a stream to the reward model: captions and counts out, scores into the caption table. Reconnects with jittered
-// backoff; while it is away, training goes on with the scores there are. A refusal that repeating cannot change
-// (another protocol, run or goal) fails the process.
+// backoff; while the reward model is away, training goes on with the scores there are. A refusal that another try would
+// meet again (protocol, run or goal differ) ends the process with its reason.
+//
+// Threads: "reward-client" writes, and "reward-reader" reads while a stream is open.
 class RewardClient {
  public:
-  // `steps` gives the run's environment steps; called from the client's threads. Everything outlives this.
+  // `steps` gives the run's environment steps; called from the client's threads. `failed` is called at most once, when
+  // the client has given up. Everything outlives this.
   RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions,
-               std::function<uint64_t()> steps, Shutdown* shutdown, Metrics* metrics);
-  // Ends the stream.
-  ~RewardClient();
+               std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
+               std::function<void(absl::Status)> failed, Metrics* metrics);
 
   // From now on keeps the updates that TakeUpdates gives.
   void KeepUpdates();
@@ -34,29 +37,30 @@ class RewardClient {
 
  private:
   struct Connection;
-  void Run();
-  // One stream, until it ends.
-  absl::Status Follow(bool* connected);
-  absl::Status Talk(v1::RewardService::Stub& stub, Connection& connection, bool* connected);
-  void Read(Connection& connection);
+  absl::Status Run(const std::stop_token& stop);
+  // One stream, until it ends; the status that it ended with. `connected`: the reward model has answered.
+  absl::Status Follow(const std::stop_token& stop, bool* connected);
+  absl::Status Talk(const std::stop_token& stop, Connection& connection, bool* connected);
+  // Sends texts that were asked for, and captions whose counts changed, until the stream or the process ends.
+  void Offer(const std::stop_token& stop, Connection& connection);
+  absl::Status Read(Connection& connection);
 
   const std::string address_, run_id_, goal_;
   CaptionTable* const captions_;
   const std::function<uint64_t()> steps_;
-  Shutdown* const shutdown_;
+  Clock* const clock_;
   const uint64_t incarnation_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
   prometheus::Gauge& connected_;
   prometheus::Counter& updates_;
 
-  std::atomic<bool> stop_ = false;
   mutable Mutex mutex_;
   CondVar wake_;
-  grpc::ClientContext* open_ ABSL_GUARDED_BY(mutex_) = nullptr;  // the stream's, to cancel it
   v1::RewardModelProgress progress_ ABSL_GUARDED_BY(mutex_);
   bool keeps_updates_ ABSL_GUARDED_BY(mutex_) = false;
   google::protobuf::RepeatedPtrField<v1::ScoreUpdate> kept_updates_ ABSL_GUARDED_BY(mutex_);
   uint64_t followed_incarnation_ ABSL_GUARDED_BY(mutex_) = 0, followed_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::thread thread_;
+  Worker worker_;
 };
 
 }  // namespace sibyl::learner

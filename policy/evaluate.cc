@@ -157,16 +157,16 @@ absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const st
         absl::StrCat("there is no checkpoint in ", run, "/checkpoints; the run has to train for ",
                      trained.experiment.learner().checkpoint_seconds(), " s, or to its end, first"));
   }
-  trained.checkpoint = checkpoint.empty() ? names.back() : checkpoint;
-  if (std::find(names.begin(), names.end(), trained.checkpoint) == names.end()) {
+  if (!checkpoint.empty() && std::find(names.begin(), names.end(), checkpoint) == names.end()) {
     return absl::NotFoundError(absl::StrCat("there is no checkpoint `", checkpoint, "` in ", run,
                                             "/checkpoints; there are: ", absl::StrJoin(names, ", ")));
   }
-  const std::string folder = absl::StrCat(run, "/checkpoints/", trained.checkpoint);
-  SIBYL_ASSIGN_OR_RETURN(const v1::LearnerState state, ReadLearnerState(folder));
-  trained.steps = state.steps();
+  SIBYL_ASSIGN_OR_RETURN(const Checkpoint found,
+                         checkpoint.empty() ? ReadNewestCheckpoint(run) : ReadCheckpoint(run, checkpoint));
+  trained.checkpoint = found.name;
+  trained.steps = found.state.steps();
   SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy(), trained.spec));
-  SIBYL_RETURN_IF_ERROR(LoadPolicy(folder + "/weights.safetensors", *trained.policy));
+  SIBYL_RETURN_IF_ERROR(LoadPolicy(found.weights, *trained.policy));
   return trained;
 }
 

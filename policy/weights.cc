@@ -68,6 +68,12 @@ NamedTensors WeightsOf(const Policy& policy) {
 
 }  // namespace
 
+absl::StatusOr<std::string> EncodeTensors(const std::string& name, const NamedTensors& tensors,
+                                          const std::map<std::string, std::string>& metadata) {
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<NamedArray> arrays, Arrays(tensors));
+  return SafetensorsBytes(name, arrays, metadata);
+}
+
 absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
                           const std::map<std::string, std::string>& metadata) {
   SIBYL_ASSIGN_OR_RETURN(const std::vector<NamedArray> arrays, Arrays(tensors));

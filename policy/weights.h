@@ -21,6 +21,10 @@ struct TensorFile {
   std::map<std::string, std::string> metadata;
 };
 
+// The bytes of a safetensors file of contiguous CPU tensors. Errors of SafetensorsBytes, which name `name`.
+absl::StatusOr<std::string> EncodeTensors(const std::string& name, const NamedTensors& tensors,
+                                          const std::map<std::string, std::string>& metadata);
+
 // Writes contiguous CPU tensors, durably and atomically (WriteSafetensors).
 absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors,
                           const std::map<std::string, std::string>& metadata);

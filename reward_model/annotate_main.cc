@@ -4,18 +4,15 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/caption.h"
 #include "common/config.h"
-#include "common/flags.h"
 #include "common/random.h"
+#include "common/runtime/program.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 #include "reward_model/annotator_client.h"
 #include "reward_model/comparisons.h"
@@ -92,11 +89,12 @@ void ShowProgress(size_t asked, size_t waiting, size_t all) {
   std::fprintf(stderr, "%zu of %zu asked, %zu wait for an answer\n", asked, all, waiting);
 }
 
-absl::Status AskAll(AnnotatorClient& annotator, const std::vector<v1::Query>& queries) {
+// Until every query is answered, or a stop is requested.
+absl::Status AskAll(AnnotatorClient& annotator, const std::vector<v1::Query>& queries, const Program& program) {
   absl::Time shown = absl::InfinitePast();
   const auto show = [&](size_t asked) -> absl::Status {
-    if (absl::Now() - shown < absl::Seconds(5)) return absl::OkStatus();
-    shown = absl::Now();
+    if (program.clock.Now() - shown < absl::Seconds(5)) return absl::OkStatus();
+    shown = program.clock.Now();
     SIBYL_ASSIGN_OR_RETURN(const v1::DescribeResponse described, annotator.Describe());
     ShowProgress(asked, described.waiting(), queries.size());
     return absl::OkStatus();
@@ -113,19 +111,20 @@ absl::Status AskAll(AnnotatorClient& annotator, const std::vector<v1::Query>& qu
     }
     next += taken;
     SIBYL_RETURN_IF_ERROR(show(next));
-    if (taken < static_cast<size_t>(request.queries_size()))
-      std::this_thread::sleep_for(absl::ToChronoMilliseconds(kPoll));
+    if (taken == static_cast<size_t>(request.queries_size())) continue;
+    if (WaitForStop(program.stop(), program.clock, kPoll)) return absl::OkStatus();
   }
   while (true) {
     SIBYL_ASSIGN_OR_RETURN(const v1::DescribeResponse described, annotator.Describe());
     if (described.waiting() == 0) return absl::OkStatus();
     SIBYL_RETURN_IF_ERROR(show(queries.size()));
-    std::this_thread::sleep_for(absl::ToChronoMilliseconds(kPoll));
+    if (WaitForStop(program.stop(), program.clock, kPoll)) return absl::OkStatus();
   }
 }
 
-absl::Status Run(const std::vector<std::string>& overrides) {
-  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+absl::Status Annotate(Program& program) {
+  SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment,
+                         LoadExperiment(absl::GetFlag(FLAGS_config), program.overrides));
   const v1::RewardModelConfig& config = experiment.reward_model();
   SIBYL_ASSIGN_OR_RETURN(const std::vector<std::string> captions, ReadCaptions(absl::GetFlag(FLAGS_captions)));
   const std::vector<v1::Query> queries = MakeQueries(experiment, captions);
@@ -134,7 +133,8 @@ absl::Status Run(const std::vector<std::string>& overrides) {
                                                    " captions; nothing can be asked about so few"));
   }
   AnnotatorClient annotator(absl::GetFlag(FLAGS_annotator));
-  SIBYL_RETURN_IF_ERROR(AskAll(annotator, queries));
+  SIBYL_RETURN_IF_ERROR(AskAll(annotator, queries, program));
+  if (program.stop().stop_requested()) return absl::OkStatus();
 
   const auto key = [](const v1::Query& query) {
     const std::vector<std::string> captions = Captions(query);
@@ -170,17 +170,20 @@ absl::Status Run(const std::vector<std::string>& overrides) {
   return absl::OkStatus();
 }
 
+// Errors of flags, configuration and captions are the user's.
+absl::Status Run(Program& program) {
+  const absl::Status status = Annotate(program);
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? UsageError(status) : status;
+}
+
 }  // namespace
 }  // namespace sibyl::reward_model
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "Asks about captions: sibyl-annotate --config=FILE [--set field=value ...] --annotator=host:port "
-      "--captions=FILE");
-  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
-  absl::ParseCommandLine(argc, argv);
-  const absl::Status status = sibyl::reward_model::Run(overrides);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "sibyl annotate: %s\n", std::string(status.message()).c_str());
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
+  return sibyl::RunMain(argc, argv,
+                        {"annotate",
+                         "Asks about captions: sibyl-annotate --config=FILE [--set field=value ...] "
+                         "--annotator=host:port --captions=FILE",
+                         /*takes_overrides=*/true},
+                        sibyl::reward_model::Run);
 }

@@ -84,13 +84,13 @@ class Process {
     if (pid_ > 0) kill(pid_, signal);
   }
 
-  // Exit status, or 128 + signal.
+  // Exit status, or 1000 + signal.
   int Wait() {
     if (pid_ > 0) {
       int status = 0;
       while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
       }
-      exit_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      exit_ = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
       pid_ = 0;
     }
     return exit_;

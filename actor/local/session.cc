@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/mutex.h"
 #include "common/rpc/server.h"
+#include "common/runtime/worker.h"
 #include "common/status_macros.h"
 #include "sibyl/v1/unroll.grpc.pb.h"
 
@@ -160,30 +161,35 @@ absl::Status Play(Stream& stream, grpc::ClientContext& context, Kept& kept, Loca
   if (!stream.Write(out)) return Lost();
 
   Mail mail;
-  std::thread reader([&] {
-    NameThread("reader");
-    while (stream.Read(&in)) mail.Put(in);
-    mail.End();
-  });
+  absl::Status read;
+  Worker reader(
+      "reader",
+      [&](const std::stop_token&) {
+        while (stream.Read(&in)) mail.Put(in);
+        mail.End();
+        return absl::OkStatus();
+      },
+      [&](absl::Status status) {
+        read = std::move(status);
+        mail.End();
+      });
   metrics.actor.connected.Set(1);
-  absl::Status status;
-  try {
-    status = PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics);
-  } catch (const std::exception& e) {  // LibTorch's
-    status = absl::InternalError(e.what());
-  }
+  // LibTorch throws.
+  absl::Status status = CatchExceptions(
+      [&] { return PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics); });
   if (!absl::IsUnavailable(status)) context.TryCancel();
-  reader.join();
+  reader.Join();
+  if (!read.ok()) status = read;
   *played = mail.GotRoom();
   return status;
 }
 
 }  // namespace
 
-absl::Status PlayLocallyFor(const std::string& address, Shutdown& shutdown, Metrics& registry) {
-  LocalMetrics metrics(registry);
+absl::Status PlayLocallyFor(const std::string& address, Program& program) {
+  LocalMetrics metrics(program.metrics);
   Kept kept;
-  return StayConnected(address, shutdown, metrics.actor, kept,
+  return StayConnected(address, program, metrics.actor, kept,
                        [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
                          const auto stub = v1::UnrollService::NewStub(channel);
                          const auto stream = stub->Play(&context);

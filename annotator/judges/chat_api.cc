@@ -56,9 +56,9 @@ double LogProbability(const Json& json) {
   return it != json.end() && it->is_number() ? it->get<double>() : -INFINITY;
 }
 
-// The tokens that spell `text`, which stands at the end of what the tokens spell; empty where they do not spell it. Some
-// servers strip a blank or a Markdown fence around the text and leave it in the tokens. `thought`: other text may stand
-// before it.
+// The tokens that spell `text`, which stands at the end of what the tokens spell; empty where they do not spell it.
+// Some servers strip a blank or a Markdown fence around the text and leave it in the tokens. `thought`: other text may
+// stand before it.
 std::vector<Token> TokensOf(const Json& choice, const std::string& text, bool thought) {
   const auto logprobs = choice.find("logprobs");
   if (text.empty() || logprobs == choice.end() || !logprobs->is_object()) return {};
@@ -182,8 +182,8 @@ Completion ReadCompletion(const std::string& body, uint32_t max_tokens) {
   Reply& reply = completion.reply;
   reply.cut = end == "length" || end == "max_tokens" ||
               (end.empty() && max_tokens > 0 && completion.completion_tokens >= max_tokens);
-  completion.aborted = !completion.refused && !reply.cut &&
-                       (end == "abort" || absl::StripAsciiWhitespace(completion.content).empty());
+  completion.aborted =
+      !completion.refused && !reply.cut && (end == "abort" || absl::StripAsciiWhitespace(completion.content).empty());
   const std::optional<absl::string_view> answer = WithoutThinking(completion.content);
   if (!answer.has_value()) {
     reply.cut = true;

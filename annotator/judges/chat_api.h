@@ -43,8 +43,8 @@ struct Completion {
   bool refused = false;  // a filter or the model kept the answer back
   // The message word for word, thinking that came inside it included; a refusal's text where the model refused.
   std::string content;
-  // The answer without the thinking. `reply.cut`: the server ended it at its limit of tokens, or it ends while the model
-  // thinks.
+  // The answer without the thinking. `reply.cut`: the server ended it at its limit of tokens, or it ends while the
+  // model thinks.
   Reply reply;
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;

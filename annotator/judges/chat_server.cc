@@ -20,8 +20,8 @@ std::string ChatServer::Rendered(const v1::Query& query) const {
 
 absl::Status ChatServer::Check(const v1::Query& query) const {
   if (query.kind() == prompt_.kind()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("kind is `", query.kind(), "`; the prompt ", prompt_.name(),
-                                                 " asks `", prompt_.kind(),
+  return absl::InvalidArgumentError(absl::StrCat("kind is `", query.kind(), "`; the prompt ", prompt_.name(), " asks `",
+                                                 prompt_.kind(),
                                                  "`; give annotator.openai.prompt_file one for the other kind"));
 }
 
@@ -61,9 +61,9 @@ ServerApi::Probed ChatServer::OnProbe(long status, const std::string& body, std:
     return Probed::kAskAgain;
   }
   *found = absl::StrCat("constrained by ", ConstraintName(dialect_.constraint), ", log-probabilities ",
-                        !dialect_.logprobs                ? "refused"
+                        !dialect_.logprobs                 ? "refused"
                         : !completion.reply.tokens.empty() ? "given"
-                                                          : "not given");
+                                                           : "not given");
   return Probed::kUsable;
 }
 

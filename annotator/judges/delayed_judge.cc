@@ -1,43 +1,32 @@
 #include "annotator/judges/delayed_judge.h"
 
-#include "common/log.h"
+#include "common/runtime/stop.h"
 
 namespace sibyl::annotator {
 
-DelayedJudge::DelayedJudge(std::unique_ptr<Judge> judge, absl::Duration delay)
-    : judge_(std::move(judge)), delay_(absl::ToChronoNanoseconds(delay)), thread_([this] { Run(); }) {}
-
-DelayedJudge::~DelayedJudge() {
-  {
-    MutexLock lock(mutex_);
-    stop_ = true;
-    changed_.NotifyAll();
-  }
-  thread_.join();
-}
+DelayedJudge::DelayedJudge(std::unique_ptr<Judge> judge, absl::Duration delay, const Host& host)
+    : judge_(std::move(judge)),
+      delay_(delay),
+      clock_(host.clock),
+      worker_(
+          "delay", [this](const std::stop_token& stop) { return Run(stop); }, host.fail) {}
 
 void DelayedJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
   MutexLock lock(mutex_);
-  waiting_.push_back({std::chrono::steady_clock::now() + delay_, query, std::move(done)});
+  waiting_.push_back({clock_.Now() + delay_, query, std::move(done)});
   changed_.NotifyAll();
 }
 
-void DelayedJudge::Run() {
-  NameThread("delay");
+absl::Status DelayedJudge::Run(const std::stop_token& stop) {
+  const WakeOnStop wake(stop, mutex_, changed_);
   while (true) {
     Waiting next;
     {
       MutexLock lock(mutex_);
-      while (!stop_) {
-        if (waiting_.empty()) {
-          changed_.Wait(mutex_);
-          continue;
-        }
-        const auto left = waiting_.front().due - std::chrono::steady_clock::now();
-        if (left <= left.zero()) break;
-        changed_.WaitFor(mutex_, left);
+      while (!stop.stop_requested() && (waiting_.empty() || clock_.Now() < waiting_.front().due)) {
+        clock_.WaitFor(changed_, mutex_, waiting_.empty() ? absl::Seconds(1) : waiting_.front().due - clock_.Now());
       }
-      if (stop_) return;
+      if (stop.stop_requested()) return absl::OkStatus();
       next = std::move(waiting_.front());
       waiting_.pop_front();
     }

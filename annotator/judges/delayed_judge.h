@@ -2,19 +2,19 @@
 
 #include <deque>
 #include <memory>
-#include <thread>
 
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "annotator/judges/judge.h"
 #include "common/mutex.h"
+#include "common/runtime/worker.h"
 
 namespace sibyl::annotator {
 
 // A judge whose answers come late, as an LLM's do: each `delay` after it was asked, eight at a time. For experiments.
 class DelayedJudge : public Judge {
  public:
-  DelayedJudge(std::unique_ptr<Judge> judge, absl::Duration delay);
-  ~DelayedJudge() override;
+  DelayedJudge(std::unique_ptr<Judge> judge, absl::Duration delay, const Host& host);
 
   std::string name() const override { return judge_->name(); }
   std::string prompt() const override { return judge_->prompt(); }
@@ -26,19 +26,19 @@ class DelayedJudge : public Judge {
 
  private:
   struct Waiting {
-    std::chrono::steady_clock::time_point due;
+    absl::Time due;
     v1::Query query;
     std::function<void(Verdict)> done;
   };
-  void Run();
+  absl::Status Run(const std::stop_token& stop);
 
   const std::unique_ptr<Judge> judge_;
-  const std::chrono::nanoseconds delay_;
+  const absl::Duration delay_;
+  Clock& clock_;
   Mutex mutex_;
   CondVar changed_;
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // first due first
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Worker worker_;                                        // last: uses all of the above
 };
 
 }  // namespace sibyl::annotator

@@ -66,7 +66,9 @@ struct OpenAiJudge::Gauges {
         limit(metrics.Gauge("sibyl_annotator_concurrency_limit", "Requests that may be in flight now.")),
         requests_in_flight(metrics.Gauge("sibyl_annotator_judge_requests_in_flight", "Requests in flight.")),
         breaker(metrics.Gauge("sibyl_annotator_breaker_state", "0: closed, 1: half open (probing), 2: open.")),
-        reachable(metrics.Gauge("sibyl_annotator_judge_reachable", "1 when the last probe or request was answered and the judge does not refuse every query.")) {
+        reachable(
+            metrics.Gauge("sibyl_annotator_judge_reachable",
+                          "1 when the last probe or request was answered and the judge does not refuse every query.")) {
     for (const char* result : kResults) {
       results[result] = &metrics.Counter("sibyl_annotator_judge_requests_total",
                                          "Requests to the judge, by how they ended.", {{"result", result}});
@@ -82,8 +84,8 @@ struct OpenAiJudge::Gauges {
 };
 
 absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::Make(const v1::OpenAiConfig& config,
-                                                               std::unique_ptr<ServerApi> api, Metrics& metrics,
-                                                               Clock& clock, const OpenAiPatience& patience) {
+                                                               std::unique_ptr<ServerApi> api, const Host& host,
+                                                               const OpenAiPatience& patience) {
   static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (initialised != CURLE_OK) return absl::InternalError("libcurl cannot be initialised");
   const auto needs = [](absl::string_view field, absl::string_view what) {
@@ -91,25 +93,25 @@ absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::Make(const v1::OpenAiC
   };
   if (config.url().empty()) return needs("url", "the server's base address, e.g. \"http://127.0.0.1:8000/v1\"");
   if (config.model().empty()) return needs("model", "the model's name at the server");
-  return std::unique_ptr<OpenAiJudge>(new OpenAiJudge(config, std::move(api), metrics, clock, patience));
+  return std::unique_ptr<OpenAiJudge>(new OpenAiJudge(config, std::move(api), host, patience));
 }
 
-absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::ByPrompt(const v1::OpenAiConfig& config, Metrics& metrics,
-                                                                   Clock& clock, const OpenAiPatience& patience) {
+absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::ByPrompt(const v1::OpenAiConfig& config, const Host& host,
+                                                                   const OpenAiPatience& patience) {
   if (config.prompt_file().empty()) {
     return absl::InvalidArgumentError(
         "config: annotator.openai.prompt_file is not set, must be a prompt, e.g. one of configs/prompts");
   }
   SIBYL_ASSIGN_OR_RETURN(Prompt prompt, Prompt::Load(config.prompt_file()));
-  return Make(config, std::make_unique<ChatServer>(config, std::move(prompt)), metrics, clock, patience);
+  return Make(config, std::make_unique<ChatServer>(config, std::move(prompt)), host, patience);
 }
 
-absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::BySimilarity(const v1::OpenAiConfig& config, Metrics& metrics,
-                                                                       Clock& clock, const OpenAiPatience& patience) {
-  return Make(config, std::make_unique<EmbeddingServer>(config), metrics, clock, patience);
+absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::BySimilarity(const v1::OpenAiConfig& config, const Host& host,
+                                                                       const OpenAiPatience& patience) {
+  return Make(config, std::make_unique<EmbeddingServer>(config), host, patience);
 }
 
-OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, Metrics& metrics, Clock& clock,
+OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, const Host& host,
                          const OpenAiPatience& patience)
     : config_(config),
       api_(std::move(api)),
@@ -118,22 +120,19 @@ OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerA
         const char* key = std::getenv(config.api_key_env().c_str());
         return std::string(absl::StripAsciiWhitespace(key == nullptr ? "" : key));
       }()),
-      clock_(clock),
-      gauges_(std::make_unique<Gauges>(metrics)),
+      clock_(host.clock),
+      gauges_(std::make_unique<Gauges>(host.metrics)),
       curl_(std::make_unique<Curl>()),
       limit_(static_cast<int>(config.max_in_flight())),
-      breaker_(patience.failures_to_open, patience.first_wait, patience.longest_wait, FreshRandom64()) {
-  UpdateGauges(clock_.Now());
-  thread_ = std::thread([this] { Drive(); });
-}
+      breaker_(patience.failures_to_open, patience.first_wait, patience.longest_wait, FreshRandom64()),
+      heartbeat_(host.heartbeats.Add("judge", kLongestSilence)),
+      worker_(
+          "judge", [this](const std::stop_token& stop) { return Drive(stop); }, host.fail) {}
 
 OpenAiJudge::~OpenAiJudge() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-  }
+  worker_.RequestStop();
   curl_multi_wakeup(curl_->multi);
-  thread_.join();
+  worker_.Join();
   for (auto& [easy, request] : requests_) curl_multi_remove_handle(curl_->multi, easy);
 }
 
@@ -149,12 +148,11 @@ void OpenAiJudge::Answer(const v1::Query& query, std::function<void(Verdict)> do
   curl_multi_wakeup(curl_->multi);
 }
 
-void OpenAiJudge::Drive() {
-  NameThread("judge");
-  while (true) {
+absl::Status OpenAiJudge::Drive(const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    heartbeat_->Beat();
     {
       MutexLock lock(mutex_);
-      if (stopping_) return;
       for (auto& task : incoming_) tasks_.push_back(std::move(task));
       incoming_.clear();
     }
@@ -179,6 +177,7 @@ void OpenAiJudge::Drive() {
     const int64_t wait_ms = absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1)));
     curl_multi_poll(curl_->multi, nullptr, 0, static_cast<int>(wait_ms), nullptr);
   }
+  return absl::OkStatus();
 }
 
 void OpenAiJudge::StartRequests() {
@@ -337,7 +336,8 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
   }
   if (!failure && !overload) {  // refused: the same query would be refused again
     if (RefusesAll()) {
-      SayWaiting(absl::StrCat("it answers a plain request and refuses every query, the last with ", status, ": ", said));
+      SayWaiting(
+          absl::StrCat("it answers a plain request and refuses every query, the last with ", status, ": ", said));
       breaker_.OnRefusals(now);
     }
     Verdict verdict;

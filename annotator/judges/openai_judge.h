@@ -3,17 +3,16 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "annotator/judges/congestion.h"
 #include "annotator/judges/judge.h"
 #include "annotator/judges/server_api.h"
-#include "common/runtime/clock.h"
-#include "common/metrics.h"
 #include "common/mutex.h"
+#include "common/runtime/worker.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::annotator {
@@ -42,11 +41,11 @@ class OpenAiJudge : public Judge {
  public:
   // An LLM that reads a prompt (ChatServer). Errors name the field or the prompt's file and line. The server need not
   // be there.
-  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> ByPrompt(const v1::OpenAiConfig& config, Metrics& metrics,
-                                                               Clock& clock, const OpenAiPatience& patience = {});
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> ByPrompt(const v1::OpenAiConfig& config, const Host& host,
+                                                               const OpenAiPatience& patience = {});
   // Likeness of embeddings (EmbeddingServer).
-  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> BySimilarity(const v1::OpenAiConfig& config, Metrics& metrics,
-                                                                   Clock& clock, const OpenAiPatience& patience = {});
+  static absl::StatusOr<std::unique_ptr<OpenAiJudge>> BySimilarity(const v1::OpenAiConfig& config, const Host& host,
+                                                                   const OpenAiPatience& patience = {});
   ~OpenAiJudge() override;
 
   std::string name() const override { return api_->name(); }
@@ -64,11 +63,11 @@ class OpenAiJudge : public Judge {
   struct Curl;
 
   static absl::StatusOr<std::unique_ptr<OpenAiJudge>> Make(const v1::OpenAiConfig& config,
-                                                           std::unique_ptr<ServerApi> api, Metrics& metrics,
-                                                           Clock& clock, const OpenAiPatience& patience);
-  OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, Metrics& metrics, Clock& clock,
+                                                           std::unique_ptr<ServerApi> api, const Host& host,
+                                                           const OpenAiPatience& patience);
+  OpenAiJudge(const v1::OpenAiConfig& config, std::unique_ptr<ServerApi> api, const Host& host,
               const OpenAiPatience& patience);
-  void Drive();
+  absl::Status Drive(const std::stop_token& stop);
   // Starts what may be started now.
   void StartRequests();
   void Send(std::unique_ptr<Task> task, std::string body);
@@ -110,8 +109,8 @@ class OpenAiJudge : public Judge {
 
   Mutex mutex_;
   std::vector<std::unique_ptr<Task>> incoming_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  std::unique_ptr<Heartbeat> heartbeat_;
+  Worker worker_;  // last: uses all of the above
 };
 
 }  // namespace sibyl::annotator

@@ -129,8 +129,9 @@ absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string&
   if (prompt.messages_.empty()) return invalid("the file has no message; begin one with a line `[user]`");
   const Question* question = KindOf(used);
   if (question == nullptr) {
-    return invalid("the file ends, and its placeholders [", absl::StrJoin(used, ", "), "] fit no kind of question: ",
-                   Needs(), "; put what differs between queries at the end, so that the server can reuse the rest");
+    return invalid("the file ends, and its placeholders [", absl::StrJoin(used, ", "),
+                   "] fit no kind of question: ", Needs(),
+                   "; put what differs between queries at the end, so that the server can reuse the rest");
   }
   prompt.kind_ = question->kind;
   return prompt;
@@ -144,7 +145,8 @@ std::vector<ChatMessage> Prompt::Render(const v1::Query& query) const {
       std::string rendered;
       bool complete = true;
       for (const Piece& piece : line) {
-        const std::optional<std::string> value = piece.placeholder.empty() ? piece.text : Value(piece.placeholder, query);
+        const std::optional<std::string> value =
+            piece.placeholder.empty() ? piece.text : Value(piece.placeholder, query);
         complete &= value.has_value();
         rendered += value.value_or("");
       }

@@ -13,8 +13,8 @@
 #include "annotator/judges/query_key.h"
 #include "annotator/utf8.h"
 #include "common/caption.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 
 namespace sibyl::annotator {
@@ -201,8 +201,8 @@ absl::StatusOr<Reading> RulesJudge::ReadingOf(const v1::Query& query, std::strin
     return question.read(query, Reply{.text = rule.answer});
   }
   if (question.by_labels == nullptr || label_rules_.empty()) {
-    return Invalid("kind is `", query.kind(), "`, for which the rules of ", path_, " have no answers; give the file a section [",
-                   query.kind(), "]");
+    return Invalid("kind is `", query.kind(), "`, for which the rules of ", path_,
+                   " have no answers; give the file a section [", query.kind(), "]");
   }
   std::vector<std::string> rules;
   for (const Slot& slot : question.slots) {

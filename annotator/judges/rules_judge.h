@@ -19,10 +19,10 @@ namespace sibyl::annotator {
 // (Question::by_labels).
 class RulesJudge : public Judge, private LabelRules {
  public:
-  // Reads the file. `labels` are the ones that the file's head may give, the worst first. `noise`, for experiments: this
-  // share of texts gets another of the labels than the rules give; which texts, and which label, follows from the text,
-  // so that asking again does not help. InvalidArgument names file, line, text and remedy; NotFound and Unavailable the
-  // file.
+  // Reads the file. `labels` are the ones that the file's head may give, the worst first. `noise`, for experiments:
+  // this share of texts gets another of the labels than the rules give; which texts, and which label, follows from the
+  // text, so that asking again does not help. InvalidArgument names file, line, text and remedy; NotFound and
+  // Unavailable the file.
   static absl::StatusOr<std::unique_ptr<RulesJudge>> Load(const std::string& path,
                                                           const std::vector<std::string>& labels, double noise = 0);
 
@@ -74,7 +74,7 @@ class RulesJudge : public Judge, private LabelRules {
   std::string name_;
   std::vector<std::string> labels_;
   double noise_ = 0;
-  Rules label_rules_;                     // the file's head; empty: it has none
+  Rules label_rules_;                      // the file's head; empty: it has none
   std::map<std::string, Rules> sections_;  // by kind
 };
 

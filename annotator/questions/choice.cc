@@ -28,9 +28,9 @@ bool StartsAt(absl::string_view text, size_t at, absl::string_view part) {
 // Bytes of the quote, bracket or blank outside ASCII that begins at `at`; 0: there is none.
 size_t WideDress(absl::string_view text, size_t at) {
   for (const absl::string_view mark :
-       {"\u2018", "\u2019", "\u201a", "\u201c", "\u201d", "\u201e", "\u2039", "\u203a", "\u00ab", "\u00bb", "\u300a",
-        "\u300b", "\u300c", "\u300d", "\u300e", "\u300f", "\u3010", "\u3011", "\uff08", "\uff09", "\uff02", "\u00a0",
-        "\u2009", "\u202f", "\u3000"}) {
+       {"\u2018", "\u2019", "\u201a", "\u201c", "\u201d", "\u201e", "\u2039", "\u203a", "\u00ab",
+        "\u00bb", "\u300a", "\u300b", "\u300c", "\u300d", "\u300e", "\u300f", "\u3010", "\u3011",
+        "\uff08", "\uff09", "\uff02", "\u00a0", "\u2009", "\u202f", "\u3000"}) {
     if (StartsAt(text, at, mark)) return mark.size();
   }
   return 0;
@@ -114,7 +114,8 @@ FoundLabel LabelAt(absl::string_view text, size_t at, const Labels& labels) {
       if (other != kNowhere && WordAt(text, other, label)) return {};
     }
   }
-  if (longest == 0 && (WordAt(text, at, kAbstain) || WordAt(text, at, "abstained"))) found.kind = FoundLabel::kAbstained;
+  if (longest == 0 && (WordAt(text, at, kAbstain) || WordAt(text, at, "abstained")))
+    found.kind = FoundLabel::kAbstained;
   return found;
 }
 
@@ -124,8 +125,8 @@ size_t SeparatorAt(absl::string_view text, size_t at) {
        {":", "=>", "->", "=", "\uff1a", "\uff1d", "\u2013", "\u2014", "\u2192", "\u21d2"}) {
     if (StartsAt(text, at, mark)) return mark.size();
   }
-  const bool dash = StartsAt(text, at, "-") && at + 1 < text.size() &&
-                    absl::ascii_isspace(static_cast<unsigned char>(text[at + 1]));
+  const bool dash =
+      StartsAt(text, at, "-") && at + 1 < text.size() && absl::ascii_isspace(static_cast<unsigned char>(text[at + 1]));
   return dash ? 1 : 0;
 }
 
@@ -198,7 +199,7 @@ FoundLabel InLastLine(absl::string_view text, const Labels& labels) {
   if (start >= end) return {};
   const FoundLabel found = LabelAt(text, start, labels);
   if (found.kind == FoundLabel::kUnparsable) return {};
-  size_t after = start + (found.kind == FoundLabel::kLabel              ? labels[found.label].size()
+  size_t after = start + (found.kind == FoundLabel::kLabel   ? labels[found.label].size()
                           : WordAt(text, start, "abstained") ? absl::string_view("abstained").size()
                                                              : kAbstain.size());
   while (after < end) {

@@ -20,8 +20,8 @@ absl::Status Check(const v1::Query& query) {
                                                    "], must be [first, second, tie] for `compare`"));
   }
   if (query.texts().at("first") == query.texts().at("second")) {
-    return absl::InvalidArgumentError(absl::StrCat("texts.first and texts.second are both `",
-                                                   query.texts().at("first"), "`; texts that are compared must differ"));
+    return absl::InvalidArgumentError(absl::StrCat("texts.first and texts.second are both `", query.texts().at("first"),
+                                                   "`; texts that are compared must differ"));
   }
   return absl::OkStatus();
 }
@@ -44,7 +44,9 @@ absl::StatusOr<Reading> ByLabels(const v1::Query& query, const LabelRules& rules
   const std::vector<float> second = rules.LabelsOf(query.texts().at("second"));
   if (first.empty() || second.empty()) return Chosen({});
   const double a = MeanLabel(first), b = MeanLabel(second);
-  return Chosen(a > b ? std::vector<float>{1, 0, 0} : a < b ? std::vector<float>{0, 1, 0} : std::vector<float>{0, 0, 1});
+  return Chosen(a > b   ? std::vector<float>{1, 0, 0}
+                : a < b ? std::vector<float>{0, 1, 0}
+                        : std::vector<float>{0, 0, 1});
 }
 
 }  // namespace

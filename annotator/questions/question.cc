@@ -23,7 +23,7 @@ std::string Names(const Range& range) {
 }  // namespace
 
 const std::vector<Question>& Questions() {
-  static const auto& questions = *new std::vector<Question>{Classify(), Compare()};
+  static const auto& questions = *new std::vector<Question>{Classify(), Compare(), Compose()};
   return questions;
 }
 

@@ -1,10 +1,12 @@
 #include "annotator/serving/annotator.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/str_cat.h"
 #include "annotator/questions/question.h"
 #include "common/log.h"
+#include "common/runtime/stop.h"
 
 namespace sibyl::annotator {
 
@@ -40,14 +42,16 @@ struct Annotator::Gauges {
   std::map<v1::Outcome, prometheus::Counter*> labels;
 };
 
-Annotator::Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, Metrics& metrics,
+Annotator::Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, const Host& host,
                      std::function<void()> on_label, absl::Duration look_for_failed)
     : capacity_(capacity),
       on_label_(std::move(on_label)),
       look_for_failed_(look_for_failed),
-      gauges_(std::make_unique<Gauges>(metrics)),
+      clock_(host.clock),
+      gauges_(std::make_unique<Gauges>(host.metrics)),
       log_(std::move(log)),
-      judge_(std::move(judge)) {
+      judge_(std::move(judge)),
+      heartbeat_(host.heartbeats.Add("dispatch", kLongestSilence)) {
   std::vector<WaitingQuery> found = log_->TakeWaiting();
   if (!found.empty()) spdlog::info("{} queries were accepted before and wait for their answer", found.size());
   if (log_->set_aside() > 0) {
@@ -55,16 +59,12 @@ Annotator::Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log
                  log_->set_aside());
   }
   Add(std::move(found));
-  dispatcher_ = std::thread([this] { Dispatch(); });
+  dispatcher_ = std::make_unique<Worker>(
+      "dispatch", [this](const std::stop_token& stop) { return Dispatch(stop); }, host.fail);
 }
 
 Annotator::~Annotator() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-    changed_.NotifyAll();
-  }
-  dispatcher_.join();
+  dispatcher_.reset();
   if (const absl::Status status = log_->Close(); !status.ok()) spdlog::error("{}", status.message());
   judge_.reset();
   log_.reset();
@@ -110,29 +110,29 @@ void Annotator::Ask(const v1::AskRequest& request, std::function<void(absl::Stat
   std::vector<v1::Query> queries(request.queries().begin(), request.queries().end());
   log_->Ask(std::move(queries),
             [this, count = request.queries_size(), done = std::move(done)](absl::StatusOr<AskResult> result) {
-                if (!result.ok()) {
-                  gauges_->queries.at("refused")->Increment(count);
-                  done(result.status());
-                  return;
+              if (!result.ok()) {
+                gauges_->queries.at("refused")->Increment(count);
+                done(result.status());
+                return;
+              }
+              Add(std::move(result->accepted));
+              v1::AskResponse response;
+              response.set_room(static_cast<uint32_t>(result->room));
+              for (v1::AskOutcome& outcome : result->outcomes) {
+                const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
+                                   : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
+                                   : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
+                                                                                      : "full";
+                gauges_->queries.at(name)->Increment();
+                if (outcome.has_label()) {
+                  // The same identity: this judge's answer to this prompt, under whatever names it was asked.
+                  outcome.mutable_label()->set_judge(judge_->name());
+                  outcome.mutable_label()->set_prompt(judge_->prompt());
                 }
-                Add(std::move(result->accepted));
-                v1::AskResponse response;
-                response.set_room(static_cast<uint32_t>(result->room));
-                for (v1::AskOutcome& outcome : result->outcomes) {
-                  const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
-                                     : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
-                                     : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
-                                                                                        : "full";
-                  gauges_->queries.at(name)->Increment();
-                  if (outcome.has_label()) {
-                    // The same identity: this judge's answer to this prompt, under whatever names it was asked.
-                    outcome.mutable_label()->set_judge(judge_->name());
-                    outcome.mutable_label()->set_prompt(judge_->prompt());
-                  }
-                  *response.add_outcomes() = std::move(outcome);
-                }
-                done(std::move(response));
-              });
+                *response.add_outcomes() = std::move(outcome);
+              }
+              done(std::move(response));
+            });
 }
 
 absl::StatusOr<v1::LabelBatch> Annotator::Read(const v1::LabelsRequest& request, int rows) {
@@ -150,34 +150,39 @@ v1::DescribeResponse Annotator::Describe() const {
   return response;
 }
 
-void Annotator::Dispatch() {
-  NameThread("dispatch");
-  auto look_at = std::chrono::steady_clock::now();
-  while (true) {
+absl::Status Annotator::Dispatch(const std::stop_token& stop) {
+  const WakeOnStop wake(stop, mutex_, changed_);
+  absl::Time look_at = clock_.Now();
+  while (!stop.stop_requested()) {
+    heartbeat_->Beat();
     WaitingQuery query;
     bool look = false;
     {
       MutexLock lock(mutex_);
-      while (!stopping_ && (draining_ || waiting_.empty() || in_flight_ >= judge_->capacity())) {
-        const auto left = look_at - std::chrono::steady_clock::now();
-        look = !draining_ && left <= left.zero();
-        if (look) break;
-        changed_.WaitFor(mutex_, draining_ ? absl::ToChronoNanoseconds(look_for_failed_) : left);
+      const auto idle = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return draining_ || waiting_.empty() || in_flight_ >= judge_->capacity();
+      };
+      const auto due = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !draining_ && clock_.Now() >= look_at; };
+      if (idle() && !due() && !stop.stop_requested()) {
+        const absl::Duration left = draining_ ? absl::InfiniteDuration() : look_at - clock_.Now();
+        clock_.WaitFor(changed_, mutex_, std::min(absl::Seconds(1), left));
       }
-      if (stopping_) return;
+      look = due();
       if (!look) {
+        if (idle()) continue;
         query = waiting_.top();
         waiting_.pop();
         gauges_->in_flight.Set(++in_flight_);
       }
     }
     if (look) {
-      look_at = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(look_for_failed_);
+      look_at = clock_.Now() + look_for_failed_;
       AskAgain({});
       continue;
     }
     judge_->Answer(query.query, [this, query](Verdict verdict) { OnVerdict(query, std::move(verdict)); });
   }
+  return absl::OkStatus();
 }
 
 void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
@@ -205,15 +210,11 @@ void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
 }
 
 int Annotator::Drain(absl::Duration limit) {
-  const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
+  const absl::Time until = clock_.Now() + limit;
   MutexLock lock(mutex_);
   draining_ = true;
   changed_.NotifyAll();
-  while (in_flight_ > 0) {
-    const auto left = until - std::chrono::steady_clock::now();
-    if (left <= left.zero()) break;
-    changed_.WaitFor(mutex_, left);
-  }
+  while (in_flight_ > 0 && clock_.Now() < until) clock_.WaitFor(changed_, mutex_, until - clock_.Now());
   return in_flight_;
 }
 

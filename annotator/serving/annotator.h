@@ -3,16 +3,16 @@
 #include <functional>
 #include <memory>
 #include <queue>
-#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "annotator/judges/judge.h"
 #include "annotator/store/label_log.h"
-#include "common/metrics.h"
 #include "common/mutex.h"
+#include "common/runtime/worker.h"
 #include "sibyl/v1/annotator.pb.h"
 
 namespace sibyl::annotator {
@@ -20,13 +20,13 @@ namespace sibyl::annotator {
 // Queries that one Ask may hold.
 inline constexpr int kMaxQueriesAnAsk = 1000;
 
-// Takes queries, has the judge answer them in order of priority, and appends the answers to the log. Asks failed queries
-// again when their cool-down is over. Any thread.
+// Takes queries, has the judge answer them in order of priority, and appends the answers to the log. Asks failed
+// queries again when their cool-down is over. Any thread.
 class Annotator {
  public:
   // Begins with the queries that wait in the log. `on_label` is called, on the log's thread, after a label was
   // committed; it must not block. `look_for_failed`: how often failed queries are looked for.
-  Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, Metrics& metrics,
+  Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, const Host& host,
             std::function<void()> on_label, absl::Duration look_for_failed = absl::Seconds(30));
   // Answers that are still in flight are dropped; their queries are asked again after a restart.
   ~Annotator();
@@ -36,8 +36,8 @@ class Annotator {
   // log has failed.
   void Ask(const v1::AskRequest& request, std::function<void(absl::StatusOr<v1::AskResponse>)> done);
 
-  // Asks again, whatever their cool-down, the queries whose last attempt ended in one of these ways; as many as there is
-  // room for.
+  // Asks again, whatever their cool-down, the queries whose last attempt ended in one of these ways; as many as there
+  // is room for.
   void AskAgain(std::vector<v1::Outcome> outcomes);
 
   // LabelLog::Read.
@@ -61,13 +61,14 @@ class Annotator {
     }
   };
 
-  void Dispatch();
+  absl::Status Dispatch(const std::stop_token& stop);
   void Add(std::vector<WaitingQuery> queries);
   void OnVerdict(const WaitingQuery& query, Verdict verdict);
 
   const uint64_t capacity_;
   const std::function<void()> on_label_;
   const absl::Duration look_for_failed_;
+  Clock& clock_;
   std::unique_ptr<Gauges> gauges_;
   // The log asks the judge for identities, and the judge's verdicts go to the log: ~Annotator closes the log, ends the
   // judge, and then the log.
@@ -79,8 +80,8 @@ class Annotator {
   std::priority_queue<WaitingQuery, std::vector<WaitingQuery>, LessUrgent> waiting_ ABSL_GUARDED_BY(mutex_);
   int in_flight_ ABSL_GUARDED_BY(mutex_) = 0;  // handed to the judge and not committed
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread dispatcher_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
+  std::unique_ptr<Worker> dispatcher_;
 };
 
 }  // namespace sibyl::annotator

@@ -1,9 +1,9 @@
 #include "annotator/serving/service.h"
 
 #include "absl/strings/str_cat.h"
-#include "common/log.h"
 #include "common/protocol.h"
 #include "common/rpc/status.h"
+#include "common/runtime/stop.h"
 
 namespace sibyl::annotator {
 namespace {
@@ -90,18 +90,14 @@ class Service::LabelStream : public grpc::ServerWriteReactor<v1::LabelBatch>,
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-Service::Service(Metrics& metrics)
-    : streams_gauge_(metrics.Gauge("sibyl_annotator_label_streams", "Callers that follow the label log.")),
-      sender_([this] { SendLabels(); }) {}
+Service::Service(const Host& host)
+    : clock_(host.clock),
+      streams_gauge_(host.metrics.Gauge("sibyl_annotator_label_streams", "Callers that follow the label log.")),
+      heartbeat_(host.heartbeats.Add("labels", kLongestSilence)),
+      sender_(
+          "labels", [this](const std::stop_token& stop) { return SendLabels(stop); }, host.fail) {}
 
-Service::~Service() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-    changed_.NotifyAll();
-  }
-  sender_.join();
-}
+Service::~Service() = default;
 
 grpc::ServerUnaryReactor* Service::Ask(grpc::CallbackServerContext* context, const v1::AskRequest* request,
                                        v1::AskResponse* response) {
@@ -163,17 +159,19 @@ void Service::OnLabel() {
   changed_.NotifyAll();
 }
 
-void Service::SendLabels() {
-  NameThread("labels");
-  while (true) {
+absl::Status Service::SendLabels(const std::stop_token& stop) {
+  const WakeOnStop wake(stop, mutex_, changed_);
+  while (!stop.stop_requested()) {
+    heartbeat_->Beat();
     {
       MutexLock lock(mutex_);
-      while (!labels_came_ && !stopping_) changed_.Wait(mutex_);
-      if (stopping_) return;
+      if (!labels_came_ && !stop.stop_requested()) clock_.WaitFor(changed_, mutex_, absl::Seconds(1));
+      if (!labels_came_) continue;
       labels_came_ = false;
     }
     for (const auto& stream : Streams()) stream->Continue();
   }
+  return absl::OkStatus();
 }
 
 void Service::CloseStreams() {

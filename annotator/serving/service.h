@@ -2,10 +2,11 @@
 
 #include <memory>
 #include <set>
-#include <thread>
 
+#include "annotator/host.h"
 #include "annotator/serving/annotator.h"
 #include "common/mutex.h"
+#include "common/runtime/worker.h"
 #include "sibyl/v1/annotator.grpc.pb.h"
 
 namespace sibyl::annotator {
@@ -13,7 +14,7 @@ namespace sibyl::annotator {
 // Translates between gRPC and the annotator; decides nothing.
 class Service : public v1::AnnotatorService::CallbackService {
  public:
-  explicit Service(Metrics& metrics);
+  explicit Service(const Host& host);
   ~Service() override;
 
   // Call once, before the server starts. The annotator must outlive the server.
@@ -36,19 +37,20 @@ class Service : public v1::AnnotatorService::CallbackService {
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest* request,
                                      v1::DescribeResponse* response) override;
   // Has the streams send labels that came, until the service ends.
-  void SendLabels();
+  absl::Status SendLabels(const std::stop_token& stop);
   std::set<std::shared_ptr<LabelStream>> Streams();
   void Forget(const std::shared_ptr<LabelStream>& stream);
 
   Annotator* annotator_ = nullptr;
+  Clock& clock_;
   prometheus::Gauge& streams_gauge_;
   Mutex mutex_;
   std::set<std::shared_ptr<LabelStream>> streams_ ABSL_GUARDED_BY(mutex_);
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   CondVar changed_;
   bool labels_came_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread sender_;  // last: uses all of the above
+  std::unique_ptr<Heartbeat> heartbeat_;
+  Worker sender_;  // last: uses all of the above
 };
 
 }  // namespace sibyl::annotator

@@ -43,8 +43,8 @@ class LabelLog {
   // Offers queries that passed CheckQuery. Unavailable: the log has failed, or too many calls wait for it.
   virtual void Ask(std::vector<v1::Query> queries, std::function<void(absl::StatusOr<AskResult>)> done) = 0;
 
-  // Appends how an attempt at a waiting query ended. `label` has outcome, answer, judge, prompt, raw and tokens; the log
-  // adds the rest. `done` gets the entry, or why there is none.
+  // Appends how an attempt at a waiting query ended. `label` has outcome, answer, judge, prompt, raw and tokens; the
+  // log adds the rest. `done` gets the entry, or why there is none.
   virtual void Append(const WaitingQuery& query, v1::Label label,
                       std::function<void(absl::StatusOr<v1::Label>)> done) = 0;
 
@@ -54,8 +54,8 @@ class LabelLog {
                         std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) = 0;
 
   // Entries that are durable and pass the request's filter, from request.from_sequence() on; looks at `rows` places of
-  // the log at most. next_sequence is the first place that was not looked at. NotFound: request.log_id() is another log.
-  // OutOfRange: from_sequence lies beyond the end, so another log was read before.
+  // the log at most. next_sequence is the first place that was not looked at. NotFound: request.log_id() is another
+  // log. OutOfRange: from_sequence lies beyond the end, so another log was read before.
   virtual absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows) = 0;
 
   // Last sequence that is durable; 0: none.
@@ -65,8 +65,8 @@ class LabelLog {
   // Queries that wait for another judge, sampling or prompt.
   virtual uint64_t set_aside() const = 0;
 
-  // Writes everything that was called before and closes the log; gives why that failed, or why the log had failed before.
-  // Later calls are refused. The first call closes, later ones give OK.
+  // Writes everything that was called before and closes the log; gives why that failed, or why the log had failed
+  // before. Later calls are refused. The first call closes, later ones give OK.
   virtual absl::Status Close() = 0;
 };
 

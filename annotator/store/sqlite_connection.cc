@@ -5,9 +5,10 @@
 namespace sibyl::annotator {
 
 std::string RecoveryAdvice(const std::string& path) {
-  return absl::StrCat("stop the annotator and restore a copy of the file, or get back what can be read with `sqlite3 ", path,
-                      " .recover | sqlite3 recovered.sqlite` and put recovered.sqlite in the place of the file, its -wal "
-                      "and its -shm");
+  return absl::StrCat(
+      "stop the annotator and restore a copy of the file, or get back what can be read with `sqlite3 ", path,
+      " .recover | sqlite3 recovered.sqlite` and put recovered.sqlite in the place of the file, its -wal "
+      "and its -shm");
 }
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const std::string& path,

@@ -23,8 +23,8 @@ class SqliteConnection {
   static absl::StatusOr<std::unique_ptr<SqliteConnection>> Open(const std::string& path, const std::string& vfs);
   ~SqliteConnection();
 
-  // What just went wrong, with the file, the cause and the remedy. DataLoss: the file is damaged. FailedPrecondition: it
-  // is no SQLite file. Unavailable: the disk.
+  // What just went wrong, with the file, the cause and the remedy. DataLoss: the file is damaged. FailedPrecondition:
+  // it is no SQLite file. Unavailable: the disk.
   absl::Status Error(absl::string_view doing) const;
 
   // Runs statements that give no rows.

@@ -13,6 +13,7 @@
 #include "annotator/questions/canonical.h"
 #include "annotator/store/sqlite_store.h"
 #include "common/log.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 
 namespace sibyl::annotator {
@@ -116,19 +117,19 @@ struct SqliteLabelLog::Gauges {
   prometheus::Gauge& labels;
 };
 
-SqliteLabelLog::SqliteLabelLog(const SqliteLabelLogOptions& options, Clock& clock,
-                               std::function<void(absl::Status)> on_failure)
-    : options_(options), clock_(clock), on_failure_(std::move(on_failure)) {}
+SqliteLabelLog::SqliteLabelLog(const SqliteLabelLogOptions& options, const Host& host)
+    : options_(options), host_(host) {}
 
 absl::StatusOr<std::unique_ptr<SqliteLabelLog>> SqliteLabelLog::Open(const SqliteLabelLogOptions& options,
-                                                                     Clock& clock, Metrics& metrics,
-                                                                     std::function<void(absl::Status)> on_failure) {
-  std::unique_ptr<SqliteLabelLog> log(new SqliteLabelLog(options, clock, std::move(on_failure)));
+                                                                     const Host& host) {
+  std::unique_ptr<SqliteLabelLog> log(new SqliteLabelLog(options, host));
   SIBYL_RETURN_IF_ERROR(log->Load());
-  log->gauges_ = std::make_unique<Gauges>(metrics);
+  log->gauges_ = std::make_unique<Gauges>(host.metrics);
   log->gauges_->waiting.Set(static_cast<double>(log->waiting()));
   log->gauges_->labels.Set(static_cast<double>(log->last_sequence()));
-  log->thread_ = std::thread([log = log.get()] { log->Write(); });
+  log->heartbeat_ = host.heartbeats.Add("store", kLongestSilence);
+  log->worker_ = std::make_unique<Worker>(
+      "store", [log = log.get()](const std::stop_token& stop) { return log->Write(stop); }, host.fail);
   return log;
 }
 
@@ -149,7 +150,7 @@ absl::Status SqliteLabelLog::Load() {
   const ssize_t read = pread(lock_fd_, noted, sizeof noted, 0);
   noted_log_id_ = std::string(absl::StripAsciiWhitespace({noted, static_cast<size_t>(std::max<ssize_t>(read, 0))}));
 
-  SIBYL_ASSIGN_OR_RETURN(writer_, OpenStore(options_.path, options_.vfs, noted_log_id_));
+  SIBYL_ASSIGN_OR_RETURN(writer_, OpenStore(options_.path, options_.vfs, noted_log_id_, *options_.files));
   SIBYL_ASSIGN_OR_RETURN(log_id_, writer_->Text("SELECT log_id FROM log"));
   SIBYL_ASSIGN_OR_RETURN(const int64_t last, writer_->Integer("SELECT coalesce(max(sequence), 0) FROM attempts"));
   next_sequence_ = last + 1;
@@ -242,13 +243,14 @@ SqliteLabelLog::~SqliteLabelLog() {
 
 absl::Status SqliteLabelLog::Close() {
   absl::Status status;
-  if (thread_.joinable()) {
+  if (worker_ != nullptr) {
     {
       MutexLock lock(mutex_);
-      stopping_ = true;
-      work_.NotifyAll();
+      closed_ = true;
     }
-    thread_.join();
+    worker_->RequestStop();
+    worker_.reset();
+    heartbeat_.reset();
     MutexLock lock(mutex_);
     status = failed_;
   }
@@ -295,7 +297,7 @@ void SqliteLabelLog::Enqueue(Job job, bool bounded) {
     MutexLock lock(mutex_);
     if (!failed_.ok()) {
       refused = failed_;
-    } else if (stopping_) {
+    } else if (closed_) {
       refused = absl::UnavailableError(absl::StrCat("label store ", options_.path, " is closed"));
     } else if (bounded && jobs_.size() >= kMaxJobs) {
       refused = absl::UnavailableError(
@@ -314,18 +316,20 @@ void SqliteLabelLog::Fail(const absl::Status& reason) {
     if (!failed_.ok()) return;
     failed_ = reason;
   }
-  on_failure_(reason);
+  host_.fail(reason);
 }
 
-void SqliteLabelLog::Write() {
-  NameThread("store");
+absl::Status SqliteLabelLog::Write(const std::stop_token& stop) {
+  const WakeOnStop wake(stop, mutex_, work_);
   while (true) {
+    heartbeat_->Beat();
     std::vector<Job> jobs;
     absl::Status failed;
     {
       MutexLock lock(mutex_);
-      while (jobs_.empty() && !stopping_) work_.Wait(mutex_);
-      if (jobs_.empty()) return;
+      if (jobs_.empty() && !stop.stop_requested()) host_.clock.WaitFor(work_, mutex_, absl::Seconds(1));
+      if (jobs_.empty() && stop.stop_requested()) return absl::OkStatus();
+      if (jobs_.empty()) continue;
       jobs.assign(std::make_move_iterator(jobs_.begin()), std::make_move_iterator(jobs_.end()));
       jobs_.clear();
       failed = failed_;
@@ -366,7 +370,7 @@ absl::Status SqliteLabelLog::Apply(std::vector<Job>& jobs) {
 }
 
 absl::Status SqliteLabelLog::ApplyAsk(Job& job) {
-  const int64_t now = absl::ToUnixMicros(clock_.Now());
+  const int64_t now = absl::ToUnixMicros(host_.clock.Now());
   for (v1::Query& query : job.queries) {
     v1::AskOutcome& outcome = job.result.outcomes.emplace_back();
     outcome.set_tag(query.tag());
@@ -431,9 +435,8 @@ absl::Status SqliteLabelLog::ApplyAsk(Job& job) {
 }
 
 absl::Status SqliteLabelLog::MakeWait(int64_t id) {
-  SIBYL_ASSIGN_OR_RETURN(
-      sqlite3_stmt * update,
-      writer_->Prepare("UPDATE queries SET waits = 1, ask_again_unix_micros = NULL WHERE id = ?"));
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * update,
+                         writer_->Prepare("UPDATE queries SET waits = 1, ask_again_unix_micros = NULL WHERE id = ?"));
   Bind(update, 1, id);
   SIBYL_RETURN_IF_ERROR(writer_->Finish(update));
   wrote_ = true;
@@ -443,7 +446,7 @@ absl::Status SqliteLabelLog::MakeWait(int64_t id) {
 
 absl::Status SqliteLabelLog::ApplyAppend(Job& job) {
   v1::Label& label = job.label;
-  const absl::Time now = clock_.Now();
+  const absl::Time now = host_.clock.Now();
   label.set_sequence(next_sequence_);
   label.set_committed_unix_micros(absl::ToUnixMicros(now));
   // The attempt's number, and when the next one may be made.
@@ -488,13 +491,13 @@ absl::Status SqliteLabelLog::ApplyAskAgain(Job& job) {
   const std::string where =
       job.outcomes.empty()
           ? "q.ask_again_unix_micros <= ?2 ORDER BY q.ask_again_unix_micros"
-          : absl::StrCat("q.waits = 0 AND (SELECT outcome FROM attempts WHERE sequence = q.sequence) IN (",
-                         outcomes, ") ORDER BY q.id");
+          : absl::StrCat("q.waits = 0 AND (SELECT outcome FROM attempts WHERE sequence = q.sequence) IN (", outcomes,
+                         ") ORDER BY q.id");
   SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * rows,
                          writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns,
                                                        ", q.key FROM queries q WHERE q.judge = ?1 AND ", where)));
   Bind(rows, 1, options_.judge.identity);
-  if (job.outcomes.empty()) Bind(rows, 2, absl::ToUnixMicros(clock_.Now()));
+  if (job.outcomes.empty()) Bind(rows, 2, absl::ToUnixMicros(host_.clock.Now()));
   int code = SQLITE_DONE;
   while (job.found.size() < kStep && unanswered_ + job.found.size() < options_.capacity &&
          (code = sqlite3_step(rows)) == SQLITE_ROW) {
@@ -509,9 +512,10 @@ absl::Status SqliteLabelLog::ApplyAskAgain(Job& job) {
 
 absl::StatusOr<v1::LabelBatch> SqliteLabelLog::Read(const v1::LabelsRequest& request, int rows) {
   if (!request.log_id().empty() && request.log_id() != log_id_) {
-    return absl::NotFoundError(absl::StrCat("log_id is ", request.log_id(), ", this log is ", log_id_,
-                                            ": from_sequence was read from another log; start again from 1, or give the "
-                                            "annotator the store that it came from"));
+    return absl::NotFoundError(
+        absl::StrCat("log_id is ", request.log_id(), ", this log is ", log_id_,
+                     ": from_sequence was read from another log; start again from 1, or give the "
+                     "annotator the store that it came from"));
   }
   const uint64_t last = last_sequence();
   const uint64_t from = std::max<uint64_t>(request.from_sequence(), 1);

@@ -5,17 +5,17 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "annotator/store/label_log.h"
 #include "annotator/store/sqlite_connection.h"
-#include "common/runtime/clock.h"
-#include "common/metrics.h"
 #include "common/mutex.h"
+#include "common/runtime/file_system.h"
+#include "common/runtime/worker.h"
 #include "sibyl/v1/annotator.pb.h"
 
 namespace sibyl::annotator {
@@ -41,6 +41,8 @@ struct SqliteLabelLogOptions {
   absl::Duration cool_down = absl::Minutes(10);
   // Attempts that a query gets by itself, at most.
   int most_attempts = 5;
+  // Where the file is made and named; SQLite reads and writes it through its own VFS.
+  FileSystem* files = &FileSystem::Real();
   // SQLite's VFS; "": the usual one. For tests.
   std::string vfs;
 };
@@ -49,18 +51,15 @@ struct SqliteLabelLogOptions {
 // transaction was synced, applies them in order, and commits them together.
 class SqliteLabelLog : public LabelLog {
  public:
-  // Errors are those of OpenStore, and FailedPrecondition when another process has the store open. `on_failure` is
+  // Errors are those of OpenStore, and FailedPrecondition when another process has the store open. `host.fail` is
   // called once, from any thread, when a later write or read fails.
-  static absl::StatusOr<std::unique_ptr<SqliteLabelLog>> Open(const SqliteLabelLogOptions& options, Clock& clock,
-                                                              Metrics& metrics,
-                                                              std::function<void(absl::Status)> on_failure);
+  static absl::StatusOr<std::unique_ptr<SqliteLabelLog>> Open(const SqliteLabelLogOptions& options, const Host& host);
   ~SqliteLabelLog() override;
 
   const std::string& log_id() const override { return log_id_; }
   std::vector<WaitingQuery> TakeWaiting() override;
   void Ask(std::vector<v1::Query> queries, std::function<void(absl::StatusOr<AskResult>)> done) override;
-  void Append(const WaitingQuery& query, v1::Label label,
-              std::function<void(absl::StatusOr<v1::Label>)> done) override;
+  void Append(const WaitingQuery& query, v1::Label label, std::function<void(absl::StatusOr<v1::Label>)> done) override;
   void AskAgain(std::vector<v1::Outcome> outcomes,
                 std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) override;
   absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows) override;
@@ -73,7 +72,7 @@ class SqliteLabelLog : public LabelLog {
   struct Job;
   struct Gauges;
 
-  SqliteLabelLog(const SqliteLabelLogOptions& options, Clock& clock, std::function<void(absl::Status)> on_failure);
+  SqliteLabelLog(const SqliteLabelLogOptions& options, const Host& host);
   absl::Status Load();
   // Gives queries of version 1 the keys of this one, where they are this judge's.
   absl::Status Rekey();
@@ -81,7 +80,8 @@ class SqliteLabelLog : public LabelLog {
   // Writes the log's identity into the lock file: from now on an absent store is a loss.
   absl::Status NoteInLock();
   void Enqueue(Job job, bool bounded);
-  void Write();
+  // The writing thread: until it is told to stop and nothing is left to write.
+  absl::Status Write(const std::stop_token& stop);
   // Runs the jobs in one transaction and fills in their results, which hold once it is OK.
   absl::Status Apply(std::vector<Job>& jobs);
   absl::Status ApplyAsk(Job& job);
@@ -92,8 +92,7 @@ class SqliteLabelLog : public LabelLog {
   void Fail(const absl::Status& reason);
 
   const SqliteLabelLogOptions options_;
-  Clock& clock_;
-  const std::function<void(absl::Status)> on_failure_;
+  const Host host_;
   int lock_fd_ = -1;
   std::string noted_log_id_;  // in the lock file
   std::string log_id_;
@@ -116,9 +115,10 @@ class SqliteLabelLog : public LabelLog {
   Mutex mutex_;
   CondVar work_;
   std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failed_ ABSL_GUARDED_BY(mutex_);
-  std::thread thread_;
+  std::unique_ptr<Heartbeat> heartbeat_;
+  std::unique_ptr<Worker> worker_;  // last: uses all of the above
 };
 
 }  // namespace sibyl::annotator

@@ -1,11 +1,5 @@
 #include "annotator/store/sqlite_store.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -19,8 +13,6 @@
 
 namespace sibyl::annotator {
 namespace {
-
-namespace fs = std::filesystem;
 
 // "Sibl": tells a label store from any other SQLite file.
 constexpr int kApplicationId = 0x5369626c;
@@ -64,34 +56,35 @@ CREATE TABLE attempts(
 ) STRICT;
 )sql";
 
-absl::Status FileError(const std::string& path, absl::string_view doing) {
-  return absl::UnavailableError(absl::StrCat(
-      "label store ", path, ": cannot ", doing, ": ", strerror(errno),
-      "; annotator.store must lie in a folder that exists and can be written, on a disk with space left"));
+// A file system's error, with what it means for the store.
+absl::Status FileError(const std::string& path, const absl::Status& status) {
+  return absl::Status(
+      status.code(),
+      absl::StrCat("label store ", path, ": ", status.message(),
+                   "; annotator.store must lie in a folder that exists and can be written, on a disk with "
+                   "space left"));
 }
 
-absl::Status SyncFolder(const std::string& path) {
-  const std::string folder = fs::path(path).parent_path().string();
-  const int fd = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return FileError(path, "open its folder");
-  const bool synced = fsync(fd) == 0;
-  const absl::Status status = synced ? absl::OkStatus() : FileError(path, "sync its folder");
-  close(fd);
-  return status;
-}
-
-absl::Status CreateStore(const std::string& path, const std::string& vfs) {
+absl::Status CreateStore(const std::string& path, const std::string& vfs, FileSystem& files) {
   const std::string beside = path + ".new";
-  std::error_code ignored;
-  for (const char* leftover : {"", "-journal", "-wal", "-shm"}) fs::remove(beside + leftover, ignored);
+  for (const char* leftover : {"", "-journal", "-wal", "-shm"}) {
+    if (const absl::Status removed = files.Remove(beside + leftover); !removed.ok()) return FileError(path, removed);
+  }
   SIBYL_ASSIGN_OR_RETURN(auto store, SqliteConnection::Open(beside, vfs));
   SIBYL_RETURN_IF_ERROR(store->Run("PRAGMA synchronous=EXTRA"));
   SIBYL_RETURN_IF_ERROR(store->Run(absl::StrCat("BEGIN IMMEDIATE;", kSchema, "INSERT INTO log VALUES('", NewLogId(),
                                                 "'); PRAGMA application_id=", kApplicationId,
                                                 "; PRAGMA user_version=", kStoreVersion, "; COMMIT;")));
   SIBYL_RETURN_IF_ERROR(store->Close());
-  if (rename(beside.c_str(), path.c_str()) != 0) return FileError(path, "give the new file its name");
-  return SyncFolder(path);
+  absl::Status named = files.Rename(beside, path);
+  if (named.ok()) named = files.SyncFolder(ParentFolder(path));
+  return named.ok() ? named : FileError(path, named);
+}
+
+bool IsEmpty(const std::string& path, FileSystem& files) {
+  const auto file = files.Open(path);
+  char byte = 0;
+  return file.ok() && (*file)->Read(&byte, 1).value_or(1) == 0;
 }
 
 absl::Status Damaged(const std::string& path, absl::string_view how) {
@@ -107,9 +100,9 @@ absl::StatusOr<int64_t> CheckStore(SqliteConnection& store, const std::string& p
         absl::StrCat(path, " is a SQLite file but no label store; give annotator.store another name"));
   }
   if (version < 1 || version > kStoreVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "label store ", path, " has version ", version, ", this annotator reads versions 1 to ", kStoreVersion,
-        "; use the build that wrote it, or give this one another annotator.store"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("label store ", path, " has version ", version, ", this annotator reads versions 1 to ",
+                     kStoreVersion, "; use the build that wrote it, or give this one another annotator.store"));
   }
   SIBYL_ASSIGN_OR_RETURN(const std::string check, store.Text("PRAGMA quick_check(1)"));
   if (check != "ok") return Damaged(path, check);
@@ -213,9 +206,10 @@ absl::Status CloseGaps(SqliteConnection& store, const std::string& path) {
                     "FROM attempts)"));
   SIBYL_ASSIGN_OR_RETURN(const int64_t identities, store.Integer("SELECT count(*) FROM log"));
   if (last == labels && lost == 0 && identities == 1) return store.Run("COMMIT");
-  spdlog::warn("label store {} lacks a part of its log, as a recovered file may: {} labels are left, which are numbered "
-               "anew, and queries without a label are asked again",
-               path, labels);
+  spdlog::warn(
+      "label store {} lacks a part of its log, as a recovered file may: {} labels are left, which are numbered "
+      "anew, and queries without a label are asked again",
+      path, labels);
   // Each row moves down to a place that is free by then.
   SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * rows, store.Prepare("SELECT sequence FROM attempts ORDER BY sequence"));
   std::vector<int64_t> sequences;
@@ -229,12 +223,12 @@ absl::Status CloseGaps(SqliteConnection& store, const std::string& path) {
     Bind(move, 2, sequences[i]);
     SIBYL_RETURN_IF_ERROR(store.Finish(move));
   }
-  return store.Run(absl::StrCat(
-      "UPDATE queries SET sequence = (SELECT max(sequence) FROM attempts WHERE query = queries.id), "
-      "attempts = (SELECT coalesce(max(attempt), 0) FROM attempts WHERE query = queries.id);"
-      "UPDATE queries SET waits = 1, ask_again_unix_micros = NULL WHERE sequence IS NULL;"
-      "DELETE FROM log; INSERT INTO log VALUES('",
-      NewLogId(), "'); COMMIT;"));
+  return store.Run(
+      absl::StrCat("UPDATE queries SET sequence = (SELECT max(sequence) FROM attempts WHERE query = queries.id), "
+                   "attempts = (SELECT coalesce(max(attempt), 0) FROM attempts WHERE query = queries.id);"
+                   "UPDATE queries SET waits = 1, ask_again_unix_micros = NULL WHERE sequence IS NULL;"
+                   "DELETE FROM log; INSERT INTO log VALUES('",
+                   NewLogId(), "'); COMMIT;"));
 }
 
 }  // namespace
@@ -242,19 +236,20 @@ absl::Status CloseGaps(SqliteConnection& store, const std::string& path) {
 std::string NewLogId() { return absl::StrFormat("%016x%016x", FreshRandom64(), FreshRandom64()); }
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> OpenStore(const std::string& path, const std::string& vfs,
-                                                            const std::string& known_log_id) {
-  std::error_code error;
-  if (!fs::exists(path, error)) {
+                                                            const std::string& known_log_id, FileSystem& files) {
+  if (!files.Exists(path)) {
     if (!known_log_id.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           "label store ", path, " is gone, and with it the labels of log ", known_log_id, " (named in ", path,
           ".lock); restore a copy, or remove ", path, ".lock to begin with an empty log and pay for its labels again"));
     }
-    SIBYL_RETURN_IF_ERROR(CreateStore(path, vfs));
-  } else if (fs::file_size(path, error) == 0 && !error) {
-    return absl::DataLossError(absl::StrCat(
-        "label store ", path, " has 0 bytes, and a store never has so few; its labels are lost with its content. Restore "
-        "a copy, or remove the file and ", path, ".lock to begin with an empty log and pay for its labels again"));
+    SIBYL_RETURN_IF_ERROR(CreateStore(path, vfs, files));
+  } else if (IsEmpty(path, files)) {
+    return absl::DataLossError(
+        absl::StrCat("label store ", path,
+                     " has 0 bytes, and a store never has so few; its labels are lost with its content. Restore "
+                     "a copy, or remove the file and ",
+                     path, ".lock to begin with an empty log and pay for its labels again"));
   }
   SIBYL_ASSIGN_OR_RETURN(auto store, SqliteConnection::Open(path, vfs));
   SIBYL_ASSIGN_OR_RETURN(const int64_t version, CheckStore(*store, path));

@@ -7,16 +7,13 @@
 #include "common/status_macros.h"
 
 namespace sibyl {
-namespace {
 
-absl::Status WriteTemporary(const std::string& temporary, absl::string_view bytes, FileSystem& files) {
-  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, files.Create(temporary));
+absl::Status WriteNewFile(const std::string& path, absl::string_view bytes, FileSystem& files) {
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, files.Create(path));
   SIBYL_RETURN_IF_ERROR(file->Append(bytes));
   SIBYL_RETURN_IF_ERROR(file->Sync());
   return file->Close();
 }
-
-}  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, FileSystem& files) {
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<ReadableFile> file, files.Open(path));
@@ -34,7 +31,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, FileSystem& files)
 
 absl::Status WriteFileDurably(const std::string& path, absl::string_view bytes, FileSystem& files) {
   const std::string temporary = absl::StrCat(path, kTemporarySuffix);
-  if (absl::Status status = WriteTemporary(temporary, bytes, files); !status.ok()) {
+  if (absl::Status status = WriteNewFile(temporary, bytes, files); !status.ok()) {
     files.Remove(temporary).IgnoreError();
     return status;
   }

@@ -22,6 +22,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, FileSystem& files 
 // bytes or the new ones. An error leaves the old file as it was. One writer of a path at a time.
 absl::Status WriteFileDurably(const std::string& path, absl::string_view bytes, FileSystem& files = FileSystem::Real());
 
+// Writes and syncs a file in place of one that may be there. Not atomic: for files in a folder that is not in use yet.
+absl::Status WriteNewFile(const std::string& path, absl::string_view bytes, FileSystem& files);
+
 // Puts a file that was written and synced beside (`path` + kTemporarySuffix) in the place of `path`, and makes that
 // durable. On an error the temporary file is removed.
 absl::Status CommitTemporary(const std::string& path, FileSystem& files);

@@ -95,6 +95,10 @@ int RunMain(int argc, char** argv, const ProgramInfo& info, const std::function<
     return ending.ExitStatusFor(UsageError(absl::InvalidArgumentError(
         absl::StrCat("unexpected argument `", program.arguments[info.most_arguments], "`; --help lists the flags"))));
   }
+  if (!program.overrides.empty() && !info.takes_overrides) {
+    return ending.ExitStatusFor(UsageError(
+        absl::InvalidArgumentError("--set is no flag of this program; set the field where the learner starts")));
+  }
   absl::Status status;
   {
     const Worker watcher(

@@ -31,8 +31,9 @@ struct Program {
 };
 
 struct ProgramInfo {
-  const char* name;   // in log lines
-  const char* usage;  // printed by --help, above the flags of the program
+  const char* name;              // in log lines
+  const char* usage;             // printed by --help, above the flags of the program
+  bool takes_overrides = false;  // --set field=value
   int most_arguments = 0;
 };
 

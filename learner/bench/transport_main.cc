@@ -5,12 +5,12 @@
 #include <thread>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/rpc/server.h"
-#include "common/shutdown.h"
+#include "common/runtime/program.h"
+#include "common/runtime/stop.h"
+#include "common/runtime/worker.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
@@ -62,61 +62,63 @@ void GiveBack(int unrolls_a_batch, UnrollPool& unrolls, CaptionTable& captions) 
   }
 }
 
-absl::Status Serve(Shutdown& shutdown) {
+absl::Status Serve(Program& program) {
+  if (absl::GetFlag(FLAGS_config).empty() || absl::GetFlag(FLAGS_run_dir).empty()) {
+    return UsageError(
+        absl::InvalidArgumentError("--config and --run_dir are required; `sibyl bench transport` sets them"));
+  }
   SIBYL_ASSIGN_OR_RETURN(const v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), {}));
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
   SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
   PolicyStore policies(std::make_shared<NullPolicy>(spec.actions_size()), nullptr);
-  Metrics metrics;
+  Metrics& metrics = program.metrics;
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   CaptionTable captions(experiment.learner().max_captions());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
   UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec)},
-                     /*capacity=*/0, &Clock::Real());  // ActorStreams fits it to the actors that come
+                     /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(
       const std::unique_ptr<Slots> slots,
       Slots::Open(static_cast<int>(experiment.learner().max_actors()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
   StepCounter steps(0, &metrics);
   Inference inference(experiment, spec, torch::kCPU, experiment.seed(), &policies,
-                      {&unrolls, &captions, &episodes, &steps}, &Clock::Real(), &metrics);
-  ActorStreams streams(experiment, spec, "bench", slots.get(), &unrolls, &Clock::Real(), &metrics);
+                      {&unrolls, &captions, &episodes, &steps}, &program.clock, &metrics);
+  ActorStreams streams(experiment, spec, "bench", slots.get(), &unrolls, &program.clock, &metrics);
   ActService service(&streams, &inference, &captions);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
-  std::thread inference_thread([&] {
-    NameThread("inference");
-    at::set_num_threads(1);
-    if (const absl::Status status = inference.Run(); !status.ok()) shutdown.Fail(status);
-  });
-  std::thread give_back_thread([&] { GiveBack(UnrollsPerBatch(experiment.learner()), unrolls, captions); });
-  while (!shutdown.WaitFor(absl::Seconds(1))) streams.CloseSilent();
+  Worker inference_worker(
+      "inference",
+      [&](const std::stop_token&) {
+        at::set_num_threads(1);
+        return inference.Run();
+      },
+      program.fail());
+  Worker give_back_worker(
+      "give-back",
+      [&](const std::stop_token&) {
+        GiveBack(UnrollsPerBatch(experiment.learner()), unrolls, captions);
+        return absl::OkStatus();
+      },
+      program.fail());
+  while (!WaitForStop(program.stop(), program.clock, absl::Seconds(1))) streams.CloseSilent();
   streams.CloseAll();
   inference.Close();
-  inference_thread.join();
+  inference_worker.Join();
   unrolls.Close();
-  give_back_thread.join();
+  give_back_worker.Join();
   server->Drain(absl::Seconds(2));
-  return shutdown.reason();
+  return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace sibyl::learner
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Takes what actors send, as the learner does, and trains nothing: see sibyl bench");
   sibyl::KeepMemory();
-  sibyl::Shutdown shutdown;
-  sibyl::InitLog("bench");
-  absl::ParseCommandLine(argc, argv);
-  if (absl::GetFlag(FLAGS_config).empty() || absl::GetFlag(FLAGS_run_dir).empty()) {
-    spdlog::error("--config and --run_dir are required; `sibyl bench transport` sets them");
-    return 2;
-  }
-  if (const absl::Status status = sibyl::learner::Serve(shutdown); !status.ok()) {
-    spdlog::error("{}", status.ToString());
-    return 1;
-  }
-  return 0;
+  return sibyl::RunMain(argc, argv,
+                        {"bench", "Takes what actors send, as the learner does, and trains nothing: see sibyl bench"},
+                        sibyl::learner::Serve);
 }

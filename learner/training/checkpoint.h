@@ -3,49 +3,69 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/mutex.h"
+#include "common/runtime/file_system.h"
+#include "common/runtime/heartbeat.h"
+#include "common/runtime/worker.h"
+#include "learner/experience/caption_table.h"
 #include "sibyl/v1/state.pb.h"
 
 namespace sibyl::learner {
 
-// Writes weights to the path it is given.
-using WriteWeights = std::function<absl::Status(const std::string& path)>;
+// The bytes of a safetensors file.
+using EncodeWeights = std::function<absl::StatusOr<std::string>()>;
 
-// Writes a checkpoint of `state.steps()` (common/checkpoints.h) and removes all but the newest `keep`. It is written
-// beside, fsynced and renamed, so it is there whole or not at all; one that is there already is replaced.
-absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState& state, const WriteWeights& weights,
-                             int keep);
+// Makes RUN/checkpoints, removes what a killed learner left there, and puts a replaced checkpoint back where its
+// successor never came. Call it before checkpoints are read or written.
+absl::Status OpenCheckpointFolder(const std::string& run_dir, FileSystem& files);
 
-// Writes checkpoints on a thread of its own, so that training does not wait for a disk. Holds one that is being
-// written and one that waits; a newer one takes the place of the one that waits.
+// Renames damaged checkpoints, so that they neither count among those that are kept nor are read again.
+absl::Status SetAsideCheckpoints(const std::string& run_dir, const std::vector<std::string>& names, FileSystem& files);
+
+// Writes a checkpoint of `state.steps()` (common/checkpoints.h) and removes all but the newest `keep`. The checkpoint
+// is written beside, synced and renamed, so that it is there whole or not at all; at no instant is there none where
+// there was one before. `state.captions` is ignored: captions come from the table as they are now.
+absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState& state, const EncodeWeights& weights,
+                             const CaptionTable& captions, int keep, FileSystem& files);
+
+// Writes checkpoints on a thread of its own, "checkpoint", so that training does not wait for a disk. Holds one that is
+// being written and one that waits; a newer one takes the place of the one that waits.
 class CheckpointThread {
  public:
-  // `failed` is called from the thread when one cannot be written.
-  CheckpointThread(std::string run_dir, int keep, std::function<void(absl::Status)> failed);
-  // Writes what waits.
-  ~CheckpointThread();
+  // `failed` is called from the thread when one cannot be written. The others outlive this.
+  CheckpointThread(std::string run_dir, int keep, const CaptionTable* captions, FileSystem* files,
+                   Heartbeats* heartbeats, std::function<void(absl::Status)> failed);
 
-  // Any thread. What `weights` captures must not change any more.
-  void Write(v1::LearnerState state, WriteWeights weights);
+  // Any thread, before Close. What `weights` captures must not change any more.
+  void Write(v1::LearnerState state, EncodeWeights weights);
+
+  // Writes what waits and ends the thread. An error: the newest state that was handed over is not on the disk. Call it
+  // once; the destructor alone drops what waits.
+  absl::Status Close();
 
  private:
   struct Job {
     v1::LearnerState state;
-    WriteWeights weights;
+    EncodeWeights weights;
   };
-  void Run();
+  absl::Status Run(const std::stop_token& stop);
 
   const std::string run_dir_;
   const int keep_;
+  const CaptionTable* const captions_;
+  FileSystem* const files_;
   const std::function<void(absl::Status)> failed_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
   Mutex mutex_;
   CondVar wake_;
   std::optional<Job> next_ ABSL_GUARDED_BY(mutex_);
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status last_ ABSL_GUARDED_BY(mutex_);  // of the last write
+  Worker worker_;
 };
 
 }  // namespace sibyl::learner

@@ -295,15 +295,15 @@ NamedTensors Trainer::State() const {
   return state;
 }
 
-std::function<absl::Status(const std::string& path)> Trainer::Snapshot() const {
+std::function<absl::StatusOr<std::string>()> Trainer::Snapshot() const {
   torch::NoGradGuard no_grad;
   auto tensors = std::make_shared<NamedTensors>();
   for (const auto& [name, tensor] : State()) {
     const torch::Tensor copy = tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true);
     tensors->emplace_back(name, copy.contiguous());
   }
-  return [tensors, version = version_](const std::string& path) {
-    return WriteTensors(path, *tensors, {{"policy_version", absl::StrCat(version)}});
+  return [tensors, version = version_] {
+    return EncodeTensors("the weights", *tensors, {{"policy_version", absl::StrCat(version)}});
   };
 }
 

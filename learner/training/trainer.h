@@ -58,9 +58,9 @@ class Trainer {
   // Optimiser steps so far.
   uint64_t version() const { return version_; }
 
-  // A copy of weights, Adam's moments and the version, as a function that writes it to a safetensors file; call that
-  // from any thread.
-  std::function<absl::Status(const std::string& path)> Snapshot() const;
+  // A copy of the weights, Adam's moments and the version, as a function that gives the bytes of a safetensors file. Any
+  // thread may call the function.
+  std::function<absl::StatusOr<std::string>()> Snapshot() const;
   // Goes on from such a file. FailedPrecondition: another network's, naming the first tensor that differs.
   absl::Status Load(const std::string& path);
 

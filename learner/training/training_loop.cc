@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "common/checkpoints.h"
 #include "common/log.h"
 #include "common/runtime/files.h"
@@ -16,6 +15,8 @@ namespace sibyl::learner {
 namespace {
 
 constexpr absl::Duration kCurvesEvery = absl::Seconds(1), kNewsEvery = absl::Seconds(1);
+// A turn that takes longer hangs: an update takes seconds at most, and waits wake up once a second.
+constexpr absl::Duration kHangs = absl::Minutes(5);
 // How long a rank lets the others wait for its experience: at first, and while none comes.
 constexpr absl::Duration kWait = absl::Seconds(1), kStarvedWait = absl::Milliseconds(20);
 
@@ -118,13 +119,14 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       steps_(resumed.steps()),
       first_step_(resumed.steps()),
       earlier_seconds_(resumed.train_seconds()),
-      begin_(absl::Now()),
+      begin_(parts.clock->Now()),
       last_checkpoint_(begin_),
       last_curves_(begin_),
       last_curve_steps_(resumed.steps()),
       sums_(resumed.reward_sums()),
       last_news_(begin_),
-      metrics_(std::make_unique<LoopMetrics>(*parts.metrics)) {}
+      metrics_(std::make_unique<LoopMetrics>(*parts.metrics)),
+      heartbeat_(parts.heartbeats->Add("training", kHangs)) {}
 
 TrainingLoop::~TrainingLoop() = default;
 
@@ -134,7 +136,13 @@ double TrainingLoop::TrainSeconds(absl::Time now) const {
 
 bool TrainingLoop::PopBatch(Unrolls* unrolls) {
   const int count = UnrollsPerBatch(parts_.settings.learner);
-  if (parts_.collective == nullptr) return parts_.unrolls->PopFinished(count, unrolls);
+  if (parts_.collective == nullptr) {
+    while (!parts_.unrolls->PopFinishedWithin(kWait, count, unrolls)) {
+      if (parts_.unrolls->closed()) return false;
+      heartbeat_->Beat();
+    }
+    return true;
+  }
   const bool popped = parts_.unrolls->PopFinishedWithin(starved_ ? kStarvedWait : kWait, count, unrolls);
   starved_ = !popped;
   return popped;
@@ -142,7 +150,7 @@ bool TrainingLoop::PopBatch(Unrolls* unrolls) {
 
 absl::StatusOr<TrainingLoop::Turn> TrainingLoop::Agree(uint64_t steps, bool stop) {
   if (parts_.collective == nullptr) return Turn{steps, stop, false};
-  const bool news = parts_.collective->rank() == 0 && absl::Now() - last_news_ > kNewsEvery;
+  const bool news = parts_.collective->rank() == 0 && parts_.clock->Now() - last_news_ > kNewsEvery;
   torch::Tensor sums = torch::tensor({static_cast<double>(steps), stop ? 1.0 : 0.0, news ? 1.0 : 0.0}, torch::kFloat64);
   SIBYL_RETURN_IF_ERROR(parts_.collective->Sum({sums}));
   const double* sum = sums.data_ptr<double>();
@@ -150,7 +158,7 @@ absl::StatusOr<TrainingLoop::Turn> TrainingLoop::Agree(uint64_t steps, bool stop
 }
 
 absl::Status TrainingLoop::ExchangeNews() {
-  last_news_ = absl::Now();
+  last_news_ = parts_.clock->Now();
   const bool leads = parts_.collective->rank() == 0;
   v1::RankNews mine;
   if (!leads) {
@@ -183,10 +191,11 @@ uint64_t TrainingLoop::StepsHere() const {
 absl::Status TrainingLoop::Run() {
   Unrolls unrolls;
   while (steps() < parts_.experiment.total_steps()) {
-    const absl::Time waiting = absl::Now();
+    heartbeat_->Beat();
+    const absl::Time waiting = parts_.clock->Now();
     unrolls.clear();
     const bool popped = PopBatch(&unrolls);
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = parts_.clock->Now();
     metrics_->wait_seconds.Increment(absl::ToDoubleSeconds(begin - waiting));
     SIBYL_ASSIGN_OR_RETURN(
         const Turn turn, Agree(popped ? parts_.settings.learner.batch_size() : 0, !popped && parts_.unrolls->closed()));
@@ -194,8 +203,10 @@ absl::Status TrainingLoop::Run() {
     if (turn.news) SIBYL_RETURN_IF_ERROR(ExchangeNews());
     if (turn.steps == 0) continue;
     SIBYL_RETURN_IF_ERROR(TrainOnce(std::move(unrolls), turn.steps));
-    metrics_->update_seconds.Increment(absl::ToDoubleSeconds(absl::Now() - begin));
-    if (absl::Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) Checkpoint();
+    metrics_->update_seconds.Increment(absl::ToDoubleSeconds(parts_.clock->Now() - begin));
+    if (parts_.clock->Now() - last_checkpoint_ > absl::Seconds(parts_.settings.learner.checkpoint_seconds())) {
+      Checkpoint();
+    }
   }
   Checkpoint();
   return parts_.checkpoints == nullptr ? absl::OkStatus() : WriteSummary();
@@ -227,7 +238,7 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
   metrics_->extrinsic_reward.Increment(batch.sums.extrinsic());
   for (int i = 0; i < kChannelCount; ++i) metrics_->channel_rewards[i]->Increment(batch.channel_sums[i]);
   metrics_->dropped.Increment(static_cast<double>(batch.dropped_steps));
-  const absl::Time now = absl::Now();
+  const absl::Time now = parts_.clock->Now();
   if (now - last_curves_ >= kCurvesEvery || this->steps() >= parts_.experiment.total_steps()) Publish(stats, now);
   return absl::OkStatus();
 }
@@ -309,7 +320,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
 }
 
 void TrainingLoop::Checkpoint() {
-  last_checkpoint_ = absl::Now();
+  last_checkpoint_ = parts_.clock->Now();
   if (parts_.checkpoints == nullptr) return;
   v1::LearnerState state;
   state.set_format_version(kLearnerStateVersion);
@@ -317,16 +328,15 @@ void TrainingLoop::Checkpoint() {
   state.set_run_id(parts_.run_id);
   state.set_steps(steps());
   state.set_policy_version(parts_.trainer->version());
-  state.set_train_seconds(TrainSeconds(absl::Now()));
+  state.set_train_seconds(TrainSeconds(parts_.clock->Now()));
   *state.mutable_reward_sums() = sums_;
   parts_.episodes->Save(&state);
-  parts_.captions->Save(state.mutable_captions());
   parts_.checkpoints->Write(std::move(state), parts_.trainer->Snapshot());
 }
 
 absl::Status TrainingLoop::WriteSummary() {
   const EpisodeStats::Means means = parts_.episodes->Get();
-  const absl::Time now = absl::Now();
+  const absl::Time now = parts_.clock->Now();
   const double here = absl::ToDoubleSeconds(now - begin_);
   const v1::RewardModelProgress progress =
       parts_.rewards != nullptr ? parts_.rewards->progress() : v1::RewardModelProgress();
@@ -352,7 +362,7 @@ absl::Status TrainingLoop::WriteSummary() {
   summary["prompt"] = progress.prompt();
   summary["figures"] = nlohmann::ordered_json::object();
   for (const auto& [name, value] : means.figures) summary["figures"][name] = value;
-  return WriteFileDurably(parts_.run_dir + "/learner_summary.json", summary.dump(2) + "\n");
+  return WriteFileDurably(parts_.run_dir + "/learner_summary.json", summary.dump(2) + "\n", *parts_.files);
 }
 
 }  // namespace sibyl::learner

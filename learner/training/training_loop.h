@@ -8,6 +8,8 @@
 #include "absl/time/time.h"
 #include "common/event_file.h"
 #include "common/metrics.h"
+#include "common/runtime/clock.h"
+#include "common/runtime/heartbeat.h"
 #include "learner/experience/episode_stats.h"
 #include "learner/experience/unroll_pool.h"
 #include "learner/reward_client.h"
@@ -35,6 +37,9 @@ struct TrainingParts {
   Collective* collective;  // nullptr: this learner trains alone
   EventFile* events;
   CheckpointThread* checkpoints;  // nullptr: another rank writes them
+  Clock* clock;
+  Heartbeats* heartbeats;
+  FileSystem* files;
   Metrics* metrics;
 };
 
@@ -66,8 +71,8 @@ class TrainingLoop {
     bool news = false;
   };
   absl::StatusOr<Turn> Agree(uint64_t steps, bool stop);
-  // Waits for a batch of unrolls, among several ranks no longer than it takes to see that none comes; false: there is
-  // none.
+  // Waits for a batch of unrolls, among several ranks no longer than it takes to see that none comes. False: there is
+  // none, or the pool is closed.
   bool PopBatch(Unrolls* unrolls);
   // Without unrolls: takes the other ranks' step.
   absl::Status TrainOnce(Unrolls unrolls, uint64_t steps);
@@ -94,6 +99,7 @@ class TrainingLoop {
   absl::Time last_news_;
 
   const std::unique_ptr<LoopMetrics> metrics_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
 };
 
 }  // namespace sibyl::learner

@@ -74,20 +74,20 @@ class AnnotatorTest : public ::testing::Test {
   void Start(int judge_capacity = 1, uint64_t capacity = 100) {
     auto judge = std::make_unique<HeldJudge>(judge_capacity);
     judge_ = judge.get();
-    metrics_ = std::make_unique<Metrics>();
+    host_ = std::make_unique<TestHost>(clock_);
     SqliteLabelLogOptions options;
     options.path = folder_ / "labels.sqlite";
     options.judge = {JudgeIdentity(*judge), "",
                      [judge = judge_](const v1::Query& query) { return QueryKey(query, *judge); }};
     options.capacity = capacity;
-    auto log = SqliteLabelLog::Open(options, clock_, *metrics_, [](absl::Status) {});
+    auto log = SqliteLabelLog::Open(options, *host_);
     ASSERT_TRUE(log.ok()) << log.status();
     log_id_ = (*log)->log_id();
-    service_ = std::make_unique<Service>(*metrics_);
+    service_ = std::make_unique<Service>(*host_);
     std::unique_ptr<LabelLog> used = *std::move(log);
     if (wrap_) used = wrap_(std::move(used));
-    annotator_ = std::make_unique<Annotator>(std::move(judge), std::move(used), capacity, *metrics_,
-                                             [this] { service_->OnLabel(); }, absl::Milliseconds(5));
+    annotator_ = std::make_unique<Annotator>(
+        std::move(judge), std::move(used), capacity, *host_, [this] { service_->OnLabel(); }, absl::Milliseconds(5));
     service_->Serve(*annotator_);
     server_ = *rpc::Server::Start("127.0.0.1:0", {service_.get()});
     stub_ = v1::AnnotatorService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", server_->port())));
@@ -116,7 +116,7 @@ class AnnotatorTest : public ::testing::Test {
   FakeClock clock_;
   std::string log_id_;
   std::function<std::unique_ptr<LabelLog>(std::unique_ptr<LabelLog>)> wrap_;  // around the log; empty: nothing
-  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<TestHost> host_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<Annotator> annotator_;
   HeldJudge* judge_ = nullptr;
@@ -165,7 +165,7 @@ TEST_F(AnnotatorTest, KnownDuplicateAndFullAreToldApart) {
   EXPECT_EQ(response.outcomes(0).label().sequence(), 1u);
   EXPECT_EQ(response.outcomes(0).label().judge(), "held");
   EXPECT_EQ(response.room(), 1u);
-  EXPECT_THAT(metrics_->Text(), HasSubstr("sibyl_annotator_queries_total{outcome=\"full\"} 1"));
+  EXPECT_THAT(host_->metrics.Text(), HasSubstr("sibyl_annotator_queries_total{outcome=\"full\"} 1"));
 }
 
 TEST_F(AnnotatorTest, ABadQueryIsNamedAndNothingOfItsRequestIsTaken) {
@@ -245,7 +245,7 @@ TEST_F(AnnotatorTest, LabelsStreamsWhatIsThereAndThenWhatComes) {
   context.TryCancel();
   resumed_context.TryCancel();
   EXPECT_TRUE(
-      Eventually([&] { return metrics_->Text().find("sibyl_annotator_label_streams 0\n") != std::string::npos; }));
+      Eventually([&] { return host_->metrics.Text().find("sibyl_annotator_label_streams 0\n") != std::string::npos; }));
 }
 
 TEST_F(AnnotatorTest, ManyLabelsArriveInOrderWithoutGapsInSeveralStreams) {
@@ -423,7 +423,7 @@ TEST_F(AnnotatorTest, AJudgeThatDoesNotAnswerDoesNotHoldUpTheEnd) {
   v1::AskResponse response;
   ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
   ASSERT_TRUE(Eventually([&] { return judge_->asked() == 1; }));
-  EXPECT_EQ(annotator_->Drain(absl::Milliseconds(10)), 1);
+  EXPECT_EQ(annotator_->Drain(absl::ZeroDuration()), 1);
   Stop();
   Start();
   EXPECT_EQ(judge_->AnswerOne(), "a");

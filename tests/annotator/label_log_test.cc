@@ -1,7 +1,5 @@
 // The label log in SQLite by itself: outcomes, attempts, versions, damage, and what is left after the power fails.
 
-#include "annotator/store/sqlite_label_log.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sqlite3.h>
@@ -15,9 +13,10 @@
 #include "annotator/judges/query_key.h"
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/canonical.h"
+#include "annotator/store/sqlite_label_log.h"
 #include "annotator/store/sqlite_store.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "tests/annotator/queries.h"
 
 namespace sibyl::annotator {
@@ -199,8 +198,8 @@ class LabelLogTest : public ::testing::Test {
     return TryOpen(options);
   }
   absl::StatusOr<std::unique_ptr<LabelLog>> TryOpen(const SqliteLabelLogOptions& options) {
-    metrics_.push_back(std::make_unique<Metrics>());
-    return SqliteLabelLog::Open(options, clock_, *metrics_.back(), [this](absl::Status reason) { failure_ = reason; });
+    hosts_.push_back(std::make_unique<TestHost>(clock_));
+    return SqliteLabelLog::Open(options, *hosts_.back());
   }
   std::unique_ptr<LabelLog> Open() {
     auto store = TryOpen(folder_.path());
@@ -247,8 +246,7 @@ class LabelLogTest : public ::testing::Test {
   FakeClock clock_;
   std::string identity_ = "rules:r";
   uint64_t capacity_ = 1000;
-  absl::Status failure_;
-  std::vector<std::unique_ptr<Metrics>> metrics_;
+  std::vector<std::unique_ptr<TestHost>> hosts_;
 };
 
 TEST_F(LabelLogTest, AQuestionIsAcceptedOnceThenDuplicateThenKnown) {
@@ -380,7 +378,8 @@ TEST_F(LabelLogTest, AnUnknownVersionIsRefusedWithBothVersions) {
   Sql("PRAGMA user_version=7");
   const absl::Status status = TryOpen(folder_.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.message(), AllOf(HasSubstr("version 7"), HasSubstr("versions 1 to 2"), HasSubstr("labels.sqlite")));
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("version 7"), HasSubstr("versions 1 to 2"), HasSubstr("labels.sqlite")));
 }
 
 TEST_F(LabelLogTest, OtherFilesAreRefused) {
@@ -402,7 +401,7 @@ TEST_F(LabelLogTest, AStoreThatCannotBeWrittenRefusesEverythingAndSaysSo) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(result.status().message(), AllOf(HasSubstr("labels.sqlite"), HasSubstr("disk on fire")));
   EXPECT_EQ(Ask(*store, {Classify("b")}).status(), result.status());
-  EXPECT_EQ(failure_, result.status());
+  EXPECT_EQ(hosts_.back()->failure(), result.status());
   EXPECT_EQ(Close(std::move(store)), result.status()) << "the state was not saved";
 }
 
@@ -414,7 +413,7 @@ TEST_F(LabelLogTest, CallsThatComeWhileItSyncsAreCommittedTogether) {
     store->Ask({Classify(absl::StrCat("c", i))}, [&](absl::StatusOr<AskResult> result) { done += result.ok(); });
   }
   ASSERT_TRUE(Eventually([&] { return done == calls; }));
-  const std::string text = metrics_.back()->Text();
+  const std::string text = hosts_.back()->metrics.Text();
   const std::string name = "\nsibyl_annotator_commits_total ";
   const size_t at = text.find(name);
   ASSERT_NE(at, std::string::npos);
@@ -490,6 +489,34 @@ TEST_F(LabelLogTest, ByHandQueriesAreAskedAgainByTheirLastOutcomeAsFarAsThereIsR
   EXPECT_TRUE(AskAgain(*store, {v1::OUTCOME_FAILED}).empty()) << "no room";
 }
 
+TEST_F(LabelLogTest, KeepsTextsAndJsonAsItKeepsLabels) {
+  const v1::Query text = Compose("a door", TextGrammar(100));
+  const v1::Query json = Compose("a door", JsonGrammar(R"({"type": "object"})"));
+  {
+    auto store = Open();
+    const auto accepted = Ask(*store, {text, json, Classify("a door")})->accepted;
+    v1::Label label = Ended(v1::OUTCOME_ANSWERED);
+    label.mutable_answer()->set_text("Open \"it\".");
+    ASSERT_TRUE(Append(*store, accepted[0], label).ok());
+    label.mutable_answer()->set_json(R"({"steps":[1,2]})");
+    ASSERT_TRUE(Append(*store, accepted[1], label).ok());
+  }
+  auto store = Open();
+  const auto known = Ask(*store, {text, json, Compose("a door", TextGrammar(99))});
+  EXPECT_THAT(Kinds(*known),
+              ElementsAre(v1::AskOutcome::KIND_KNOWN, v1::AskOutcome::KIND_KNOWN, v1::AskOutcome::KIND_ACCEPTED))
+      << "the grammar is a part of the question";
+  EXPECT_EQ(known->outcomes[0].label().answer().text(), "Open \"it\".");
+  EXPECT_EQ(known->outcomes[1].label().answer().json(), R"({"steps":[1,2]})");
+  v1::LabelsRequest request;
+  request.set_kind("compose");
+  *request.mutable_grammar() = JsonGrammar(R"({ "type":"object" })");
+  const auto batch = store->Read(request, 10);
+  ASSERT_EQ(batch->labels_size(), 1);
+  EXPECT_EQ(batch->labels(0).query().texts().at("text"), "a door");
+  EXPECT_TRUE(batch->labels(0).answer().has_json());
+}
+
 // ---- the log's identity
 
 TEST_F(LabelLogTest, ALogKeepsItsIdentityAndAnotherLogHasAnother) {
@@ -512,7 +539,7 @@ TEST_F(LabelLogTest, ARequestForAnotherLogIsRefused) {
   const absl::Status status = store->Read(request, 10).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(status.message(), AllOf(HasSubstr("another"), HasSubstr(store->log_id())));
-  EXPECT_TRUE(failure_.ok()) << "the log itself is well";
+  EXPECT_TRUE(hosts_.back()->failure().ok()) << "the log itself is well";
 }
 
 // ---- version 1
@@ -526,21 +553,21 @@ struct Version1 {
     v1::OpenAiConfig config;
     config.set_url("http://127.0.0.1:9/v1");
     config.set_model("fake");
-    config.set_prompt_file(folder.Write(
-        "p.txt", "[system]\nYou judge.\n[user]\nGoal: {goal}\nIn view: {context}\nCaption: {caption}\n"));
+    config.set_prompt_file(
+        folder.Write("p.txt", "[system]\nYou judge.\n[user]\nGoal: {goal}\nIn view: {context}\nCaption: {caption}\n"));
     config.set_temperature(0.1);
     config.set_seed(1);
     config.set_max_tokens(256);
     config.set_max_in_flight(8);
     config.set_timeout_seconds(1);
-    llm = *OpenAiJudge::ByPrompt(config, metrics, Clock::Real());
+    llm = *OpenAiJudge::ByPrompt(config, host);
   }
   static LogJudge LogJudgeOf(const Judge& judge) {
     return {JudgeIdentity(judge), absl::StrCat(judge.name(), "\n", judge.prompt(), "\n", judge.sampling()),
             [&judge](const v1::Query& query) { return judge.Check(query).ok() ? QueryKey(query, judge) : ""; }};
   }
   TemporaryFolder folder;
-  Metrics metrics;
+  TestHost host{Clock::Real()};
   std::unique_ptr<RulesJudge> rules;
   std::unique_ptr<OpenAiJudge> llm;
 };
@@ -611,6 +638,13 @@ TEST_F(LabelLogTest, AStoreOfZeroBytesIsRefused) {
   EXPECT_EQ(std::filesystem::file_size(folder_ / "labels.sqlite"), 0u) << "nothing was made of it";
 }
 
+TEST_F(LabelLogTest, ANewStoreHasItsNameOnlyWhenItIsComplete) {
+  folder_.Write("labels.sqlite.new", "what a kill left");
+  auto store = Open();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "labels.sqlite.new"));
+  EXPECT_EQ(store->last_sequence(), 0u);
+}
+
 TEST_F(LabelLogTest, AStoreThatHadLabelsAndIsGoneIsNotBegunAnew) {
   auto store = Open();
   const std::string id = store->log_id();
@@ -673,7 +707,7 @@ TEST_F(LabelLogTest, AFollowerThatCannotBeServedIsNotKeptSecret) {
   Sql("UPDATE queries SET texts = 'x'");
   const absl::Status status = store->Read({}, 10).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(failure_, status);
+  EXPECT_EQ(hosts_.back()->failure(), status);
   EXPECT_EQ(Ask(*store, {Classify("b")}).status(), status);
 }
 

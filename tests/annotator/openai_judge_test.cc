@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "annotator/judges/query_key.h"
+#include "annotator/questions/question.h"
 #include "tests/annotator/fake_llm.h"
 #include "tests/annotator/queries.h"
 
@@ -40,7 +41,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   }
   void Start(const std::string& url) {
     config_.set_url(url);
-    auto judge = OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real(), patience_);
+    auto judge = OpenAiJudge::ByPrompt(config_, host_, patience_);
     ASSERT_TRUE(judge.ok()) << judge.status();
     judge_ = *std::move(judge);
   }
@@ -79,7 +80,7 @@ class OpenAiJudgeTest : public ::testing::Test {
     return Eventually([&] { return done() == expected_; });
   }
   double Metric(const std::string& name) {
-    const std::string text = "\n" + metrics_.Text();
+    const std::string text = "\n" + host_.metrics.Text();
     const size_t at = text.find("\n" + name + " ");
     return at == std::string::npos ? -1 : std::stod(text.substr(at + name.size() + 2));
   }
@@ -90,7 +91,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   TemporaryFolder folder_;
   v1::OpenAiConfig config_;
   OpenAiPatience patience_;
-  Metrics metrics_;
+  TestHost host_{Clock::Real()};
   std::unique_ptr<FakeLlm> llm_;
   Mutex mutex_;
   std::vector<Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
@@ -381,16 +382,15 @@ TEST_F(OpenAiJudgeTest, TheKeyIsSentAndNeverWritten) {
   const Verdict verdict = AskOne();
   // A key that the error's last bytes cut in two.
   llm_ = nullptr;
-  Start(WithProbes([](const Call&) {
-    return Reply{.status = 400, .body = std::string(2000 - 8, 'x') + "sk-very-secret"};
-  }));
+  Start(WithProbes(
+      [](const Call&) { return Reply{.status = 400, .body = std::string(2000 - 8, 'x') + "sk-very-secret"}; }));
   EXPECT_THAT(AskOne().raw, Not(HasSubstr("sk-very")));
   Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful\nYour key is sk-very-secret."); }));
   EXPECT_THAT(AskOne().raw, AllOf(HasSubstr("helpful"), Not(HasSubstr("very-secret"))));
   unsetenv("SIBYL_TEST_KEY");
   EXPECT_THAT(verdict.raw, AllOf(HasSubstr("<key>"), Not(HasSubstr("very-secret"))));
   EXPECT_THAT(judge_->sampling(), Not(HasSubstr("secret")));
-  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("secret")));
+  EXPECT_THAT(host_.metrics.Text(), Not(HasSubstr("secret")));
 }
 
 TEST_F(OpenAiJudgeTest, AWrongKeyLosesNothing) {
@@ -406,6 +406,40 @@ TEST_F(OpenAiJudgeTest, AWrongKeyLosesNothing) {
   EXPECT_TRUE(AllDone());
 }
 
+TEST_F(OpenAiJudgeTest, TextsAndJsonAreComposedUnderTheirGrammar) {
+  config_.set_prompt_file(folder_.Write("c.txt", "[user]\nGoal: {goal}\n{schema}\nText: {text}\n"));
+  const std::string schema =
+      R"({"type":"object","properties":{"subgoal":{"type":"string"}},"required":["subgoal"],"additionalProperties":false})";
+  Start(WithProbes([&](const Call& call) {
+    const std::string text = FakeLlm::Caption(call);
+    if (text == "free") {
+      EXPECT_FALSE(call.request.contains("response_format"));
+      return FakeLlm::Says("<think>Hm.</think>Find the key.\n");
+    }
+    EXPECT_EQ(call.request["response_format"]["json_schema"]["schema"].dump(), nlohmann::json::parse(schema).dump());
+    EXPECT_THAT(call.request["messages"][0]["content"].get<std::string>(), HasSubstr(schema));
+    if (text == "cut") return Reply{.body = FakeLlm::Completion(R"({"subgoal": "find})", "length")};
+    return FakeLlm::Says(text == "wrong" ? R"({"goal": "x"})" : "```json\n{\"subgoal\": \"find the key\"}\n```");
+  }));
+  const auto ask = [&](const v1::Query& query) {
+    EXPECT_TRUE(CheckQuery(query).ok());
+    EXPECT_TRUE(judge_->Check(query).ok());
+    std::atomic<bool> done = false;
+    Verdict verdict;
+    judge_->Answer(query, [&](Verdict v) {
+      verdict = std::move(v);
+      done = true;
+    });
+    EXPECT_TRUE(Eventually([&] { return done.load(); }));
+    return verdict;
+  };
+  EXPECT_EQ(ask(Compose("free", TextGrammar())).answer.text(), "Find the key.");
+  EXPECT_EQ(ask(Compose("fits", JsonGrammar(schema))).answer.json(), R"({"subgoal":"find the key"})");
+  EXPECT_EQ(ask(Compose("wrong", JsonGrammar(schema))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_EQ(ask(Compose("cut", JsonGrammar(schema))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_THAT(judge_->Check(Classify("a")).message(), HasSubstr("asks `compose`"));
+}
+
 TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
   Start(WithProbes([](const Call&) { return Reply{.hang = true}; }));
   Begin({"a", "b"});
@@ -417,9 +451,7 @@ TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
 }
 
 TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
-  const auto error = [&] {
-    return std::string(OpenAiJudge::ByPrompt(config_, metrics_, Clock::Real()).status().message());
-  };
+  const auto error = [&] { return std::string(OpenAiJudge::ByPrompt(config_, host_).status().message()); };
   EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
   config_.set_url("http://127.0.0.1:1/v1");
   config_.set_prompt_file(folder_.Write("bad.txt", "[user]\n{captoin}\n"));

@@ -130,6 +130,38 @@ TEST(Rules, PreferTheCaptionWithTheBetterLabel) {
   EXPECT_EQ(AnswerNow(*judge, Compare("good", "bad")).raw, "my.rules:1: helpful: good\nmy.rules:3: default: unhelpful");
 }
 
+TEST(Rules, ASectionAnswersItsKindWordForWord) {
+  TemporaryFolder folder;
+  const std::string path = folder.Write("my.rules",
+                                        "helpful: key\ndefault: unhelpful\n[compose]\n"
+                                        "locked => {\"subgoal\": \"find the key\"}\ndefault => abstain\n"
+                                        "[compare]\nb$ => Label: second\ndefault => nothing to say\n");
+  auto judge = *RulesJudge::Load(path, kLabels);
+  EXPECT_THAT(LabelsFrom(*judge, Classify("a key")), ElementsAre(0, 1)) << "the file's head";
+  const v1::Grammar json = JsonGrammar(R"({"type": "object", "required": ["subgoal"]})");
+  const Verdict verdict = AnswerNow(*judge, Compose("The door is locked.", json));
+  EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(verdict.answer.json(), R"({"subgoal":"find the key"})");
+  EXPECT_EQ(verdict.raw, "my.rules:4: locked => {\"subgoal\": \"find the key\"}");
+  EXPECT_EQ(AnswerNow(*judge, Compose("A wall.", json)).outcome, v1::OUTCOME_ABSTAINED);
+  EXPECT_EQ(AnswerNow(*judge, Compose("locked", JsonGrammar(R"({"type":"array"})"))).outcome, v1::OUTCOME_UNPARSABLE);
+  EXPECT_THAT(LabelsFrom(*judge, Compare("a", "b")), ElementsAre(0, 1, 0));
+  EXPECT_EQ(AnswerNow(*judge, Compare("b", "c")).outcome, v1::OUTCOME_UNPARSABLE);
+}
+
+TEST(Rules, AKindWithoutAnswersIsRefusedWithTheRemedy) {
+  TemporaryFolder folder;
+  auto judge = *RulesJudge::Load(folder.Write("my.rules", "default: helpful\n"), kLabels);
+  EXPECT_THAT(judge->Check(Compose("a", TextGrammar())).message(),
+              AllOf(HasSubstr("kind is `compose`"), HasSubstr("my.rules"), HasSubstr("[compose]")));
+  judge = *RulesJudge::Load(folder.Write("only.rules", "[compose]\ndefault => Go on.\n"), kLabels);
+  EXPECT_EQ(AnswerNow(*judge, Compose("a", TextGrammar())).answer.text(), "Go on.");
+  EXPECT_THAT(judge->Check(Classify("a")).message(), HasSubstr("[classify]"));
+  EXPECT_THAT(LoadRules("[compose]\nx => y\n").message(), HasSubstr("section [compose] ends without a default"));
+  EXPECT_THAT(LoadRules("[compose]\nx: y\n").message(), HasSubstr("my.rules:2: `x: y` is not a rule"));
+  EXPECT_THAT(LoadRules("[compose]\n(a => y\n").message(), HasSubstr("pattern that cannot be used"));
+}
+
 TEST(Rules, NoiseTurnsAShareOfTheLabelsAlwaysTheSame) {
   TemporaryFolder folder;
   const std::string path = folder.Write("my.rules", "default: unhelpful\n");
@@ -151,7 +183,8 @@ TEST(Rules, NoiseTurnsAShareOfTheLabelsAlwaysTheSame) {
 TEST(Delay, AnswersComeLateAndInOrder) {
   TemporaryFolder folder;
   auto rules = *RulesJudge::Load(folder.Write("my.rules", "default: unhelpful\n"), kLabels);
-  DelayedJudge judge(std::move(rules), absl::Milliseconds(20));
+  TestHost host(Clock::Real());
+  DelayedJudge judge(std::move(rules), absl::Milliseconds(20), host);
   EXPECT_EQ(judge.capacity(), 8);
   const absl::Time start = absl::Now();
   Mutex mutex;
@@ -174,8 +207,9 @@ TEST(Delay, WhatIsNotAnsweredYetIsDroppedAtTheEnd) {
   TemporaryFolder folder;
   auto rules = *RulesJudge::Load(folder.Write("my.rules", "default: unhelpful\n"), kLabels);
   int answers = 0;
+  TestHost host(Clock::Real());
   {
-    DelayedJudge judge(std::move(rules), absl::Hours(1));
+    DelayedJudge judge(std::move(rules), absl::Hours(1), host);
     judge.Answer(Classify("a"), [&](Verdict) { ++answers; });
   }
   EXPECT_EQ(answers, 0);
@@ -293,10 +327,12 @@ TEST(PromptFile, ErrorsNameFileAndLine) {
   };
   EXPECT_THAT(error("[user]\nx\n{capton}\n"),
               AllOf(HasSubstr("p.txt:3: `{capton}` is no placeholder"), HasSubstr("{caption}")));
-  EXPECT_THAT(error("[user]\nx {goal}\n"), AllOf(HasSubstr("[goal] fit no kind"), HasSubstr("classify needs {caption}")));
+  EXPECT_THAT(error("[user]\nx {goal}\n"),
+              AllOf(HasSubstr("[goal] fit no kind"), HasSubstr("classify needs {caption}")));
   EXPECT_THAT(error("x\n"), HasSubstr("[user]"));
   EXPECT_THAT(error("[user]\n{first}\n"), HasSubstr("compare needs {first} and {second}"));
-  EXPECT_THAT(error("[user]\n{first}{second}\n{caption}"), HasSubstr("p.txt:3: the file ends, and its placeholders [caption, first, second]"));
+  EXPECT_THAT(error("[user]\n{first}{second}\n{caption}"),
+              HasSubstr("p.txt:3: the file ends, and its placeholders [caption, first, second]"));
   EXPECT_THAT(error("[user]\n{caption\n"), HasSubstr("p.txt:2: `{caption` is no placeholder"));
   EXPECT_THAT(error("[user]\n} {caption}\n"), HasSubstr("p.txt:2: a `}` without its `{`"));
 }
@@ -393,10 +429,8 @@ Read ReadBody(const std::string& body, const std::vector<std::string>& labels = 
 }
 
 TEST(ChatApi, SoftLabelsComeFromTheTokenThatChooses) {
-  const std::string body = CompletionBody({{"Good.\n", {}},
-                                           {"Label", {}},
-                                           {":", {}},
-                                           {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}});
+  const std::string body = CompletionBody(
+      {{"Good.\n", {}}, {"Label", {}}, {":", {}}, {" helpful", {{" helpful", 0.6}, {" un", 0.2}, {" maybe", 0.1}}}});
   const Read read = ReadBody(body);
   EXPECT_EQ(read.outcome, v1::OUTCOME_ANSWERED);
   EXPECT_THAT(read.distribution, ElementsAre(FloatNear(0.25, 1e-5), FloatNear(0.75, 1e-5)));
@@ -453,7 +487,8 @@ std::string Ended(const std::string& content, const std::string& reason) {
 
 TEST(ChatApi, AnAnswerThatWasCutOffNeverYieldsALabel) {
   for (const char* content :
-       {"Okay, the caption says a door opens. My first guess is Label: unhelpful. But wait, the goal is behind it, since it",
+       {"Okay, the caption says a door opens. My first guess is Label: unhelpful. But wait, the goal is behind it, "
+        "since it",
         "[THINK]The label: unhelpful would be my first idea, but the key opens",
         "<thinking>The door matters. First guess: Label: unhelpful. But then the key",
         "<reasoning>One could say Label: unhelpful. But the", "Label: helpful",
@@ -469,9 +504,8 @@ TEST(ChatApi, ThinkingThatDoesNotEndYieldsNoLabelWhateverTheServerCallsItsEnd) {
   for (const char* content :
        {"[THINK]The label: unhelpful", "<thinking>Label: unhelpful", "<reasoning>Label: unhelpful",
         "<think>Label: unhelpful", "<|channel|>analysis<|message|>Label: unhelpful",
-        "<|channel|>analysis<|message|>Label: unhelpful<|end|><|start|>assistant",
-        "\u25c1think\u25b7Label: unhelpful", "<seed:think>Label: unhelpful",
-        R"({"knowledge": "k", "analysis": "the label: unhelpful)"}) {
+        "<|channel|>analysis<|message|>Label: unhelpful<|end|><|start|>assistant", "\u25c1think\u25b7Label: unhelpful",
+        "<seed:think>Label: unhelpful", R"({"knowledge": "k", "analysis": "the label: unhelpful)"}) {
     EXPECT_EQ(ReadBody(Ended(content, "stop")).outcome, v1::OUTCOME_UNPARSABLE) << content;
   }
 }
@@ -491,7 +525,8 @@ TEST(ChatApi, TheAnswerStandsBehindTheThinking) {
 
 TEST(ChatApi, NoLabelIsReadFromThinkingThatTheServerKeptApart) {
   const Completion completion = ReadCompletion(
-      R"({"choices":[{"message":{"content":"","reasoning_content":"Label: unhelpful"},"finish_reason":"length"}]})", 256);
+      R"({"choices":[{"message":{"content":"","reasoning_content":"Label: unhelpful"},"finish_reason":"length"}]})",
+      256);
   EXPECT_FALSE(completion.aborted) << "another try would end the same way";
   EXPECT_EQ(ReadChoice(kLabels, completion.reply).outcome, v1::OUTCOME_UNPARSABLE);
 }
@@ -509,8 +544,10 @@ TEST(ChatApi, WhatIsNoCompletionIsNotTakenForOne) {
     EXPECT_FALSE(ReadCompletion(body, 256).valid) << body;
   }
   EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":null}}]})", 256).aborted);
-  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":"Label: he"},"finish_reason":"abort"}]})", 256).aborted);
-  EXPECT_TRUE(ReadCompletion(R"({"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]})", 256).refused);
+  EXPECT_TRUE(
+      ReadCompletion(R"({"choices":[{"message":{"content":"Label: he"},"finish_reason":"abort"}]})", 256).aborted);
+  EXPECT_TRUE(
+      ReadCompletion(R"({"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]})", 256).refused);
 }
 
 // ---- congestion

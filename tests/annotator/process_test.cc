@@ -114,7 +114,7 @@ TEST_F(ProcessTest, AnswersIsKilledAndResumesWhereItWas) {
     EXPECT_EQ(Distribution(labels[0].answer())[1], 1);
     EXPECT_THAT(labels[0].judge(), ::testing::MatchesRegex("rules:a\\.rules@[0-9a-f]{8}"));
     annotator.Signal(SIGKILL);
-    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL);
+    EXPECT_EQ(annotator.Wait(), 1000 + SIGKILL);
   }
   AnnotatorProcess annotator(Flags());
   auto stub = annotator.Stub();
@@ -165,7 +165,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
       acknowledged.insert(caption);
     }
     killer.join();
-    EXPECT_EQ(annotator.Wait(), 128 + SIGKILL) << annotator.log();
+    EXPECT_EQ(annotator.Wait(), 1000 + SIGKILL) << annotator.log();
 
     // What is in the log now must never be asked again.
     AnnotatorProcess after(LlmFlags("http://127.0.0.1:9/v1"));
@@ -209,7 +209,7 @@ TEST_F(ProcessTest, KilledInTheMiddleOfALoadItLosesNothingAndAsksNothingTwice) {
   RecordProperty("acknowledged", static_cast<int>(acknowledged.size()));
 }
 
-TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
+TEST_F(ProcessTest, SigtermDrainsAndExitsAsStopped) {
   std::atomic<bool> release = false;
   FakeLlm llm([&](const FakeLlm::Call& call) {
     if (call.probe) return FakeLlm::ObeysSchemas();
@@ -235,7 +235,7 @@ TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
     EXPECT_EQ(batch.labels_size(), 1);
     EXPECT_FALSE(stream->Read(&batch));
     EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-    EXPECT_EQ(annotator.Wait(), 0) << annotator.log();
+    EXPECT_EQ(annotator.Wait(), 143) << annotator.log();
   }
   // A judge that never answers does not hold it up for longer than it is told.
   release = false;
@@ -247,7 +247,7 @@ TEST_F(ProcessTest, SigtermDrainsAndExitsZero) {
   ASSERT_TRUE(Ask(*stub, Request({Classify("never")}), &response).ok());
   ASSERT_TRUE(Eventually([&] { return llm.calls() == 2; }));
   annotator.Signal(SIGTERM);
-  EXPECT_EQ(annotator.Wait(), 0);
+  EXPECT_EQ(annotator.Wait(), 143);
   EXPECT_THAT(annotator.log(), HasSubstr("1 queries were not answered in time"));
   release = true;
 }
@@ -281,9 +281,9 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
     EXPECT_THAT(second.log(),
                 AllOf(HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port)), HasSubstr("--listen")));
   }
-  const auto log = [&](const std::vector<std::string>& flags) {
+  const auto log = [&](const std::vector<std::string>& flags, int status = 2) {
     AnnotatorProcess process(flags);
-    EXPECT_EQ(process.Wait(), 1);
+    EXPECT_EQ(process.Wait(), status);
     EXPECT_TRUE(process.Says(" error "));  // what it wrote may still be on its way
     return process.log();
   };
@@ -293,10 +293,10 @@ TEST_F(ProcessTest, WhatItCannotStartWithIsNamedAndItExitsNonZero) {
   EXPECT_THAT(log(Flags({"--set", "annotator.rules_file=" + (folder_ / "bad.rules")})),
               HasSubstr("bad.rules:2: `best: y` gives `best`"));
   EXPECT_THAT(log(Flags({"--set", "annotator.rulez_file=x"})), HasSubstr("no field `rulez_file`"));
-  EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"})), HasSubstr("/proc/nowhere"));
+  EXPECT_THAT(log(Flags({"--run_dir=/proc/nowhere"}), 1), HasSubstr("/proc/nowhere"));
   EXPECT_THAT(log({}), HasSubstr("--config is not set"));
   folder_.Write("run2.sqlite", std::string(9000, 'x'));
-  EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")})), HasSubstr("run2.sqlite"));
+  EXPECT_THAT(log(Flags({"--set", "annotator.store=" + (folder_ / "run2.sqlite")}), 1), HasSubstr("run2.sqlite"));
 }
 
 TEST_F(ProcessTest, AStoreWhoseLabelsAreLostIsRefusedNotBegunAnew) {
@@ -359,6 +359,75 @@ TEST_F(ProcessTest, AStoreThatIsDamagedWhileItRunsEndsIt) {
   EXPECT_EQ(annotator.Wait(), 1);
   EXPECT_TRUE(annotator.Says("damaged"));
   EXPECT_TRUE(annotator.Says(".recover"));
+}
+
+// A consumer of another kind than the reward model's: asks for subgoals, and follows their log. It knows the contract
+// (annotator.proto) and its own kind and grammar, nothing else.
+class SubgoalConsumer {
+ public:
+  explicit SubgoalConsumer(AnnotatorProcess& annotator) : stub_(annotator.Stub()) {
+    query_.set_kind("compose");
+    query_.set_goal("g");
+    query_.mutable_grammar()->set_json_schema(
+        R"({"type":"object","properties":{"subgoal":{"type":"string"}},"required":["subgoal"]})");
+  }
+  v1::AskOutcome Ask(const std::string& situation) {
+    v1::AskRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    *request.add_queries() = query_;
+    (*request.mutable_queries(0)->mutable_texts())["text"] = situation;
+    v1::AskResponse response;
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    EXPECT_TRUE(stub_->Ask(&context, request, &response).ok());
+    return response.outcomes_size() == 1 ? response.outcomes(0) : v1::AskOutcome();
+  }
+  // The next subgoal in the log, as JSON.
+  std::string Next() {
+    grpc::ClientContext context;
+    v1::LabelsRequest request;
+    request.set_protocol_version(kProtocolVersion);
+    request.set_from_sequence(next_);
+    request.set_kind(query_.kind());
+    *request.mutable_grammar() = query_.grammar();
+    auto stream = stub_->Labels(&context, request);
+    v1::LabelBatch batch;
+    while (batch.labels_size() == 0 && stream->Read(&batch)) {
+    }
+    context.TryCancel();
+    if (batch.labels_size() == 0) return "";
+    next_ = batch.labels(0).sequence() + 1;
+    return batch.labels(0).answer().json();
+  }
+
+ private:
+  std::unique_ptr<v1::AnnotatorService::Stub> stub_;
+  v1::Query query_;
+  uint64_t next_ = 1;
+};
+
+TEST_F(ProcessTest, AKindThatTheRewardModelDoesNotAskIsServedByTheSameProcess) {
+  folder_.Write("a.rules",
+                "helpful: key\ndefault: unhelpful\n[compose]\nlocked => {\"subgoal\": \"find the key\"}\n"
+                "default => {\"subgoal\": \"explore\"}\n");
+  {
+    AnnotatorProcess annotator(Flags());
+    SubgoalConsumer consumer(annotator);
+    auto stub = annotator.Stub();
+    v1::AskResponse response;
+    ASSERT_TRUE(Ask(*stub, Request({Classify("a key", "g")}), &response).ok());
+    EXPECT_EQ(consumer.Ask("A locked door.").kind(), v1::AskOutcome::KIND_ACCEPTED);
+    EXPECT_EQ(consumer.Next(), R"({"subgoal":"find the key"})");
+    EXPECT_EQ(consumer.Ask("A wall.").kind(), v1::AskOutcome::KIND_ACCEPTED);
+    EXPECT_EQ(consumer.Next(), R"({"subgoal":"explore"})");
+    annotator.Signal(SIGKILL);
+    annotator.Wait();
+  }
+  AnnotatorProcess annotator(Flags());
+  SubgoalConsumer consumer(annotator);
+  const v1::AskOutcome known = consumer.Ask("A locked door.");
+  EXPECT_EQ(known.kind(), v1::AskOutcome::KIND_KNOWN);
+  EXPECT_EQ(known.label().answer().json(), R"({"subgoal":"find the key"})");
 }
 
 TEST_F(ProcessTest, ByHandFailedQueriesAreAskedAgain) {

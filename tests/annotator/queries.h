@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "annotator/host.h"
 #include "common/protocol.h"
 #include "sibyl/v1/annotator.pb.h"
 #include "tests/process.h"
@@ -34,6 +35,33 @@ class TemporaryFolder {
   std::string path_;
 };
 
+// What a process gives to the annotator's parts.
+class TestHost {
+ public:
+  explicit TestHost(Clock& clock) : heartbeats_(clock, metrics), host_{clock, metrics, heartbeats_, Keep()} {}
+
+  operator const Host&() const { return host_; }  // NOLINT: a host wherever one is wanted
+  // The reason that a part gave for ending the process.
+  absl::Status failure() {
+    MutexLock lock(mutex_);
+    return failure_;
+  }
+
+  Metrics metrics;
+
+ private:
+  std::function<void(absl::Status)> Keep() {
+    return [this](absl::Status reason) {
+      MutexLock lock(mutex_);
+      failure_.Update(reason);
+    };
+  }
+  Heartbeats heartbeats_;
+  Host host_;
+  Mutex mutex_;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+};
+
 inline v1::Query Classify(const std::string& caption, const std::string& goal = "find the ball", double priority = 0) {
   v1::Query query;
   query.set_kind("classify");
@@ -52,6 +80,25 @@ inline v1::Query Compare(const std::string& first, const std::string& second) {
   query.set_goal("score");
   for (const char* label : {"first", "second", "tie"}) query.mutable_grammar()->mutable_choice()->add_labels(label);
   return query;
+}
+
+inline v1::Query Compose(const std::string& text, const v1::Grammar& grammar) {
+  v1::Query query;
+  query.set_kind("compose");
+  (*query.mutable_texts())["text"] = text;
+  query.set_goal("find the ball");
+  *query.mutable_grammar() = grammar;
+  return query;
+}
+inline v1::Grammar TextGrammar(uint32_t max_bytes = 0) {
+  v1::Grammar grammar;
+  grammar.mutable_text()->set_max_bytes(max_bytes);
+  return grammar;
+}
+inline v1::Grammar JsonGrammar(const std::string& schema) {
+  v1::Grammar grammar;
+  grammar.set_json_schema(schema);
+  return grammar;
 }
 
 inline v1::Query WithContext(v1::Query query, const std::string& context) {

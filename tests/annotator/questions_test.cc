@@ -1,13 +1,12 @@
 // The kinds of questions: what each refuses, and what each reads in an answer.
 
-#include "annotator/questions/question.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "annotator/questions/canonical.h"
 #include "annotator/questions/choice.h"
+#include "annotator/questions/question.h"
 #include "tests/annotator/queries.h"
 
 namespace sibyl::annotator {
@@ -29,18 +28,36 @@ std::string Parsed(const std::string& text, const std::vector<std::string>& labe
 }
 
 TEST(Answers, AreReadInManyDresses) {
-  for (const char* text :
-       {"It is a key.\nKeys open doors.\nLabel: helpful", "label: HELPFUL.", "**Label:** helpful", "**Label: helpful**",
-        "Label: `helpful`", "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
-        "```json\n{\"label\": \"helpful\"}\n```", "helpful", "I think so.\n\n**helpful**\n", "The label is helpful.",
-        "Label: unhelpful\nOn second thought:\nLabel: helpful", "Answer: helpful because it opens the door",
-        "Label: helpful\nThe answer is because of the door.", "Label = helpful", "Label: \\boxed{helpful}",
-        "The final answer is $\\boxed{\\text{helpful}}$.", "Label\uff1ahelpful", "Label: \u201chelpful\u201d",
-        "Label: \u00abhelpful\u00bb.", "<label>helpful</label>", "Label - helpful", "Label \u2014 helpful",
-        "Label -> helpful", "- **Final answer**: helpful", "## Label\nhelpful", "Here it is: {\"label\": \"helpful\"}",
-        "{\"label\": \"helpful\", \"analysis\": \"Others would write label: unhelpful.\"}", "3. Label: helpful",
-        "Label: helpful\n\n(Note that for other events the correct answer is: unhelpful.)",
-        "Label: helpful\n\nNote that for other events the correct answer is: unhelpful."}) {
+  for (const char* text : {"It is a key.\nKeys open doors.\nLabel: helpful",
+                           "label: HELPFUL.",
+                           "**Label:** helpful",
+                           "**Label: helpful**",
+                           "Label: `helpful`",
+                           "{\"analysis\": \"unhelpful?\", \"label\": \"helpful\"}",
+                           "```json\n{\"label\": \"helpful\"}\n```",
+                           "helpful",
+                           "I think so.\n\n**helpful**\n",
+                           "The label is helpful.",
+                           "Label: unhelpful\nOn second thought:\nLabel: helpful",
+                           "Answer: helpful because it opens the door",
+                           "Label: helpful\nThe answer is because of the door.",
+                           "Label = helpful",
+                           "Label: \\boxed{helpful}",
+                           "The final answer is $\\boxed{\\text{helpful}}$.",
+                           "Label\uff1ahelpful",
+                           "Label: \u201chelpful\u201d",
+                           "Label: \u00abhelpful\u00bb.",
+                           "<label>helpful</label>",
+                           "Label - helpful",
+                           "Label \u2014 helpful",
+                           "Label -> helpful",
+                           "- **Final answer**: helpful",
+                           "## Label\nhelpful",
+                           "Here it is: {\"label\": \"helpful\"}",
+                           "{\"label\": \"helpful\", \"analysis\": \"Others would write label: unhelpful.\"}",
+                           "3. Label: helpful",
+                           "Label: helpful\n\n(Note that for other events the correct answer is: unhelpful.)",
+                           "Label: helpful\n\nNote that for other events the correct answer is: unhelpful."}) {
     EXPECT_EQ(Parsed(text), "helpful") << text;
   }
 }
@@ -59,7 +76,8 @@ TEST(Answers, WhatSaysNothingIsUnparsable) {
   for (const char* text :
        {"", "\n\n", "It may be helpful.", "This is not helpful", "Label: maybe", "Label:", "Label: not helpful",
         "Label: helpful/unhelpful", "Label: helpful or unhelpful", "Label: helpful\nLabel: dunno",
-        "{\"knowledge\": \"k\", \"analysis\": \"the label: unhelpful", "{\"result\": \"helpful\"}", "{\"label\": \"\"}"}) {
+        "{\"knowledge\": \"k\", \"analysis\": \"the label: unhelpful", "{\"result\": \"helpful\"}",
+        "{\"label\": \"\"}"}) {
     EXPECT_EQ(Parsed(text), "unparsable") << text;
   }
   EXPECT_EQ(Parsed("Hard to tell.\nLabel: abstain"), "abstained");
@@ -100,6 +118,67 @@ TEST(Queries, BrokenOnesAreRefusedByName) {
   EXPECT_THAT(CheckQuery(Classify(std::string(70'000, 'x'))).message(), HasSubstr("70000 bytes"));
 }
 
+// ---- compose
+
+v1::Answer Composed(const v1::Grammar& grammar, const std::string& text, v1::Outcome outcome) {
+  const v1::Query query = Compose("a", grammar);
+  EXPECT_TRUE(CheckQuery(query).ok()) << CheckQuery(query);
+  const Reading reading = FindQuestion("compose")->read(query, {.text = text});
+  EXPECT_EQ(reading.outcome, outcome) << text;
+  return reading.answer;
+}
+
+TEST(ComposeQuestion, ReadsATextWithinItsLimit) {
+  EXPECT_EQ(Composed(TextGrammar(), "\n Find the key. \n", v1::OUTCOME_ANSWERED).text(), "Find the key.");
+  EXPECT_EQ(Composed(TextGrammar(5), "12345", v1::OUTCOME_ANSWERED).text(), "12345");
+  Composed(TextGrammar(5), "123456", v1::OUTCOME_UNPARSABLE);
+  Composed(TextGrammar(), " \n", v1::OUTCOME_UNPARSABLE);
+  Composed(TextGrammar(), "Abstain.", v1::OUTCOME_ABSTAINED);
+  const v1::Query query = Compose("a", TextGrammar());
+  EXPECT_EQ(FindQuestion("compose")->read(query, {.text = "Find th", .cut = true}).outcome, v1::OUTCOME_UNPARSABLE);
+}
+
+TEST(ComposeQuestion, ReadsJsonUnderItsSchema) {
+  const v1::Grammar grammar = JsonGrammar(R"({
+    "type": "object",
+    "properties": {
+      "subgoal": {"type": "string", "minLength": 1, "maxLength": 20},
+      "steps": {"type": "integer", "minimum": 1, "maximum": 100},
+      "order": {"type": "array", "items": {"enum": ["key", "door"]}, "minItems": 1, "maxItems": 2}},
+    "required": ["subgoal"],
+    "additionalProperties": false})");
+  EXPECT_EQ(Composed(grammar, R"({"subgoal": "find the key", "order": ["key", "door"]})", v1::OUTCOME_ANSWERED).json(),
+            R"({"order":["key","door"],"subgoal":"find the key"})");
+  EXPECT_EQ(
+      Composed(grammar, "Here:\n```json\n{\"subgoal\": \"x\", \"steps\": 100}\n```\nGood luck!", v1::OUTCOME_ANSWERED)
+          .json(),
+      R"({"steps":100,"subgoal":"x"})");
+  for (const char* text :
+       {"", "Find the key.", "{}", R"({"subgoal": ""})", R"({"subgoal": 3})", R"({"subgoal": "x", "steps": 0})",
+        R"({"subgoal": "x", "steps": 1.5})", R"({"subgoal": "x", "order": []})",
+        R"({"subgoal": "x", "order": ["box"]})", R"({"subgoal": "x", "order": ["key", "key", "key"]})",
+        R"({"subgoal": "x", "other": 1})", R"({"subgoal": "a text of more than twenty letters"})",
+        R"({"subgoal": "find the)", R"(["subgoal"])"}) {
+    Composed(grammar, text, v1::OUTCOME_UNPARSABLE);
+  }
+  EXPECT_EQ(Composed(JsonGrammar(R"({"type":"array"})"), "The list is [1, 2].", v1::OUTCOME_ANSWERED).json(), "[1,2]");
+}
+
+TEST(ComposeQuestion, RefusesGrammarsThatItCannotCheck) {
+  v1::Query query = Compose("a", TextGrammar());
+  query.mutable_grammar()->mutable_choice()->add_labels("x");
+  EXPECT_THAT(CheckQuery(query).message(), HasSubstr("`compose` needs one of them"));
+  const auto refusal = [](const std::string& schema) {
+    return std::string(CheckQuery(Compose("a", JsonGrammar(schema))).message());
+  };
+  EXPECT_THAT(refusal("{"), HasSubstr("no JSON"));
+  EXPECT_THAT(refusal("[]"), HasSubstr("$ is no object"));
+  EXPECT_THAT(refusal(R"({"properties": {"a": {"oneOf": []}}})"),
+              AllOf(HasSubstr("$.properties.a has the keyword `oneOf`"), HasSubstr("use type, enum")));
+  EXPECT_THAT(refusal(R"({"type": "thing"})"), HasSubstr("$.type is \"thing\""));
+  EXPECT_THAT(refusal(R"({"items": {"minItems": -1}})"), HasSubstr("$.items.minItems is -1"));
+}
+
 // ---- canonical bytes
 
 TEST(Canonical, EqualPartsGiveEqualBytesAndComeBack) {
@@ -121,7 +200,8 @@ TEST(Canonical, EqualPartsGiveEqualBytesAndComeBack) {
   spaced.set_json_schema("{ \"type\" :\n\"object\" }");
   EXPECT_EQ(GrammarJson(spaced), R"({"json_schema":{"type":"object"}})");
 
-  for (const char* text : {R"({"distribution":[0.1,0.9],"outside":0.25})", R"({"text":"a\nb"})", R"({"json":{"a":[1]}})"}) {
+  for (const char* text :
+       {R"({"distribution":[0.1,0.9],"outside":0.25})", R"({"text":"a\nb"})", R"({"json":{"a":[1]}})"}) {
     v1::Answer answer;
     ASSERT_TRUE(ParseAnswerJson(text, &answer)) << text;
     EXPECT_EQ(AnswerJson(answer), text);

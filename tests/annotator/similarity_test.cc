@@ -42,7 +42,8 @@ TEST(Cosine, IsTheFormulas) {
 }
 
 TEST(SimilarityVerdict, GivesTheGoodLabelTheCosine) {
-  EXPECT_THAT(Distribution(SimilarityVerdict(0.75, 2).answer), ElementsAre(FloatNear(0.25, 1e-6), FloatNear(0.75, 1e-6)));
+  EXPECT_THAT(Distribution(SimilarityVerdict(0.75, 2).answer),
+              ElementsAre(FloatNear(0.25, 1e-6), FloatNear(0.75, 1e-6)));
   EXPECT_THAT(Distribution(SimilarityVerdict(-0.5, 2).answer), ElementsAre(1, 0));
   EXPECT_THAT(Distribution(SimilarityVerdict(1.0000001, 3).answer), ElementsAre(0, 0, 1));
 }
@@ -85,7 +86,7 @@ class EmbeddingTest : public ::testing::Test {
     OpenAiPatience patience;
     patience.first_wait = absl::Milliseconds(5);
     patience.longest_wait = absl::Milliseconds(50);
-    judge_ = *OpenAiJudge::BySimilarity(config, metrics_, Clock::Real(), patience);
+    judge_ = *OpenAiJudge::BySimilarity(config, host_, patience);
   }
   Verdict Ask(const std::string& caption, const std::string& goal) {
     v1::Query query = Classify(caption);
@@ -104,7 +105,7 @@ class EmbeddingTest : public ::testing::Test {
     return verdict.value_or(Verdict());
   }
 
-  Metrics metrics_;
+  TestHost host_{Clock::Real()};
   std::unique_ptr<FakeLlm> server_;
   std::unique_ptr<OpenAiJudge> judge_;
 };

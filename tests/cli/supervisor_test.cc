@@ -62,7 +62,7 @@ TEST(Supervisor, KillsAProcessThatHangsAndStartsItAgain) {
   size_t size = 0;
   std::FILE* out = open_memstream(&text, &size);
   Screen screen(out, false);
-  Supervisor supervisor({plan}, 1, [] { return std::nullopt; }, &screen);
+  Supervisor supervisor({plan}, 1, &Clock::Real(), &screen);
   const RunOutcome outcome = supervisor.Run();
   std::fclose(out);
   EXPECT_EQ(outcome.kind, RunOutcome::kFinished) << outcome.reason;

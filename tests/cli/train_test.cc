@@ -123,7 +123,7 @@ folder=')",
 name=)",
                                                     name, R"(
 for flag in "$@"; do case "$flag" in --run_dir=*) run=${flag#--run_dir=} ;; esac; done
-stopped() { echo $name >> $folder/order; exit 0; }
+stopped() { echo $name >> $folder/order; exit 143; }
 trap stopped TERM
 wait_for() { while [ ! -e $folder/$1 ]; do sleep 0.02; done; }
 finish() { echo "{\"steps\": $1}" > $run/learner_summary.json; exit 0; }
@@ -251,7 +251,7 @@ TEST_F(TrainTest, ReplacesAProcessThatDiedAtTheSameAddress) {
 }
 
 TEST_F(TrainTest, ReplacesALearnerThatSomebodyElseStopped) {
-  Fake("learner", "[ -e $folder/second ] && finish 1000; touch $folder/second; finish 400");
+  Fake("learner", "[ -e $folder/second ] && finish 1000; touch $folder/second; exit 143");
   Sibyl sibyl = Train();
   EXPECT_EQ(sibyl.Wait(), 0) << sibyl.Output();
   EXPECT_EQ(Summary()["steps"], 1000);
@@ -294,6 +294,43 @@ TEST_F(TrainTest, StopsCleanlyOnOneInterrupt) {
   EXPECT_THAT(Lines("order"), ElementsAre("learner", "actor", "reward-model", "annotator"));
   EXPECT_EQ(Summary()["outcome"], "stopped");
   EXPECT_THAT(sibyl.Output(), HasSubstr("--resume --run_dir " + Path("run")));
+}
+
+TEST_F(TrainTest, SaysThatTheLearnerSavedNothing) {
+  Fake("learner", "trap 'exit 1' TERM; wait_for never");
+  Sibyl sibyl = Train();
+  ASSERT_TRUE(AllRun());
+  sibyl.Signal(SIGINT);
+  EXPECT_EQ(sibyl.Wait(), 1) << sibyl.Output();
+  EXPECT_THAT(sibyl.Output(), HasSubstr("The learner wrote no last checkpoint"));
+}
+
+TEST_F(TrainTest, ATermSignalHasAStatusOfItsOwn) {
+  Sibyl sibyl = Train();
+  ASSERT_TRUE(AllRun());
+  sibyl.Signal(SIGTERM);
+  EXPECT_EQ(sibyl.Wait(), 143) << sibyl.Output();
+  EXPECT_THAT(sibyl.Output(), HasSubstr("The learner wrote a checkpoint"));
+}
+
+// As under nohup.
+TEST_F(TrainTest, AHangupThatItWasStartedToIgnoreStopsNothing) {
+  signal(SIGHUP, SIG_IGN);
+  Sibyl sibyl = Train();
+  signal(SIGHUP, SIG_DFL);
+  ASSERT_TRUE(AllRun());
+  sibyl.Signal(SIGHUP);
+  kill(Pid("actor"), SIGKILL);
+  EXPECT_NE(Pid("actor", 1), 0) << "it goes on: " << sibyl.Output();
+  sibyl.Signal(SIGINT);
+  EXPECT_EQ(sibyl.Wait(), 130) << sibyl.Output();
+}
+
+TEST_F(TrainTest, AHangupStopsCleanly) {
+  Sibyl sibyl = Train();
+  ASSERT_TRUE(AllRun());
+  sibyl.Signal(SIGHUP);
+  EXPECT_EQ(sibyl.Wait(), 143) << sibyl.Output();
 }
 
 TEST_F(TrainTest, StopsAtOnceOnASecondInterrupt) {
@@ -397,7 +434,7 @@ TEST_F(TrainTest, RefusesAFolderThatAnotherOneTrainsIn) {
   EXPECT_EQ(second.Wait(), 1);
   EXPECT_THAT(second.Output(), HasSubstr("another `sibyl train`"));
   first.Signal(SIGTERM);
-  EXPECT_EQ(first.Wait(), 130);
+  EXPECT_EQ(first.Wait(), 143);
 }
 
 TEST_F(TrainTest, ChecksEverythingBeforeItStartsAnything) {

@@ -37,6 +37,14 @@ class FakeFiles : public FileSystem {
     once_ = false;
   }
 
+  // An empty disk again.
+  void Clear() {
+    root_->entries.clear();
+    root_->durable_entries.clear();
+    FailFrom(0);
+    once_ = false;
+  }
+
   // Reads give this status from now on: a dying disk.
   void FailReads(absl::Status status) { read_failure_ = std::move(status); }
 

@@ -398,8 +398,8 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
 TEST_F(ActContractTest, LeavesWithACheckpointOnSigterm) {
   Connect();
   learner_->Signal(SIGTERM);
-  EXPECT_EQ(learner_->Wait(), 0) << learner_->log();
-  EXPECT_TRUE(fs::exists(folder_ + "/checkpoints/checkpoint-000000000000/state.pb"));
+  EXPECT_EQ(learner_->Wait(), kExitStopped) << learner_->log();
+  EXPECT_TRUE(fs::exists(folder_ + "/checkpoints/checkpoint-000000000000/state.records"));
   EXPECT_TRUE(fs::exists(folder_ + "/learner_summary.json"));
   auto again = Learner();
   EXPECT_NE(again->Wait(), 0);

@@ -55,7 +55,7 @@ class AlignmentTest : public testing::TestWithParam<std::vector<std::string>> {
       ASSERT_TRUE(Eventually([&] { return Batches().size() >= static_cast<size_t>(until); })) << learner.log();
       auto& victim = playing[killed % actors];
       victim->Signal(SIGKILL);
-      EXPECT_EQ(victim->Wait(), 128 + SIGKILL);
+      EXPECT_EQ(victim->Wait(), 1000 + SIGKILL);
       victim = start(killed % actors);
     }
     EXPECT_EQ(learner.Wait(), 0) << learner.log();
@@ -195,9 +195,9 @@ TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
   auto policy = MakePolicy({}, *spec);
   ASSERT_TRUE(policy.ok());
   ASSERT_GT((*policy)->state_size(), 0);
-  const auto checkpoint = NewestCheckpoint(folder_);
+  const auto checkpoint = ReadNewestCheckpoint(folder_);
   ASSERT_TRUE(checkpoint.ok());
-  ASSERT_TRUE(LoadPolicy(*checkpoint + "/weights.safetensors", **policy).ok());
+  ASSERT_TRUE(LoadPolicy(checkpoint->weights, **policy).ok());
   torch::NoGradGuard no_grad;
   torch::set_num_threads(1);
   int64_t resets = 0, warm_states = 0;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "common/tensor_spec.h"
 #include "learner/training/minibatches.h"
 #include "policy/mlp.h"
@@ -315,10 +316,10 @@ TEST(Trainer, GoesOnFromASnapshotBitForBit) {
       after(Config(), GruPolicy(2, kind));
   for (uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(straight.Update(batch(i)).ok());
   for (uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(before.Update(batch(i)).ok());
-  const auto write = before.Snapshot();
+  const auto snapshot = before.Snapshot();
   ASSERT_TRUE(before.Update(batch(99)).ok());  // the snapshot is a copy
   const std::string path = TempFile("resume.safetensors");
-  ASSERT_TRUE(write(path).ok());
+  ASSERT_TRUE(WriteFileDurably(path, *snapshot()).ok());
   ASSERT_TRUE(after.Load(path).ok());
   EXPECT_EQ(after.version(), 3u);
   for (uint64_t i = 3; i < 6; ++i) ASSERT_TRUE(after.Update(batch(i)).ok());
@@ -332,7 +333,7 @@ TEST(Trainer, RefusesTheFileOfAnotherNetwork) {
   torch::manual_seed(1);
   Trainer other(Config(), *MakePolicy({}, more)), mine(Config(), GruPolicy(1));
   const std::string path = TempFile("other.safetensors");
-  ASSERT_TRUE(other.Snapshot()(path).ok());
+  ASSERT_TRUE(WriteFileDurably(path, *other.Snapshot()()).ok());
   const auto was = Weights(mine);
   const absl::Status status = mine.Load(path);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);

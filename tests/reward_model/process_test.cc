@@ -254,7 +254,7 @@ TEST_F(ProcessTest, KilledInTheMiddleItLosesNoLabelAndAsksNothingTwice) {
     return learner->table().scores_.size() == 100 && AnswersOnDisk() >= 50;
   })) << process_->log();
   process_->Signal(SIGKILL);
-  EXPECT_EQ(process_->Wait(), 128 + SIGKILL);
+  EXPECT_EQ(process_->Wait(), 1000 + SIGKILL);
   EXPECT_EQ(learner->End().error_code(), grpc::StatusCode::UNAVAILABLE);
   const ScoreTable before = learner->table();
   const uint64_t incarnation = learner->incarnation();
@@ -307,7 +307,7 @@ TEST_F(ProcessTest, AClassifierLearnsAndGoesOnWhereItWasKilled) {
   ASSERT_TRUE(Eventually([&] { return AnswersOnDisk() >= 40; }));
   ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ / "run/reward_model.safetensors"); }));
   process_->Signal(SIGKILL);
-  EXPECT_EQ(process_->Wait(), 128 + SIGKILL);
+  EXPECT_EQ(process_->Wait(), 1000 + SIGKILL);
 
   Start(flags);
   learner = Connect();

@@ -924,7 +924,8 @@ class RankingTest : public RewardModelTest {
   void AnswerAll() {
     for (const v1::Query& query : annotator_.accepted()) {
       if (!answered_.insert({Captions(query)[0], Captions(query)[1]}).second) continue;
-      annotator_.AnswerPair(Captions(query)[0], Captions(query)[1], Captions(query)[0].size() > Captions(query)[1].size());
+      annotator_.AnswerPair(Captions(query)[0], Captions(query)[1],
+                            Captions(query)[0].size() > Captions(query)[1].size());
     }
   }
 
