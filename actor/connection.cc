@@ -25,6 +25,8 @@ bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
 ActorMetrics::ActorMetrics(Metrics& metrics)
     : steps(metrics.Counter("sibyl_actor_steps_total", "Environment steps played.")),
       episodes(metrics.Counter("sibyl_actor_episodes_total", "Episodes that ended.")),
+      cut_captions(metrics.Counter("sibyl_actor_cut_captions_total",
+                                   "Steps whose caption was longer than environment.max_caption_length and was cut.")),
       connects(metrics.Counter("sibyl_actor_connects_total", "Streams opened to the learner, failed ones included.")),
       sent_bytes(metrics.Counter("sibyl_actor_sent_bytes_total",
                                  "Bytes of messages sent to the learner, before gRPC's framing.")),

@@ -23,6 +23,7 @@ struct ActorMetrics {
   explicit ActorMetrics(Metrics& metrics);
   prometheus::Counter& steps;
   prometheus::Counter& episodes;
+  prometheus::Counter& cut_captions;
   prometheus::Counter& connects;
   prometheus::Counter& sent_bytes;
   prometheus::Gauge& connected;

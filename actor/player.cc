@@ -99,7 +99,9 @@ absl::Status Player::Reset(int environment, char* observation) {
 std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, v1::StepBatch* batch) {
   const absl::string_view raw = (*environments_)[environment]->Caption();
   if (raw.empty()) return {0, 0};
-  std::string text = CanonicalCaption(raw, caption_rule_, max_caption_length_);
+  bool cut = false;
+  std::string text = CanonicalCaption(raw, caption_rule_, max_caption_length_, &cut);
+  cut_captions_ += cut;
   const uint64_t id = CaptionId(text);
   if (id == 0) return {0, 0};
   const uint32_t count = ++running_[environment].caption_counts[id];

@@ -70,6 +70,8 @@ class Player {
   int groups() const { return groups_; }
   uint64_t steps() const { return steps_; }
   uint64_t episodes() const { return episodes_; }
+  // Steps whose caption was longer than the run allows.
+  uint64_t cut_captions() const { return cut_captions_; }
   size_t text_bytes() const { return texts_.bytes(); }
 
  private:
@@ -99,6 +101,7 @@ class Player {
   std::vector<Episode> running_;
   std::vector<uint64_t> next_episode_;
   uint64_t last_episode_ = 0;  // one past the last usable number
+  uint64_t cut_captions_ = 0;
   TextMemory texts_;
   std::string observations_, finals_;
   std::vector<void*> buffers_;

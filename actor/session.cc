@@ -35,7 +35,7 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
     if (!send()) return Lost();
   }
   metrics.connected.Set(1);
-  uint64_t steps = 0, episodes = 0;
+  uint64_t steps = 0, episodes = 0, cut_captions = 0;
   while (stream.Read(&in)) {
     *played = true;
     if (in.has_actions()) {
@@ -45,8 +45,10 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
       if (!send()) break;
       metrics.steps.Increment(static_cast<double>(player.steps() - steps));
       metrics.episodes.Increment(static_cast<double>(player.episodes() - episodes));
+      metrics.cut_captions.Increment(static_cast<double>(player.cut_captions() - cut_captions));
       steps = player.steps();
       episodes = player.episodes();
+      cut_captions = player.cut_captions();
       metrics.text_bytes.Set(static_cast<double>(player.text_bytes()));
     } else if (in.has_episodes()) {
       player.AddEpisodes(in.episodes());

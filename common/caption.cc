@@ -62,7 +62,7 @@ uint64_t Xxh64(absl::string_view text) {
 
 }  // namespace
 
-std::string CanonicalCaption(absl::string_view text, v1::CaptionRule rule, size_t max_length) {
+std::string CanonicalCaption(absl::string_view text, v1::CaptionRule rule, size_t max_length, bool* cut) {
   text = absl::StripAsciiWhitespace(text);
   std::string canonical;
   canonical.reserve(std::min(text.size(), max_length));
@@ -72,7 +72,10 @@ std::string CanonicalCaption(absl::string_view text, v1::CaptionRule rule, size_
     const bool digit = rule == v1::CAPTION_RULE_DIGITS && absl::ascii_isdigit(text[0]);
     const absl::string_view character = digit ? "#" : length == 0 ? "?" : text.substr(0, length);
     if (!digit || !in_digits) {
-      if (canonical.size() + character.size() > max_length) break;
+      if (canonical.size() + character.size() > max_length) {
+        if (cut != nullptr) *cut = true;
+        break;
+      }
       canonical.append(character.data(), character.size());
     }
     in_digits = digit;

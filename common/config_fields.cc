@@ -122,9 +122,14 @@ bool ParseNumber(const std::string& text, const FieldDescriptor* field, Message*
   }
 }
 
+// As --set takes it: 0.5, 65536, 1e15.
 std::string NumberText(double value) {
-  return value == std::floor(value) && std::abs(value) < 1e18 ? absl::StrCat(static_cast<int64_t>(value))
-                                                              : absl::StrCat(value);
+  if (value != std::floor(value) || std::abs(value) > 9e18) return absl::StrCat(value);
+  int64_t whole = static_cast<int64_t>(value);
+  if (whole < 1'000'000'000) return absl::StrCat(whole);
+  int zeros = 0;
+  for (; whole % 10 == 0; whole /= 10) ++zeros;
+  return absl::StrCat(whole, "e", zeros);
 }
 
 absl::Status CheckText(const std::string& path, const std::string& value, const FieldDescriptor* field) {

@@ -104,7 +104,7 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
     last_sent = absl::Now();
     return stream.Write(message);
   };
-  uint64_t steps = 0, episodes = 0;
+  uint64_t steps = 0, episodes = 0, cut_captions = 0;
   double inference_seconds = 0;
   for (uint64_t round = 0;; ++round) {
     for (int t = 0; t < unroll_length; ++t) {
@@ -136,6 +136,8 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
     }
     if (!send(out)) return Lost();
     metrics.actor.steps.Increment(static_cast<double>(player.steps() - std::exchange(steps, player.steps())));
+    metrics.actor.cut_captions.Increment(
+        static_cast<double>(player.cut_captions() - std::exchange(cut_captions, player.cut_captions())));
     metrics.actor.episodes.Increment(
         static_cast<double>(player.episodes() - std::exchange(episodes, player.episodes())));
     metrics.inference_seconds.Increment(local.inference_seconds() -

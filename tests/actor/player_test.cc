@@ -137,6 +137,21 @@ TEST(Player, SendsATextOnceAndAnswersWhenItIsAskedAgain) {
   EXPECT_EQ(texts.texts(0).text(), sent.text());
 }
 
+TEST(Player, CutsAndCountsLongCaptions) {
+  v1::ActorWelcome welcome = Welcome(1, 1);
+  welcome.set_max_caption_length(16);
+  const auto environments = *Player::MakeEnvironments(welcome);
+  Player player(welcome, &environments);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(0, &batch).ok());
+  ASSERT_EQ(batch.texts_size(), 1);
+  const std::string whole = AlignmentCaption(EpisodeSeed(5, 3, 0, 100), 0);
+  ASSERT_GT(whole.size(), 16u);
+  EXPECT_EQ(batch.texts(0).text(), whole.substr(0, 16));
+  EXPECT_EQ(batch.texts(0).id(), CaptionId(whole.substr(0, 16)));
+  EXPECT_EQ(player.cut_captions(), 1u);
+}
+
 TEST(Player, RefusesActionsThatDoNotFit) {
   const auto environments = *Player::MakeEnvironments(Welcome());
   Player player(Welcome(), &environments);

@@ -34,6 +34,11 @@ TEST(CanonicalCaption, CutsLongTextBetweenTwoCharacters) {
   EXPECT_EQ(CanonicalCaption("abcdef", v1::CAPTION_RULE_EXACT, 4), "abcd");
   EXPECT_EQ(CanonicalCaption("caf\xc3\xa9s", v1::CAPTION_RULE_EXACT, 4), "caf");
   EXPECT_EQ(CanonicalCaption("caf\xc3\xa9s", v1::CAPTION_RULE_EXACT, 5), "caf\xc3\xa9");
+  bool cut = false;
+  (void)CanonicalCaption("abcd", v1::CAPTION_RULE_EXACT, 4, &cut);
+  EXPECT_FALSE(cut);
+  (void)CanonicalCaption("abcde", v1::CAPTION_RULE_EXACT, 4, &cut);
+  EXPECT_TRUE(cut);
   EXPECT_EQ(CanonicalCaption("12345 coins", v1::CAPTION_RULE_DIGITS, 4), "# co") << "the canonical text is measured";
 }
 

@@ -214,7 +214,7 @@ TEST(FieldRules, SayWhatAFieldTakes) {
   EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "gamma"), "between 0 and 1");
   EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "ppo_clip"), "above 0");
   EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "learning_rate"), "at least 0");
-  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "max_captions"), "between 1000 and 1000000000");
+  EXPECT_EQ(limits(v1::LearnerConfig::descriptor(), "max_captions"), "between 1000 and 1e9");
   EXPECT_EQ(limits(v1::PolicyConfig::descriptor(), "value_bins"), "0 or between 5 and 10000");
   EXPECT_EQ(limits(v1::PolicyConfig::descriptor(), "value_low"), "a finite number");
   EXPECT_EQ(limits(v1::RewardTrainingConfig::descriptor(), "cpu_share"), "above 0 and at most 1");
