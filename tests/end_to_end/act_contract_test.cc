@@ -12,6 +12,7 @@
 #include "common/columns.h"
 #include "common/protocol.h"
 #include "common/rpc/channel.h"
+#include "common/runtime/ending.h"
 #include "common/tensor_packing.h"
 #include "environments/registry.h"
 #include "sibyl/v1/act.grpc.pb.h"
@@ -387,7 +388,7 @@ TEST_F(ActContractTest, ExitsWithTheReasonOnBadFlagsAndPorts) {
   };
   expect({"--set", "learner.batch_size=10"},
          "learner.batch_size is 10, must be a multiple of learner.unroll_length (4)");
-  expect({"--set", "environment.name=minigrid/Nowhere"}, "minigrid/DoorKey-8x8");
+  expect({"--set", "environment.name=minigrid/DoorKey-8x9"}, "minigrid/DoorKey-8x8");
   expect({"--set", "reward.intrinsic_coefficient=1", "--set", "reward_model.goal=x", "--set", "annotator.rules_file=x"},
          "--reward_model is not set");
   expect({"--set", "learner.device=cuda"}, "learner.device");
