@@ -625,6 +625,15 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       ComputeLosses(loss, LossSums(loss), config.entropy_coefficient(), config).total.backward();
       const double norm = torch::nn::utils::clip_grad_norm_(policy->parameters(), max_norm);
       adam.step();
+      {
+        // The statistics of MiniGrid's inputs follow what was trained on after the step.
+        torch::NoGradGuard no_grad;
+        Observations shown;
+        for (const torch::Tensor& array : batch.observation) shown.push_back(array.slice(0, 0, T));
+        const torch::Tensor numbers = policy->InputNumbers(shown).index({batch.valid.flatten()}).to(torch::kFloat64);
+        policy->input_statistics()->Follow(numbers.mean(0), numbers.square().mean(0),
+                                           static_cast<double>(numbers.size(0)));
+      }
       const auto stats = trainer.Update(batch);
       ASSERT_TRUE(stats.ok()) << stats.status();
       EXPECT_NEAR(stats->gradient_norm, norm, 1e-3 * norm);
