@@ -430,33 +430,53 @@ TEST_F(ProcessTest, AKindThatTheRewardModelDoesNotAskIsServedByTheSameProcess) {
   EXPECT_EQ(known.label().answer().json(), R"({"subgoal":"find the key"})");
 }
 
-TEST_F(ProcessTest, ByHandFailedQueriesAreAskedAgain) {
+// The server answers probes and refuses every query, until it is repaired: no query is lost.
+TEST_F(ProcessTest, QueriesThatABrokenServerRefusedAreAnsweredAfterItsRepair) {
   std::atomic<bool> repaired = false;
   FakeLlm llm([&](const FakeLlm::Call& call) {
     if (call.probe) return FakeLlm::ObeysSchemas();
-    if (!repaired) return FakeLlm::Reply{.status = 400, .body = "{}"};
+    if (!repaired) return FakeLlm::Reply{.status = 400, .body = "{\"error\":\"no such field\"}"};
     return FakeLlm::Says("Label: helpful");
   });
+  const auto all_ended = [](v1::AnnotatorService::Stub& stub) {
+    return Eventually([&] {
+      grpc::ClientContext context;
+      v1::DescribeRequest describe;
+      describe.set_protocol_version(kProtocolVersion);
+      v1::DescribeResponse description;
+      return stub.Describe(&context, describe, &description).ok() && description.waiting() == 0;
+    });
+  };
+  v1::AskRequest request = Request({});
+  for (int i = 0; i < 50; ++i) *request.add_queries() = Classify(absl::StrCat("caption ", i));
   {
     AnnotatorProcess annotator(LlmFlags(llm.url()));
     auto stub = annotator.Stub();
     v1::AskResponse response;
-    ASSERT_TRUE(Ask(*stub, Request({Classify("a")}), &response).ok());
-    const auto labels = Labels(*stub, 0, 1);
-    ASSERT_EQ(labels.size(), 1u);
-    EXPECT_EQ(labels[0].outcome(), v1::OUTCOME_FAILED);
+    ASSERT_TRUE(Ask(*stub, request, &response).ok());
+    ASSERT_TRUE(annotator.Says("refuses every query"));
+    repaired = true;
+    ASSERT_TRUE(all_ended(*stub)) << "most waited for the repair";
     annotator.Signal(SIGTERM);
-    annotator.Wait();
+    EXPECT_EQ(annotator.Wait(), 143);
   }
-  repaired = true;
+  // The few that were asked before the warning have failed once. By hand they are asked without their cool-down.
   std::vector<std::string> flags = LlmFlags(llm.url());
   flags.push_back("--ask_again=failed");
   AnnotatorProcess annotator(flags);
   auto stub = annotator.Stub();
-  const auto labels = Labels(*stub, 2, 1);
-  ASSERT_EQ(labels.size(), 1u);
-  EXPECT_EQ(labels[0].outcome(), v1::OUTCOME_ANSWERED);
-  EXPECT_EQ(labels[0].attempt(), 2u);
+  ASSERT_TRUE(annotator.Says("asked again"));
+  ASSERT_TRUE(all_ended(*stub));
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(*stub, request, &response).ok());
+  int second_attempts = 0;
+  for (const v1::AskOutcome& outcome : response.outcomes()) {
+    EXPECT_EQ(outcome.kind(), v1::AskOutcome::KIND_KNOWN);
+    EXPECT_EQ(outcome.label().outcome(), v1::OUTCOME_ANSWERED);
+    second_attempts += outcome.label().attempt() == 2;
+  }
+  EXPECT_GE(second_attempts, 5);
+  EXPECT_LE(second_attempts, 20) << "those in flight, and one after each probe";
 }
 
 TEST_F(ProcessTest, AStoreThatCannotBeWrittenEndsItWithTheReason) {
