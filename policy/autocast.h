@@ -4,8 +4,8 @@
 
 namespace sibyl {
 
-// While it lives, matrix products and convolutions of the calling thread on such a device are made in bfloat16, their
-// weights and results converted as need be (`on`), or in the precision of what they are given (not `on`).
+// While an object lives, the calling thread computes matrix products and convolutions on devices of this type in
+// bfloat16, converting weights and results as needed (`on`), or in the precision of its inputs (not `on`).
 class Autocast {
  public:
   Autocast(at::DeviceType device, bool on)
@@ -18,7 +18,7 @@ class Autocast {
   ~Autocast() {
     at::autocast::set_autocast_dtype(device_, was_);
     at::autocast::set_autocast_enabled(device_, was_on_);
-    // Converted weights are kept by LibTorch until told otherwise, and these weights are about to change.
+    // LibTorch keeps converted weights until the cache is cleared, and the weights are about to change.
     if (!was_on_) at::autocast::clear_cache();
   }
   Autocast(const Autocast&) = delete;

@@ -7,20 +7,20 @@
 
 namespace sibyl {
 
-// How values [..., V] are written: V = ValueCount(config) of them, each in K numbers.
+// How a critic's output [..., V, K] encodes V = ValueCount(config) values, each in K numbers.
 struct ValueCode {
-  RunningStatistics statistics{nullptr};  // where values are normalised
-  torch::Tensor bins;                     // [K] float: centres, where a value is the mean of a distribution over bins
+  RunningStatistics statistics{nullptr};  // null where values are not normalised
+  torch::Tensor bins;                     // [K] float: centres of the bins; undefined where a value is a number
 
-  // Values in the units that the critic works in: normalised where they are.
+  // Converts values to the critic's units: normalised values, where the critic normalises; else the same values.
   torch::Tensor Encode(const torch::Tensor& values) const;
-  // Of what a critic says, [..., V, K]: a value itself, in those units (K = 1), or logits of the bins.
+  // Converts the critic's output [..., V, K] to values [..., V]: from one number in the critic's units, or bin logits.
   torch::Tensor Decode(const torch::Tensor& critic) const;
 };
 
-// [..., K]: what a distribution over evenly spaced bins should be for `encoded` [...]: a normal distribution around it,
+// The target distribution [..., K] over evenly spaced bins for `encoded` [...]: a normal distribution around the value,
 // 0.75 bins wide, within the bins' range (HL-Gauss: Imani & White 2018, section 3; Farebrother et al. 2024,
-// section 3.2). What lies outside counts as the nearest centre.
+// section 3.2). A value outside the range counts as the nearest centre.
 torch::Tensor BinTargets(const torch::Tensor& bins, const torch::Tensor& encoded);
 
 // The last layer of a value network.
@@ -34,9 +34,9 @@ class CriticImpl : public torch::nn::LinearImpl {
   int64_t heads() const { return heads_; }
   const ValueCode& code() const { return code_; }
 
-  // Follows the returns, where values are normalised: `mean` and `mean_square` [V] are of the value targets of
-  // one batch. A value itself is then written otherwise and stays what it was (Pop-Art: van Hasselt et al. 2016,
-  // equation 3 and proposition 1); a distribution over bins has to be learned again.
+  // Updates the statistics of the returns with one batch's value targets, whose mean and mean square are [V] each. Does
+  // nothing where values are not normalised. A value that is a number stays the same, because the weights change too
+  // (Pop-Art: van Hasselt et al. 2016, equation 3, proposition 1); a distribution over bins has to be learned again.
   void FollowReturns(const torch::Tensor& mean, const torch::Tensor& mean_square);
 
  private:

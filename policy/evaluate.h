@@ -14,11 +14,11 @@
 namespace sibyl {
 
 struct EvaluationOptions {
-  // Seeds of the episodes are seed, seed + 1, ...; all must be below kFirstTrainingSeed, for training never plays
-  // those.
+  // The episodes' seeds are seed, seed + 1, ...; all must be below kFirstTrainingSeed, because training never plays
+  // seeds below it.
   uint64_t seed = 1'000'000;
   uint64_t episodes = 200;
-  // Always the likeliest action; default: actions drawn from the policy, as in training.
+  // true: plays the most probable action; false: samples actions from the policy, as in training.
   bool greedy = false;
   // Episodes played side by side, in one batch of the policy.
   int environments = 64;
@@ -33,10 +33,10 @@ struct EpisodeResult {
 
 using MakeEnvironmentFunction = std::function<absl::StatusOr<std::unique_ptr<Environment>>()>;
 
-// Plays episodes with a policy that does not change; element k of the result is the episode of seed + k. It depends on
-// the weights, its seed and options.environments' place for it alone: a batch always has options.environments rows, and
-// episode k is played in row k modulo those, so that how many episodes are asked for changes none of them.
-// InvalidArgument: no episodes, or seeds that training may have played. One thread; LibTorch's own come on top.
+// Plays episodes with a policy that does not change. Element k of the result is the episode of seed + k. A batch always
+// has options.environments rows, and episode k is played in row k modulo that number. So an episode depends on the
+// weights, its seed and options.environments, but not on the number of episodes. InvalidArgument: no episodes, or seeds
+// that training may have played. Uses one thread, beside LibTorch's own.
 absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const MakeEnvironmentFunction& make,
                                                         const EvaluationOptions& options);
 
@@ -54,7 +54,7 @@ struct EvaluationSummary {
 };
 EvaluationSummary Summarize(const std::vector<EpisodeResult>& episodes);
 
-// A trained policy as it stands in a run's folder.
+// A trained policy, read from a run's folder.
 struct TrainedPolicy {
   std::string checkpoint;  // its folder's name, "checkpoint-<steps>"
   uint64_t steps = 0;      // environment steps trained on
@@ -64,8 +64,8 @@ struct TrainedPolicy {
 };
 
 // Reads RUN/experiment.textproto and RUN/checkpoints/<checkpoint>/weights.safetensors; an empty name means the newest
-// one. NotFound: no such run or checkpoint, naming those there are; FailedPrecondition: another network's weights, or
-// another version's checkpoint.
+// checkpoint. NotFound: no such run or checkpoint; the message names those that exist. FailedPrecondition: weights of
+// another network, or a checkpoint of another version.
 absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const std::string& checkpoint);
 
 }  // namespace sibyl

@@ -7,8 +7,8 @@ namespace sibyl {
 // A gated recurrent unit (Cho et al. 2014, in the form of torch::nn::GRU) over T steps with resets:
 //   r = sigmoid(W_r x + b_r + U_r h + c_r), z = sigmoid(W_z x + b_z + U_z h + c_z),
 //   n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
-// W x is one matrix product over all steps; only U h is computed step by step. The gradient is written by hand (twice
-// as fast as autograd's); it cannot be differentiated again.
+// W x is one matrix product over all steps; only U h is computed step by step. The backward pass is written by hand
+// (twice as fast as autograd's); its result cannot be differentiated again.
 class GruImpl : public torch::nn::Module {
  public:
   GruImpl(int64_t input_size, int64_t state_size);

@@ -22,7 +22,7 @@ struct PolicyOutput {
   torch::Tensor states;  // [T, B, H] float: recurrent state after each step
 };
 
-// An actor-critic network. Forward may be called from several threads at a time as long as nobody writes the weights.
+// An actor-critic network. Several threads may call Forward at a time as long as no thread writes the weights.
 class Policy : public torch::nn::Module {
  public:
   // `first` [T, B] bool: the observation starts an episode, and the state is zeroed before it.
@@ -34,13 +34,13 @@ class Policy : public torch::nn::Module {
 
   // Shared with the network.
   Critic critic() const { return critic_; }
-  // Of the numbers among the observations, where they are normalised; else empty.
+  // The statistics that normalise InputNumbers; null where the network normalises no input.
   RunningStatistics input_statistics() const { return input_statistics_; }
-  // Those numbers before that, [T * B, N] float.
+  // The numbers of the observations before they are normalised, [T * B, N] float.
   virtual torch::Tensor InputNumbers(const Observations&) const { return {}; }
 
-  // Matrix products and convolutions in bfloat16, where the network has enough of them for that to pay; weights, sums,
-  // states, logits and values stay float. Before the first Forward.
+  // Computes matrix products and convolutions in bfloat16, in networks large enough to gain by it. Weights, sums,
+  // states, logits and values stay float. Call before the first Forward.
   void UseBfloat16() { bfloat16_ = true; }
 
  protected:
@@ -54,12 +54,12 @@ class Policy : public torch::nn::Module {
   bool bfloat16_ = false;
 };
 
-// A policy with fresh weights, drawn from LibTorch's default generator, for what the environment shows. AUTO chooses by
-// the environment's name. InvalidArgument: an array that the network needs is missing or has another shape, or there
-// are no numbers to normalise.
+// Makes a policy for the environment's observations, with fresh weights from LibTorch's default generator. AUTO chooses
+// the network by the environment's name. InvalidArgument: an array that the network needs is missing or has another
+// shape, or there are no numbers to normalise.
 absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec);
 
-// Orthogonal weights with the given gain, biases zero.
+// Sets orthogonal weights with the given gain, and zero biases.
 void InitOrthogonal(torch::nn::Module& layer, double gain);
 
 }  // namespace sibyl
