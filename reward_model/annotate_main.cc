@@ -15,7 +15,7 @@
 #include "common/runtime/stop.h"
 #include "common/status_macros.h"
 #include "reward_model/annotator_client.h"
-#include "reward_model/comparisons.h"
+#include "reward_model/tally/comparisons.h"
 #include "reward_model/label_log.h"
 #include "reward_model/questions.h"
 

@@ -16,7 +16,7 @@ bool IsPermanent(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status);
 }
 
-absl::Status Offer(RewardModel& model, LabelSource& source, const Questions& questions) {
+absl::Status Offer(Coordinator& model, LabelSource& source, const Questions& questions) {
   const absl::StatusOr<v1::AskResponse> response = source.Ask(questions.request);
   if (response.ok()) {
     model.OnAnswers(questions, *response);
@@ -47,7 +47,7 @@ absl::Status Offer(RewardModel& model, LabelSource& source, const Questions& que
 
 }  // namespace
 
-absl::Status FollowOnce(RewardModel& model, LabelSource& source) {
+absl::Status FollowOnce(Coordinator& model, LabelSource& source) {
   SIBYL_ASSIGN_OR_RETURN(const v1::DescribeResponse annotator, source.Describe());
   const absl::Status ended =
       source.Follow(model.ConnectAnnotator(annotator), [&](const v1::LabelBatch& batch) { model.OnLabels(batch); });
@@ -55,13 +55,13 @@ absl::Status FollowOnce(RewardModel& model, LabelSource& source) {
   return ended;
 }
 
-absl::StatusOr<int> AskOnce(RewardModel& model, LabelSource& source) {
+absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source) {
   const Questions questions = model.TakeQuestions();
   if (questions.request.queries_size() > 0) SIBYL_RETURN_IF_ERROR(Offer(model, source, questions));
   return questions.request.queries_size();
 }
 
-AnnotatorLink::AnnotatorLink(RewardModel& model, LabelSource& source, Shutdown& shutdown, const std::string& name,
+AnnotatorLink::AnnotatorLink(Coordinator& model, LabelSource& source, Shutdown& shutdown, const std::string& name,
                              uint64_t seed)
     : model_(model),
       source_(source),

@@ -6,23 +6,23 @@
 #include "common/mutex.h"
 #include "common/shutdown.h"
 #include "reward_model/label_source.h"
-#include "reward_model/reward_model.h"
+#include "reward_model/coordinator.h"
 
 namespace sibyl::reward_model {
 
 // Connects, and hands over labels until the connection ends; says why it ended, never OK.
-absl::Status FollowOnce(RewardModel& model, LabelSource& source);
+absl::Status FollowOnce(Coordinator& model, LabelSource& source);
 
 // Asks what is to be asked now, perhaps nothing; the number of queries offered. A query that the annotator refuses is
 // set aside, and is no error.
-absl::StatusOr<int> AskOnce(RewardModel& model, LabelSource& source);
+absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source);
 
 // Keeps a reward model and an annotator together: one thread follows the labels, one asks. Where the annotator is away
 // both try again with jittered backoff, for ever; an error that trying again does not mend ends the process.
 class AnnotatorLink {
  public:
   // All three must outlive this. `name` is the annotator's, for the log; `seed` of the jitter.
-  AnnotatorLink(RewardModel& model, LabelSource& source, Shutdown& shutdown, const std::string& name, uint64_t seed);
+  AnnotatorLink(Coordinator& model, LabelSource& source, Shutdown& shutdown, const std::string& name, uint64_t seed);
   // Cancels `source` and waits for both threads.
   ~AnnotatorLink();
 
@@ -32,7 +32,7 @@ class AnnotatorLink {
   // False when it is time to stop.
   bool Sleep(absl::Duration time);
 
-  RewardModel& model_;
+  Coordinator& model_;
   LabelSource& source_;
   Shutdown& shutdown_;
   const std::string name_;

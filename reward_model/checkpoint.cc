@@ -25,7 +25,7 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const v1::RewardModelSt
   return WriteProtoDurably(StatePath(run_dir), state);
 }
 
-Checkpointer::Checkpointer(RewardModel& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown)
+Checkpointer::Checkpointer(Coordinator& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown)
     : model_(model), run_dir_(run_dir), period_(period), shutdown_(shutdown), thread_([this] { Run(); }) {}
 
 Checkpointer::~Checkpointer() {

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/shutdown.h"
-#include "reward_model/reward_model.h"
+#include "reward_model/coordinator.h"
 
 namespace sibyl::reward_model {
 
@@ -21,7 +21,7 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const v1::RewardModelSt
 // that fails ends the process (Shutdown::Fail).
 class Checkpointer {
  public:
-  Checkpointer(RewardModel& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown);
+  Checkpointer(Coordinator& model, const std::string& run_dir, absl::Duration period, Shutdown& shutdown);
   // Ends the thread; no last checkpoint.
   ~Checkpointer();
   // Writes one now, on the calling thread.
@@ -30,7 +30,7 @@ class Checkpointer {
  private:
   void Run();
 
-  RewardModel& model_;
+  Coordinator& model_;
   const std::string run_dir_;
   const absl::Duration period_;
   Shutdown& shutdown_;

@@ -17,10 +17,10 @@
 #include "reward_model/annotator_client.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
-#include "reward_model/learned_model.h"
-#include "reward_model/learning_thread.h"
-#include "reward_model/retrieval.h"
-#include "reward_model/reward_model.h"
+#include "reward_model/scoring/learned_model.h"
+#include "reward_model/scoring/learning_thread.h"
+#include "reward_model/scoring/retrieval.h"
+#include "reward_model/coordinator.h"
 #include "reward_model/service.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");
@@ -65,7 +65,7 @@ absl::Status Run(const std::vector<std::string>& overrides, Shutdown& shutdown) 
     score_model = std::make_unique<LearnedModel>(experiment.reward_model(), experiment.seed(), Clock::Real(), metrics);
     learned = static_cast<LearnedModel*>(score_model.get());
   }
-  RewardModel model(experiment, std::move(score_model), FreshRandom64(), Clock::Real(), metrics);
+  Coordinator model(experiment, std::move(score_model), FreshRandom64(), Clock::Real(), metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::optional<v1::RewardModelState> checkpoint, ReadCheckpoint(run_dir));
   if (checkpoint.has_value()) {
     SIBYL_RETURN_IF_ERROR(model.Restore(*checkpoint));

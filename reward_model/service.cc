@@ -12,7 +12,7 @@ constexpr size_t kMaxQueued = 1024;
 class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::RewardModelToLearner>,
                       public LearnerOutput {
  public:
-  explicit LearnerStream(RewardModel& model) : ServerStream(kMaxQueued), model_(model) {}
+  explicit LearnerStream(Coordinator& model) : ServerStream(kMaxQueued), model_(model) {}
 
   bool Deliver(v1::RewardModelToLearner message) override { return Send(std::move(message)); }
   void Disconnect(const absl::Status& status) override { Close(rpc::ToGrpc(status)); }
@@ -44,7 +44,7 @@ class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::Rew
     return absl::InvalidArgumentError("a message of unknown kind");
   }
 
-  RewardModel& model_;
+  Coordinator& model_;
   bool greeted_ = false;  // only used in OnMessage
 };
 

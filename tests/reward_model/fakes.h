@@ -16,9 +16,9 @@
 #include "common/runtime/clock.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/label_source.h"
+#include "reward_model/coordinator.h"
 #include "reward_model/questions.h"
-#include "reward_model/retrieval.h"
-#include "reward_model/reward_model.h"
+#include "reward_model/scoring/retrieval.h"
 
 namespace sibyl::reward_model {
 
@@ -308,7 +308,7 @@ class FakeOutput : public LearnerOutput {
 // A learner process: captions with cumulative counts, and a table that outlives its connections.
 class FakeLearner {
  public:
-  explicit FakeLearner(RewardModel& model, uint64_t incarnation = 1) : model_(&model) {
+  explicit FakeLearner(Coordinator& model, uint64_t incarnation = 1) : model_(&model) {
     hello.set_protocol_version(kProtocolVersion);
     hello.set_run_id("run");
     hello.set_incarnation(incarnation);
@@ -325,7 +325,7 @@ class FakeLearner {
     hello.set_reward_model_incarnation(output->messages.front().hello().incarnation());
     return Offer(true);
   }
-  void ConnectTo(RewardModel& model) { model_ = &model; }
+  void ConnectTo(Coordinator& model) { model_ = &model; }
   void Lose() { model_->DisconnectLearner(output.get()); }
 
   // Sees a caption `times` more.
@@ -377,7 +377,7 @@ class FakeLearner {
     uint64_t count = 0, last_step = 0;
     bool changed = false;
   };
-  RewardModel* model_;
+  Coordinator* model_;
   std::map<uint64_t, Entry> captions_;
 };
 

@@ -9,9 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/runtime/files.h"
-#include "reward_model/held_out.h"
-#include "reward_model/learned_model.h"
-#include "reward_model/text_model.h"
+#include "reward_model/scoring/learned_model.h"
+#include "reward_model/scoring/prequential.h"
 #include "tests/reward_model/fakes.h"
 
 namespace sibyl::reward_model {
@@ -177,20 +176,20 @@ TEST(Moments, WeighEachScoreByHowOftenItWasSeen) {
   EXPECT_FLOAT_EQ(WeightedMoments(torch::tensor({{2.0f}}), torch::ones({1})).deviation.item<float>(), 1e-6f);
 }
 
-TEST(HeldOut, AccuracyCalibrationAndBalanceOfTheLastOnes) {
-  HeldOut held_out(4);
-  EXPECT_EQ(held_out.Accuracy(), 0);
-  held_out.Add(0.9, 0);  // pushed out
+TEST(Prequential, AccuracyCalibrationAndBalanceOfTheLastOnes) {
+  Prequential prequential(4);
+  EXPECT_EQ(prequential.Accuracy(), 0);
+  prequential.Add(0.9, 0);  // pushed out
   for (const auto& [predicted, target] : {std::pair(0.95, 1.0), {0.92, 0.0}, {0.15, 0.0}, {0.6, 0.5}, {0.55, 0.25}}) {
-    held_out.Add(predicted, target);
+    prequential.Add(predicted, target);
   }
-  EXPECT_EQ(held_out.size(), 4u) << "a tie is left out";
-  EXPECT_DOUBLE_EQ(held_out.Accuracy(), 0.5);
-  EXPECT_DOUBLE_EQ(held_out.GoodShare(), 1.25 / 4);
+  EXPECT_EQ(prequential.size(), 4u) << "a tie is left out";
+  EXPECT_DOUBLE_EQ(prequential.Accuracy(), 0.5);
+  EXPECT_DOUBLE_EQ(prequential.GoodShare(), 1.25 / 4);
   // Bins: {0.95, 0.92} against {1, 0}; {0.15} against {0}; {0.55} against {0.25}.
-  EXPECT_NEAR(held_out.CalibrationError(), (std::abs(1.87 - 1) + 0.15 + 0.3) / 4, 1e-12);
-  held_out.Add(1, 1);
-  EXPECT_DOUBLE_EQ(held_out.Accuracy(), 0.5);
+  EXPECT_NEAR(prequential.CalibrationError(), (std::abs(1.87 - 1) + 0.15 + 0.3) / 4, 1e-12);
+  prequential.Add(1, 1);
+  EXPECT_DOUBLE_EQ(prequential.Accuracy(), 0.5);
 }
 
 TEST(TextModel, TakesAdamsSteps) {
@@ -309,7 +308,7 @@ TEST_F(LearnedModelTest, AClassifierLearnsTheLabelsAndJudgesWhatItHasNotSeen) {
   EXPECT_GT(ScoreOf(*model, "You open the yellow door.").value_or(-1), 0.5);
   Label(*model, "You open the yellow door.", 1);
   Settle(*model);
-  EXPECT_EQ(metrics_->Gauge("sibyl_reward_model_held_out_accuracy", "").Value(), 1);
+  EXPECT_EQ(metrics_->Gauge("sibyl_reward_model_prequential_accuracy", "").Value(), 1);
 }
 
 TEST_F(LearnedModelTest, SoftLabelsGiveSoftScores) {

@@ -7,11 +7,11 @@
 
 #include "common/caption.h"
 #include "common/config.h"
-#include "reward_model/candidates.h"
-#include "reward_model/caption_book.h"
-#include "reward_model/retrieval.h"
-#include "reward_model/score_log.h"
-#include "reward_model/text_requests.h"
+#include "reward_model/asking/candidates.h"
+#include "reward_model/captions/caption_book.h"
+#include "reward_model/scoring/retrieval.h"
+#include "reward_model/scoring/score_log.h"
+#include "reward_model/captions/text_requests.h"
 
 namespace sibyl::reward_model {
 namespace {

@@ -29,7 +29,7 @@ class AnnotatorLinkTest : public ::testing::Test {
   v1::Experiment experiment_ = TestExperiment();
   Shutdown shutdown_;
   Metrics metrics_;
-  RewardModel model_{experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 100, Clock::Real(),
+  Coordinator model_{experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 100, Clock::Real(),
                      metrics_};
   FakeLearner learner_{model_};
   FakeAnnotator annotator_;

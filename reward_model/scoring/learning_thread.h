@@ -4,7 +4,7 @@
 
 #include "common/mutex.h"
 #include "common/shutdown.h"
-#include "reward_model/learned_model.h"
+#include "reward_model/scoring/learned_model.h"
 
 namespace sibyl::reward_model {
 

@@ -16,7 +16,7 @@
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "reward_model/label_log.h"
-#include "reward_model/learned_model.h"
+#include "reward_model/scoring/learned_model.h"
 #include "reward_model/questions.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");

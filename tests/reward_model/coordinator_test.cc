@@ -1,6 +1,6 @@
 // The stage without its wires, with an annotator and a learner in memory and a clock that stands still.
 
-#include "reward_model/reward_model.h"
+#include "reward_model/coordinator.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,20 +20,20 @@ using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
-class RewardModelTest : public ::testing::Test {
+class CoordinatorTest : public ::testing::Test {
  protected:
-  std::unique_ptr<RewardModel> Make(uint64_t incarnation = 100) {
+  std::unique_ptr<Coordinator> Make(uint64_t incarnation = 100) {
     metrics_ = std::make_unique<Metrics>();
-    return std::make_unique<RewardModel>(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()),
+    return std::make_unique<Coordinator>(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()),
                                          incarnation, clock_, *metrics_);
   }
   // Reads the log to its end and asks what is to be asked.
-  void Work(RewardModel& model) {
+  void Work(Coordinator& model) {
     EXPECT_EQ(FollowOnce(model, annotator_).code(), absl::StatusCode::kUnavailable);
     AskNow(model);
   }
   // FollowOnce ends with the connection; asking goes on as if there still was one.
-  int AskNow(RewardModel& model) {
+  int AskNow(Coordinator& model) {
     model.ConnectAnnotator(*annotator_.Describe());
     int asked = 0;
     while (true) {
@@ -54,7 +54,7 @@ class RewardModelTest : public ::testing::Test {
   std::unique_ptr<Metrics> metrics_;
 };
 
-TEST_F(RewardModelTest, ALabelBecomesAScore) {
+TEST_F(CoordinatorTest, ALabelBecomesAScore) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -78,7 +78,7 @@ TEST_F(RewardModelTest, ALabelBecomesAScore) {
   EXPECT_FALSE(learner.table.gaps_);
 }
 
-TEST_F(RewardModelTest, AsksTheMostUrgentFirst) {
+TEST_F(CoordinatorTest, AsksTheMostUrgentFirst) {
   experiment_.mutable_reward_model()->set_queue_target(2);
   auto model = Make();
   FakeLearner learner(*model);
@@ -97,7 +97,7 @@ TEST_F(RewardModelTest, AsksTheMostUrgentFirst) {
   EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("always", "often", "sometimes", "seldom"));
 }
 
-TEST_F(RewardModelTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
+TEST_F(CoordinatorTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -112,7 +112,7 @@ TEST_F(RewardModelTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
   EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("a door"));
 }
 
-TEST_F(RewardModelTest, NeverAsksTheSameCaptionTwice) {
+TEST_F(CoordinatorTest, NeverAsksTheSameCaptionTwice) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -129,7 +129,7 @@ TEST_F(RewardModelTest, NeverAsksTheSameCaptionTwice) {
   EXPECT_EQ(Metric("sibyl_reward_model_queries_total{outcome=\"duplicate\"}"), 0);
 }
 
-TEST_F(RewardModelTest, KeepsTheAnnotatorsQueueShallow) {
+TEST_F(CoordinatorTest, KeepsTheAnnotatorsQueueShallow) {
   experiment_.mutable_reward_model()->set_queue_target(8);
   auto model = Make();
   FakeLearner learner(*model);
@@ -147,7 +147,7 @@ TEST_F(RewardModelTest, KeepsTheAnnotatorsQueueShallow) {
   EXPECT_EQ(Metric("sibyl_reward_model_queries_outstanding"), 8);
 }
 
-TEST_F(RewardModelTest, AFullAnnotatorIsOfferedOneQueryASecond) {
+TEST_F(CoordinatorTest, AFullAnnotatorIsOfferedOneQueryASecond) {
   FakeAnnotator small(2);
   auto model = Make();
   FakeLearner learner(*model);
@@ -167,7 +167,7 @@ TEST_F(RewardModelTest, AFullAnnotatorIsOfferedOneQueryASecond) {
   EXPECT_THAT(small.accepted_captions(), ElementsAre("caption 9", "caption 8", "caption 7"));
 }
 
-TEST_F(RewardModelTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain) {
+TEST_F(CoordinatorTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain) {
   experiment_.mutable_reward_model()->set_max_candidates(2);
   auto model = Make();
   FakeLearner learner(*model);
@@ -184,7 +184,7 @@ TEST_F(RewardModelTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain)
   EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("rare", "common"));
 }
 
-TEST_F(RewardModelTest, OneUnacceptableQueryHarmsNoOther) {
+TEST_F(CoordinatorTest, OneUnacceptableQueryHarmsNoOther) {
   auto model = Make();
   annotator_.SetUnacceptable("far too long");
   FakeLearner learner(*model);
@@ -199,7 +199,7 @@ TEST_F(RewardModelTest, OneUnacceptableQueryHarmsNoOther) {
   EXPECT_EQ(Metric("sibyl_reward_model_queries_total{outcome=\"refused\"}"), 1);
 }
 
-TEST_F(RewardModelTest, OnlyAnswersMakeAScore) {
+TEST_F(CoordinatorTest, OnlyAnswersMakeAScore) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -219,7 +219,7 @@ TEST_F(RewardModelTest, OnlyAnswersMakeAScore) {
   }
 }
 
-TEST_F(RewardModelTest, AveragesSeveralLabelsOfACaption) {
+TEST_F(CoordinatorTest, AveragesSeveralLabelsOfACaption) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -237,7 +237,7 @@ TEST_F(RewardModelTest, AveragesSeveralLabelsOfACaption) {
   EXPECT_EQ(learner.table.version_, 3);
 }
 
-TEST_F(RewardModelTest, AsksOnceACaptionWasSeenSoOften) {
+TEST_F(CoordinatorTest, AsksOnceACaptionWasSeenSoOften) {
   experiment_.mutable_reward_model()->set_ask_after(3);
   auto model = Make();
   FakeLearner learner(*model);
@@ -257,7 +257,7 @@ TEST_F(RewardModelTest, AsksOnceACaptionWasSeenSoOften) {
   EXPECT_FLOAT_EQ(learner.table.Of("a box"), 1);
 }
 
-TEST_F(RewardModelTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
+TEST_F(CoordinatorTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
   experiment_.mutable_environment()->set_send_context(true);
   auto model = Make();
   FakeLearner learner(*model);
@@ -267,7 +267,7 @@ TEST_F(RewardModelTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
   EXPECT_EQ(ContextOf(annotator_.accepted().front()), "view of a door");
 }
 
-TEST_F(RewardModelTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
+TEST_F(CoordinatorTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
   annotator_.Answer("elsewhere", 0.5);
   annotator_.Answer("a door", 0.75);
   auto model = Make();
@@ -292,7 +292,7 @@ TEST_F(RewardModelTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
   EXPECT_EQ(again->MakeCheckpoint().next_sequence(), 3);
 }
 
-TEST_F(RewardModelTest, LabelsOfAnotherQuestionAreIgnored) {
+TEST_F(CoordinatorTest, LabelsOfAnotherQuestionAreIgnored) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -308,7 +308,7 @@ TEST_F(RewardModelTest, LabelsOfAnotherQuestionAreIgnored) {
   EXPECT_EQ(annotator_.last_follow().judge(), "rules:test@1");
 }
 
-TEST_F(RewardModelTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn) {
+TEST_F(CoordinatorTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn) {
   annotator_.Answer("a door", 1.0);
   auto model = Make();
   Work(*model);
@@ -323,7 +323,7 @@ TEST_F(RewardModelTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn)
   EXPECT_EQ(AskNow(*model), 0);
 }
 
-TEST_F(RewardModelTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
+TEST_F(CoordinatorTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -359,7 +359,7 @@ TEST_F(RewardModelTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
   EXPECT_THAT(learner.output->Scores(), IsEmpty()) << "it missed nothing";
 }
 
-TEST_F(RewardModelTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
+TEST_F(CoordinatorTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
   auto model = Make();
   FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
@@ -383,7 +383,7 @@ TEST_F(RewardModelTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
   EXPECT_FALSE(other.table.gaps_);
 }
 
-TEST_F(RewardModelTest, ALargeSnapshotComesInPartsThatShowTogether) {
+TEST_F(CoordinatorTest, ALargeSnapshotComesInPartsThatShowTogether) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -408,7 +408,7 @@ TEST_F(RewardModelTest, ALargeSnapshotComesInPartsThatShowTogether) {
   EXPECT_THAT(other.output->Scores(), SizeIs(3));
 }
 
-TEST_F(RewardModelTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
+TEST_F(CoordinatorTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -427,7 +427,7 @@ TEST_F(RewardModelTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
   EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 11);
 }
 
-TEST_F(RewardModelTest, ARestartedLearnerCountsNothingTwice) {
+TEST_F(CoordinatorTest, ARestartedLearnerCountsNothingTwice) {
   auto model = Make();
   FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
@@ -442,7 +442,7 @@ TEST_F(RewardModelTest, ARestartedLearnerCountsNothingTwice) {
   EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 13);
 }
 
-TEST_F(RewardModelTest, ARestartedRewardModelCountsNothingTwice) {
+TEST_F(CoordinatorTest, ARestartedRewardModelCountsNothingTwice) {
   auto model = Make();
   FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
@@ -461,7 +461,7 @@ TEST_F(RewardModelTest, ARestartedRewardModelCountsNothingTwice) {
   EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 20);
 }
 
-TEST_F(RewardModelTest, TellsItsProgressToALearnerThatHasJustCome) {
+TEST_F(CoordinatorTest, TellsItsProgressToALearnerThatHasJustCome) {
   auto model = Make();
   FakeLearner learner(*model, 1);
   ASSERT_TRUE(learner.Connect().ok());
@@ -478,7 +478,7 @@ TEST_F(RewardModelTest, TellsItsProgressToALearnerThatHasJustCome) {
   EXPECT_EQ(told.captions_labelled(), 1);
 }
 
-TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
+TEST_F(CoordinatorTest, GoesOnFromACheckpointAndReplaysTheLog) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -512,7 +512,7 @@ TEST_F(RewardModelTest, GoesOnFromACheckpointAndReplaysTheLog) {
   }
 }
 
-TEST_F(RewardModelTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
+TEST_F(CoordinatorTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
   const v1::RewardModelState checkpoint = Make()->MakeCheckpoint();
   experiment_.mutable_reward_model()->set_goal("collect gold");
   absl::Status status = Make()->Restore(checkpoint);
@@ -526,7 +526,7 @@ TEST_F(RewardModelTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful];"));
 }
 
-TEST_F(RewardModelTest, RefusesAnotherRunGoalOrProtocolNamingBoth) {
+TEST_F(CoordinatorTest, RefusesAnotherRunGoalOrProtocolNamingBoth) {
   auto model = Make();
   FakeLearner first(*model);
   ASSERT_TRUE(first.Connect().ok());
@@ -546,7 +546,7 @@ TEST_F(RewardModelTest, RefusesAnotherRunGoalOrProtocolNamingBoth) {
   EXPECT_TRUE(first.output->disconnected.ok()) << "the one that is right is not disturbed";
 }
 
-TEST_F(RewardModelTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
+TEST_F(CoordinatorTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -566,7 +566,7 @@ TEST_F(RewardModelTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
   EXPECT_EQ(model->OnCounts(learner.output.get(), counts).code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(RewardModelTest, ADrainingRewardModelSendsLearnersAway) {
+TEST_F(CoordinatorTest, ADrainingRewardModelSendsLearnersAway) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -575,7 +575,7 @@ TEST_F(RewardModelTest, ADrainingRewardModelSendsLearnersAway) {
   EXPECT_EQ(learner.Connect().code(), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(RewardModelTest, ALearnerThatDoesNotReadLosesNothing) {
+TEST_F(CoordinatorTest, ALearnerThatDoesNotReadLosesNothing) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -590,7 +590,7 @@ TEST_F(RewardModelTest, ALearnerThatDoesNotReadLosesNothing) {
   EXPECT_EQ(learner.table.snapshots_, 1);
 }
 
-TEST_F(RewardModelTest, AsksAgainForTextsThatDoNotCome) {
+TEST_F(CoordinatorTest, AsksAgainForTextsThatDoNotCome) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -609,7 +609,7 @@ TEST_F(RewardModelTest, AsksAgainForTextsThatDoNotCome) {
   EXPECT_EQ(Metric("sibyl_reward_model_texts_missing"), 1);
 }
 
-TEST_F(RewardModelTest, CountsTextsThatAreNotTheIds) {
+TEST_F(CoordinatorTest, CountsTextsThatAreNotTheIds) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -623,7 +623,7 @@ TEST_F(RewardModelTest, CountsTextsThatAreNotTheIds) {
   EXPECT_EQ(AskNow(*model), 0);
 }
 
-TEST_F(RewardModelTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
+TEST_F(CoordinatorTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -654,7 +654,7 @@ TEST_F(RewardModelTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
   EXPECT_EQ(last.judge(), "rules:test@1");
 }
 
-TEST_F(RewardModelTest, LabelsOfTwoJudgesAreNeverMixed) {
+TEST_F(CoordinatorTest, LabelsOfTwoJudgesAreNeverMixed) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -693,7 +693,7 @@ TEST_F(RewardModelTest, LabelsOfTwoJudgesAreNeverMixed) {
   }
 }
 
-TEST_F(RewardModelTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
+TEST_F(CoordinatorTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -717,7 +717,7 @@ TEST_F(RewardModelTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
   EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75) << "the new log's label takes the place of the lost one";
 }
 
-TEST_F(RewardModelTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWhateverCameBetween) {
+TEST_F(CoordinatorTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWhateverCameBetween) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -741,7 +741,7 @@ TEST_F(RewardModelTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWha
   EXPECT_FLOAT_EQ(other.table.Of("a"), 0.25) << "a label that the other log lacks is kept";
 }
 
-TEST_F(RewardModelTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
+TEST_F(CoordinatorTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -754,7 +754,7 @@ TEST_F(RewardModelTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
   EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.75);
 }
 
-TEST_F(RewardModelTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
+TEST_F(CoordinatorTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
@@ -777,7 +777,7 @@ TEST_F(RewardModelTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
 
 // Everything at random: sights, labels, lost connections on both sides, restarts from the last checkpoint. At the end
 // the learner's table is the label log's, and every caption was asked once.
-TEST_F(RewardModelTest, SurvivesAnyOrderOfLosses) {
+TEST_F(CoordinatorTest, SurvivesAnyOrderOfLosses) {
   for (uint64_t seed = 0; seed < 30; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
@@ -902,17 +902,17 @@ class FakeRanker : public Retrieval {
   std::string unsure_of;
 };
 
-class RankingTest : public RewardModelTest {
+class RankingTest : public CoordinatorTest {
  protected:
   RankingTest() {
     experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RANKING);
     experiment_.mutable_reward_model()->mutable_pairs()->set_comparisons(2);
   }
-  std::unique_ptr<RewardModel> MakeRanking(uint64_t incarnation = 100) {
+  std::unique_ptr<Coordinator> MakeRanking(uint64_t incarnation = 100) {
     metrics_ = std::make_unique<Metrics>();
     auto ranker = std::make_unique<FakeRanker>(experiment_.reward_model());
     ranker_ = ranker.get();
-    return std::make_unique<RewardModel>(experiment_, std::move(ranker), incarnation, clock_, *metrics_);
+    return std::make_unique<Coordinator>(experiment_, std::move(ranker), incarnation, clock_, *metrics_);
   }
   // As unordered pairs.
   std::multiset<std::set<std::string>> AskedPairs() {

@@ -6,7 +6,7 @@
 
 #include "policy/torch.h"
 #include "policy/weights.h"
-#include "reward_model/text_network.h"
+#include "reward_model/scoring/text_network.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::reward_model {

@@ -10,14 +10,14 @@
 #include "common/runtime/clock.h"
 #include "common/mutex.h"
 #include "common/random.h"
-#include "reward_model/candidates.h"
-#include "reward_model/caption_book.h"
-#include "reward_model/comparisons.h"
+#include "reward_model/asking/candidates.h"
+#include "reward_model/captions/caption_book.h"
+#include "reward_model/tally/comparisons.h"
 #include "reward_model/learner_output.h"
 #include "reward_model/metrics.h"
-#include "reward_model/score_log.h"
-#include "reward_model/score_model.h"
-#include "reward_model/text_requests.h"
+#include "reward_model/scoring/score_log.h"
+#include "reward_model/scoring/score_model.h"
+#include "reward_model/captions/text_requests.h"
 #include "sibyl/v1/annotator.pb.h"
 #include "sibyl/v1/experiment.pb.h"
 #include "sibyl/v1/reward.pb.h"
@@ -42,10 +42,10 @@ struct Questions {
 //
 // Threads: any. One lock guards everything; nothing waits while holding it. Messages for the learner leave in Tick (and
 // in ConnectLearner), so that labels which come together share an update.
-class RewardModel {
+class Coordinator {
  public:
   // `experiment` is complete (LoadExperiment). `incarnation`: a number that no other process of this run has, not 0.
-  RewardModel(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation, Clock& clock,
+  Coordinator(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation, Clock& clock,
               Metrics& metrics);
 
   // --- Checkpoints ---

@@ -1,4 +1,4 @@
-#include "reward_model/retrieval.h"
+#include "reward_model/scoring/retrieval.h"
 
 namespace sibyl::reward_model {
 

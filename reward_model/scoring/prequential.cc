@@ -1,4 +1,4 @@
-#include "reward_model/held_out.h"
+#include "reward_model/scoring/prequential.h"
 
 #include <algorithm>
 #include <array>
@@ -6,19 +6,19 @@
 
 namespace sibyl::reward_model {
 
-void HeldOut::Add(double predicted, double target) {
+void Prequential::Add(double predicted, double target) {
   if (target == 0.5) return;
   pairs_.push_back({predicted, target});
   if (pairs_.size() > window_) pairs_.pop_front();
 }
 
-double HeldOut::Accuracy() const {
+double Prequential::Accuracy() const {
   if (pairs_.empty()) return 0;
   const auto right = [](const Pair& pair) { return (pair.predicted > 0.5) == (pair.target > 0.5); };
   return static_cast<double>(std::count_if(pairs_.begin(), pairs_.end(), right)) / static_cast<double>(pairs_.size());
 }
 
-double HeldOut::CalibrationError() const {
+double Prequential::CalibrationError() const {
   constexpr size_t kBins = 10;
   std::array<double, kBins> difference = {};
   for (const Pair& pair : pairs_) {
@@ -30,7 +30,7 @@ double HeldOut::CalibrationError() const {
   return pairs_.empty() ? 0 : sum / static_cast<double>(pairs_.size());
 }
 
-double HeldOut::GoodShare() const {
+double Prequential::GoodShare() const {
   double sum = 0;
   for (const Pair& pair : pairs_) sum += pair.target;
   return pairs_.empty() ? 0 : sum / static_cast<double>(pairs_.size());

@@ -1,4 +1,4 @@
-#include "reward_model/caption_book.h"
+#include "reward_model/captions/caption_book.h"
 
 #include <algorithm>
 

@@ -7,9 +7,9 @@ namespace sibyl::reward_model {
 
 // How good predictions are that were made before their label was learned from ("test then train": no label is kept from
 // training, and none is tested that was trained on). Over the last `window` labels. One thread at a time.
-class HeldOut {
+class Prequential {
  public:
-  explicit HeldOut(size_t window) : window_(window) {}
+  explicit Prequential(size_t window) : window_(window) {}
 
   // `predicted` probability, `target` probability, both 0 to 1. A target of exactly 1/2 (a tie) is left out.
   void Add(double predicted, double target);

@@ -1,4 +1,4 @@
-#include "reward_model/learned_model.h"
+#include "reward_model/scoring/learned_model.h"
 
 #include <time.h>
 
@@ -19,7 +19,7 @@ namespace {
 // Texts that go through the networks at a time, and new labels that are predicted before they are learned from.
 constexpr size_t kPiece = 256;
 constexpr char kFile[] = "/reward_model.safetensors";
-constexpr size_t kHeldOutWindow = 1000;
+constexpr size_t kPrequentialWindow = 1000;
 constexpr double kLargestWeight = 10;
 constexpr absl::Duration kIdle = absl::Milliseconds(20);
 
@@ -37,11 +37,11 @@ LearnedModelMetrics::LearnedModelMetrics(Metrics& m)
       training_steps_due(m.Gauge("sibyl_reward_model_training_steps_due",
                                  "Optimiser steps of every network that the labels so far still ask for.")),
       loss(m.Gauge("sibyl_reward_model_loss", "Cross-entropy of the last training batch, in nats.")),
-      accuracy(m.Gauge("sibyl_reward_model_held_out_accuracy",
+      accuracy(m.Gauge("sibyl_reward_model_prequential_accuracy",
                        "Share of the last 1000 labels that were predicted before they were learned from.")),
-      calibration_error(m.Gauge("sibyl_reward_model_held_out_calibration_error",
+      calibration_error(m.Gauge("sibyl_reward_model_prequential_calibration_error",
                                 "Expected calibration error (ten bins) of those predictions.")),
-      good_share(m.Gauge("sibyl_reward_model_held_out_good_share",
+      good_share(m.Gauge("sibyl_reward_model_prequential_good_share",
                          "Mean target of those labels: how many are good, or prefer the first of a pair.")),
       disagreement(m.Gauge("sibyl_reward_model_disagreement",
                            "Mean deviation between the networks' scores, over the captions of the last version.")),
@@ -58,7 +58,7 @@ LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, C
       clock_(clock),
       metrics_(metrics),
       random_(seed),
-      held_out_(kHeldOutWindow) {
+      prequential_(kPrequentialWindow) {
   MutexLock work(work_mutex_);
   Forget();
   MutexLock lock(mutex_);
@@ -74,7 +74,7 @@ void LearnedModel::Forget() {
   examples_.clear();
   example_of_.clear();
   good_sum_ = due_ = 0;
-  held_out_ = HeldOut(kHeldOutWindow);
+  prequential_ = Prequential(kPrequentialWindow);
   trained_ = false;
   version_captions_.clear();
   version_scores_.clear();
@@ -247,12 +247,12 @@ bool LearnedModel::TakeExamples() {
       for (const Example& example : incoming) {
         if (next == first.size()) break;
         if (example.first != first[next] || example.second != second[next]) continue;
-        held_out_.Add(predicted[static_cast<int64_t>(next++)].item<double>(), example.target);
+        prequential_.Add(predicted[static_cast<int64_t>(next++)].item<double>(), example.target);
       }
     }
-    metrics_.accuracy.Set(held_out_.Accuracy());
-    metrics_.calibration_error.Set(held_out_.CalibrationError());
-    metrics_.good_share.Set(held_out_.GoodShare());
+    metrics_.accuracy.Set(prequential_.Accuracy());
+    metrics_.calibration_error.Set(prequential_.CalibrationError());
+    metrics_.good_share.Set(prequential_.GoodShare());
   }
   for (const Example& example : incoming) Add(example);
   return true;

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "reward_model/score_model.h"
+#include "reward_model/scoring/score_model.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl::reward_model {

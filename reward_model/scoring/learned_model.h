@@ -12,9 +12,9 @@
 #include "common/metrics.h"
 #include "common/mutex.h"
 #include "common/random.h"
-#include "reward_model/held_out.h"
-#include "reward_model/score_model.h"
-#include "reward_model/text_model.h"
+#include "reward_model/scoring/prequential.h"
+#include "reward_model/scoring/score_model.h"
+#include "reward_model/scoring/text_model.h"
 
 namespace sibyl::reward_model {
 
@@ -79,7 +79,7 @@ class LearnedModel : public ScoreModel {
   absl::Status Load(const std::string& run_dir) override;
 
  private:
-  // A caption's text does not change once it has one, so that it can be read without RewardModel's lock.
+  // A caption's text does not change once it has one, so that it can be read without Coordinator's lock.
   struct Example {
     const Caption* first;
     const Caption* second;  // nullptr for a single caption
@@ -135,7 +135,7 @@ class LearnedModel : public ScoreModel {
   double due_ ABSL_GUARDED_BY(work_mutex_) = 0;  // training steps, of every network
   int next_network_ ABSL_GUARDED_BY(work_mutex_) = 0;
   Random random_ ABSL_GUARDED_BY(work_mutex_);
-  HeldOut held_out_ ABSL_GUARDED_BY(work_mutex_);
+  Prequential prequential_ ABSL_GUARDED_BY(work_mutex_);
   bool trained_ ABSL_GUARDED_BY(work_mutex_) = false;  // since the last version
   // CPU time of the last version's scoring, and of training since it began.
   absl::Duration version_cpu_ ABSL_GUARDED_BY(work_mutex_), training_cpu_ ABSL_GUARDED_BY(work_mutex_);

@@ -1,4 +1,4 @@
-#include "reward_model/text_requests.h"
+#include "reward_model/captions/text_requests.h"
 
 namespace sibyl::reward_model {
 

@@ -1,4 +1,4 @@
-#include "reward_model/score_log.h"
+#include "reward_model/scoring/score_log.h"
 
 namespace sibyl::reward_model {
 namespace {

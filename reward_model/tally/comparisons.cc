@@ -1,4 +1,4 @@
-#include "reward_model/comparisons.h"
+#include "reward_model/tally/comparisons.h"
 
 namespace sibyl::reward_model {
 

@@ -1,4 +1,4 @@
-#include "reward_model/text_network.h"
+#include "reward_model/scoring/text_network.h"
 
 #include <algorithm>
 #include <iterator>

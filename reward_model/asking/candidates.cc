@@ -1,4 +1,4 @@
-#include "reward_model/candidates.h"
+#include "reward_model/asking/candidates.h"
 
 #include <cmath>
 

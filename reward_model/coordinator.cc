@@ -1,4 +1,4 @@
-#include "reward_model/reward_model.h"
+#include "reward_model/coordinator.h"
 
 #include <algorithm>
 #include <cmath>
@@ -54,7 +54,7 @@ std::string JudgeName(const v1::DescribeResponse& annotator) {
 
 }  // namespace
 
-RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
+Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
                          Clock& clock, Metrics& metrics)
     : config_(experiment.reward_model()),
       compares_(Compares(config_)),
@@ -72,7 +72,7 @@ RewardModel::RewardModel(const v1::Experiment& experiment, std::unique_ptr<Score
 
 // --- Checkpoints ---
 
-absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
+absl::Status Coordinator::Restore(const v1::RewardModelState& state) {
   if (state.format_version() != kFormatVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the reward model's checkpoint has format ",
                                                       state.format_version(), ", this program reads ", kFormatVersion));
@@ -117,7 +117,7 @@ absl::Status RewardModel::Restore(const v1::RewardModelState& state) {
   return absl::OkStatus();
 }
 
-v1::RewardModelState RewardModel::MakeCheckpoint() {
+v1::RewardModelState Coordinator::MakeCheckpoint() {
   v1::RewardModelState state;
   MutexLock lock(mutex_);
   state.set_format_version(kFormatVersion);
@@ -166,7 +166,7 @@ v1::RewardModelState RewardModel::MakeCheckpoint() {
 
 // --- The learner ---
 
-absl::Status RewardModel::ConnectLearner(const v1::LearnerHello& hello, std::shared_ptr<LearnerOutput> output) {
+absl::Status Coordinator::ConnectLearner(const v1::LearnerHello& hello, std::shared_ptr<LearnerOutput> output) {
   if (hello.protocol_version() != kProtocolVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the learner speaks protocol version ", hello.protocol_version(),
                                                       ", the reward model ", kProtocolVersion,
@@ -217,7 +217,7 @@ absl::Status RewardModel::ConnectLearner(const v1::LearnerHello& hello, std::sha
   return absl::OkStatus();
 }
 
-absl::Status RewardModel::OnCounts(const LearnerOutput* from, const v1::CaptionCounts& counts) {
+absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionCounts& counts) {
   if (counts.count_size() != counts.id_size() || counts.last_step_size() != counts.id_size()) {
     return absl::InvalidArgumentError(absl::StrCat("CaptionCounts has ", counts.id_size(), " ids, ",
                                                    counts.count_size(), " counts and ", counts.last_step_size(),
@@ -241,27 +241,27 @@ absl::Status RewardModel::OnCounts(const LearnerOutput* from, const v1::CaptionC
   return absl::OkStatus();
 }
 
-void RewardModel::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts) {
+void Coordinator::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts) {
   MutexLock lock(mutex_);
   if (learner_.get() != from) return;
   for (const v1::CaptionText& text : texts.texts()) SetText(text.id(), text.text(), text.context());
 }
 
-void RewardModel::DisconnectLearner(const LearnerOutput* from) {
+void Coordinator::DisconnectLearner(const LearnerOutput* from) {
   MutexLock lock(mutex_);
   if (learner_.get() != from) return;
   learner_ = nullptr;
   spdlog::info("the learner is gone; waiting for it");
 }
 
-void RewardModel::Drain() {
+void Coordinator::Drain() {
   MutexLock lock(mutex_);
   draining_ = true;
   if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the reward model is stopping; reconnect"));
   learner_ = nullptr;
 }
 
-void RewardModel::SetText(uint64_t id, const std::string& text, const std::string& context) {
+void Coordinator::SetText(uint64_t id, const std::string& text, const std::string& context) {
   if (id == 0 || (text.empty() && book_.Find(id) == nullptr)) return;
   const auto outcome = book_.SetText(id, text, send_context_ ? context : "");
   switch (outcome) {
@@ -287,7 +287,7 @@ void RewardModel::SetText(uint64_t id, const std::string& text, const std::strin
 
 // --- The annotator ---
 
-v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& annotator) {
+v1::LabelsRequest Coordinator::ConnectAnnotator(const v1::DescribeResponse& annotator) {
   MutexLock lock(mutex_);
   const bool same_judge = annotator.judge() == labels_of_.judge() && annotator.prompt() == labels_of_.prompt();
   if (!same_judge) {
@@ -326,12 +326,12 @@ v1::LabelsRequest RewardModel::ConnectAnnotator(const v1::DescribeResponse& anno
   return request;
 }
 
-void RewardModel::DisconnectAnnotator() {
+void Coordinator::DisconnectAnnotator() {
   MutexLock lock(mutex_);
   annotator_connected_ = false;
 }
 
-void RewardModel::OnLabels(const v1::LabelBatch& batch) {
+void Coordinator::OnLabels(const v1::LabelBatch& batch) {
   MutexLock lock(mutex_);
   for (const v1::Label& label : batch.labels()) {
     if (label.sequence() < next_sequence_) continue;
@@ -342,7 +342,7 @@ void RewardModel::OnLabels(const v1::LabelBatch& batch) {
   absl::erase_if(early_, [next](const auto& early) { return early.first < next; });
 }
 
-Questions RewardModel::TakeQuestions() {
+Questions Coordinator::TakeQuestions() {
   MutexLock lock(mutex_);
   Questions questions;
   questions.connection = connection_;
@@ -359,7 +359,7 @@ Questions RewardModel::TakeQuestions() {
   return questions;
 }
 
-void RewardModel::AddQuestion(Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request) {
+void Coordinator::AddQuestion(Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request) {
   ++caption.waiting;
   outstanding_[{first.id, second == nullptr ? 0 : second->id}] = caption.id;
   v1::Query& query = *request->add_queries();
@@ -369,7 +369,7 @@ void RewardModel::AddQuestion(Caption& caption, const Caption& first, const Capt
 }
 
 // A caption that it was not compared with; nullptr where none is found, and it is offered again when it is seen again.
-const Caption* RewardModel::ChoosePartner(const Caption& caption) {
+const Caption* Coordinator::ChoosePartner(const Caption& caption) {
   std::vector<const Caption*> found;
   const int wanted = config_.pairs().strategy() == v1::PAIR_STRATEGY_RANDOM ? 1 : kPartnersLookedAt;
   for (int i = 0; i < 2 * kPartnersLookedAt && static_cast<int>(found.size()) < wanted; ++i) {
@@ -392,7 +392,7 @@ const Caption* RewardModel::ChoosePartner(const Caption& caption) {
   return found[chosen];
 }
 
-void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& response) {
+void Coordinator::OnAnswers(const Questions& questions, const v1::AskResponse& response) {
   if (response.outcomes_size() != questions.request.queries_size()) {
     spdlog::error("the annotator answered {} queries with {} outcomes", questions.request.queries_size(),
                   response.outcomes_size());
@@ -443,7 +443,7 @@ void RewardModel::OnAnswers(const Questions& questions, const v1::AskResponse& r
   try_again_at_ = room_ == 0 ? clock_.Now() + kTryAgainWhenFull : absl::InfinitePast();
 }
 
-void RewardModel::OnAskFailed(const Questions& questions) {
+void Coordinator::OnAskFailed(const Questions& questions) {
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
     Caption& caption = *book_.Find(query.tag());
@@ -452,7 +452,7 @@ void RewardModel::OnAskFailed(const Questions& questions) {
   }
 }
 
-void RewardModel::OnRefused(const Questions& questions, const absl::Status& why) {
+void Coordinator::OnRefused(const Questions& questions, const absl::Status& why) {
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
     Caption& caption = *book_.Find(query.tag());
@@ -465,7 +465,7 @@ void RewardModel::OnRefused(const Questions& questions, const absl::Status& why)
   }
 }
 
-void RewardModel::WaitUntilAskable(absl::Duration limit) {
+void Coordinator::WaitUntilAskable(absl::Duration limit) {
   const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
   MutexLock lock(mutex_);
   while (Askable() == 0 || candidates_.size() == 0) {
@@ -475,7 +475,7 @@ void RewardModel::WaitUntilAskable(absl::Duration limit) {
 }
 
 // How many queries the annotator is to have now, in addition to those it has.
-size_t RewardModel::Askable() const {
+size_t Coordinator::Askable() const {
   if (!annotator_connected_ || outstanding_.size() >= config_.queue_target()) return 0;
   size_t free = config_.queue_target() - outstanding_.size();
   // A few at a time, not one call for each label that comes.
@@ -485,7 +485,7 @@ size_t RewardModel::Askable() const {
   return clock_.Now() >= try_again_at_ ? 1 : 0;
 }
 
-void RewardModel::OfferIfAskable(const Caption& caption) {
+void Coordinator::OfferIfAskable(const Caption& caption) {
   if (frozen_ || !caption.askable(labels_wanted_, config_.ask_after())) return;
   double urgency = Urgency(caption.count, caption.last_step);
   if (config_.training().ask_unsure() && !compares_) {
@@ -497,7 +497,7 @@ void RewardModel::OfferIfAskable(const Caption& caption) {
 }
 
 // The annotator has this query no longer.
-void RewardModel::Release(OrderedPair asked) {
+void Coordinator::Release(OrderedPair asked) {
   const auto it = outstanding_.find(asked);
   if (it == outstanding_.end()) return;
   Caption& caption = *book_.Find(it->second);
@@ -506,21 +506,21 @@ void RewardModel::Release(OrderedPair asked) {
   if (compares_) OfferIfAskable(caption);
 }
 
-bool RewardModel::IsAnswered(OrderedPair asked) {
+bool Coordinator::IsAnswered(OrderedPair asked) {
   return compares_ ? comparisons_.Find(asked) != nullptr : book_.Find(asked.first)->labelled();
 }
 
-void RewardModel::SetAsked(Caption& caption) {
+void Coordinator::SetAsked(Caption& caption) {
   captions_asked_ += !caption.asked;
   caption.asked = true;
 }
 
-bool RewardModel::IsOurs(const v1::Label& label) const {
+bool Coordinator::IsOurs(const v1::Label& label) const {
   return Fits(config_, label) && label.judge() == labels_of_.judge() && label.prompt() == labels_of_.prompt();
 }
 
 // Counts the label for its captions; false where it is not one of this run's.
-bool RewardModel::ApplyLabel(const v1::Label& label) {
+bool Coordinator::ApplyLabel(const v1::Label& label) {
   if (!IsOurs(label)) {
     metrics_.labels_ignored.Increment();
     return false;
@@ -557,7 +557,7 @@ bool RewardModel::ApplyLabel(const v1::Label& label) {
   return true;
 }
 
-void RewardModel::ApplyClassification(Caption& caption, const v1::Label& label) {
+void Coordinator::ApplyClassification(Caption& caption, const v1::Label& label) {
   if (caption.superseded) ClearTally(caption);
   const bool answered = label.outcome() == v1::OUTCOME_ANSWERED;
   AddToTally(caption, answered, answered ? Goodness(config_, label) : 0);
@@ -566,7 +566,7 @@ void RewardModel::ApplyClassification(Caption& caption, const v1::Label& label) 
   model_->Observe(caption, label);
 }
 
-void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Label& label) {
+void Coordinator::ApplyComparison(Caption& first, Caption& second, const v1::Label& label) {
   const OrderedPair pair = {first.id, second.id};
   Comparison comparison;
   comparison.answered = label.outcome() == v1::OUTCOME_ANSWERED;
@@ -585,7 +585,7 @@ void RewardModel::ApplyComparison(Caption& first, Caption& second, const v1::Lab
   }
 }
 
-void RewardModel::AddToTally(Caption& caption, bool answered, double good) {
+void Coordinator::AddToTally(Caption& caption, bool answered, double good) {
   // Also where this process was killed before it could note that it had asked.
   SetAsked(caption);
   if (answered) {
@@ -599,7 +599,7 @@ void RewardModel::AddToTally(Caption& caption, bool answered, double good) {
   MarkDirty(caption);
 }
 
-void RewardModel::ClearTally(Caption& caption) {
+void Coordinator::ClearTally(Caption& caption) {
   captions_labelled_ -= caption.answers > 0;
   labels_without_answer_ -= caption.unanswered;
   caption.answers = 0;
@@ -608,7 +608,7 @@ void RewardModel::ClearTally(Caption& caption) {
   caption.superseded = false;
 }
 
-void RewardModel::ForgetLabels() {
+void Coordinator::ForgetLabels() {
   for (Caption& caption : book_.captions()) {
     ClearTally(caption);
     caption.asked = false;
@@ -624,13 +624,13 @@ void RewardModel::ForgetLabels() {
 
 // --- Scores ---
 
-void RewardModel::MarkDirty(Caption& caption) {
+void Coordinator::MarkDirty(Caption& caption) {
   if (caption.dirty) return;
   caption.dirty = true;
   dirty_.push_back(&caption);
 }
 
-v1::ScoreUpdate RewardModel::NewUpdate() const {
+v1::ScoreUpdate Coordinator::NewUpdate() const {
   v1::ScoreUpdate update;
   update.set_version(model_->version());
   *update.mutable_transform() = model_->transform();
@@ -638,7 +638,7 @@ v1::ScoreUpdate RewardModel::NewUpdate() const {
 }
 
 // Brings `score` and `sent` of the dirty captions up to date; gives the updates that say so.
-std::vector<v1::ScoreUpdate> RewardModel::Rescore() {
+std::vector<v1::ScoreUpdate> Coordinator::Rescore() {
   for (const uint64_t id : model_->TakeChanged()) {
     Caption& caption = *book_.Find(id);
     MarkDirty(caption);
@@ -677,7 +677,7 @@ std::vector<v1::ScoreUpdate> RewardModel::Rescore() {
   return updates;
 }
 
-void RewardModel::SendSnapshot() {
+void Coordinator::SendSnapshot() {
   Rescore();
   metrics_.score_snapshots.Increment();
   v1::ScoreUpdate update = NewUpdate();
@@ -695,7 +695,7 @@ void RewardModel::SendSnapshot() {
   SendScores(std::move(update));
 }
 
-void RewardModel::SendScores(v1::ScoreUpdate update) {
+void Coordinator::SendScores(v1::ScoreUpdate update) {
   metrics_.score_updates.Increment();
   metrics_.score_rows.Increment(update.id_size() + update.removed_size());
   sent_transform_ = update.transform().SerializeAsString();
@@ -705,13 +705,13 @@ void RewardModel::SendScores(v1::ScoreUpdate update) {
 }
 
 // Does nothing where there is no learner.
-void RewardModel::SendToLearner(v1::RewardModelToLearner message) {
+void Coordinator::SendToLearner(v1::RewardModelToLearner message) {
   if (learner_ == nullptr || learner_->Deliver(std::move(message))) return;
   learner_ = nullptr;
   spdlog::info("the learner is gone; waiting for it");
 }
 
-void RewardModel::SendProgressIfChanged() {
+void Coordinator::SendProgressIfChanged() {
   v1::RewardModelToLearner message;
   v1::RewardModelProgress& progress = *message.mutable_progress();
   progress.set_captions_known(book_.size());
@@ -730,7 +730,7 @@ void RewardModel::SendProgressIfChanged() {
   SendToLearner(std::move(message));
 }
 
-void RewardModel::Tick() {
+void Coordinator::Tick() {
   const absl::Time now = clock_.Now();
   MutexLock lock(mutex_);
   model_->Tick(book_);

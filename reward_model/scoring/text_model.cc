@@ -1,4 +1,4 @@
-#include "reward_model/text_model.h"
+#include "reward_model/scoring/text_model.h"
 
 #include "absl/strings/str_cat.h"
 

@@ -7,14 +7,14 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "reward_model/caption_book.h"
-#include "reward_model/comparisons.h"
+#include "reward_model/captions/caption_book.h"
+#include "reward_model/tally/comparisons.h"
 #include "sibyl/v1/annotator.pb.h"
 #include "sibyl/v1/reward.pb.h"
 
 namespace sibyl::reward_model {
 
-// What gives a caption a score: a table of labels, or something that learns from them. Called under RewardModel's lock,
+// What gives a caption a score: a table of labels, or something that learns from them. Called under Coordinator's lock,
 // so no call may take long; a model that learns does so on a thread of its own and tells of new scores by TakeChanged.
 class ScoreModel {
  public:
@@ -48,7 +48,7 @@ class ScoreModel {
   // compared among captions or among pairs; infinite where it has no idea.
   virtual double Uncertainty(const Caption& caption, const Caption* other) const { return 0; }
 
-  // Without RewardModel's lock, any thread: writes what was learned into the run's folder, durably and atomically.
+  // Without Coordinator's lock, any thread: writes what was learned into the run's folder, durably and atomically.
   virtual absl::Status Save(const std::string& run_dir) { return absl::OkStatus(); }
   // After Restart, before anything else: goes on from there; what was not saved is learned anew. FailedPrecondition: it
   // is of another network.

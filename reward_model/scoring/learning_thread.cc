@@ -1,4 +1,4 @@
-#include "reward_model/learning_thread.h"
+#include "reward_model/scoring/learning_thread.h"
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
