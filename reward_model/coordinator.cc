@@ -1,28 +1,21 @@
 #include "reward_model/coordinator.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/caption.h"
 #include "common/log.h"
 #include "common/protocol.h"
-#include "common/status_macros.h"
 #include "reward_model/questions.h"
 
 namespace sibyl::reward_model {
 namespace {
 
 constexpr uint32_t kFormatVersion = 1;
-constexpr size_t kUnknownRoom = std::numeric_limits<size_t>::max();
-constexpr absl::Duration kTryAgainWhenFull = absl::Seconds(1);
 constexpr absl::Duration kProgressPeriod = absl::Seconds(1);
-// Captions among which a partner for a comparison is chosen, and tries to find one that is new to the caption.
-constexpr int kPartnersLookedAt = 16;
-// A caption that the model has no idea of is as urgent as one seen sixteen times as often that it is sure of.
-constexpr double kSureOf = 1.0 / 16;
+// Counts and steps beyond it are no longer exact as double.
+constexpr uint64_t kMostCount = uint64_t{1} << 53;
 
 std::string Quoted(const google::protobuf::RepeatedPtrField<std::string>& labels) {
   return absl::StrCat("[", absl::StrJoin(labels, ", "), "]");
@@ -33,42 +26,22 @@ bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-OrderedPair KeyOf(const v1::Query& query) {
-  const std::vector<std::string> captions = Captions(query);
-  return {CaptionId(captions[0]), captions.size() > 1 ? CaptionId(captions[1]) : 0};
-}
-
-// What was in view when each was first seen.
-std::string Context(const Caption& first, const Caption* second) {
-  if (second == nullptr || (first.context.empty() && second->context.empty())) return first.context;
-  const auto shown = [](const Caption& caption) {
-    return caption.context.empty() ? std::string("unknown") : caption.context;
-  };
-  return absl::StrCat("first: ", shown(first), "; second: ", shown(*second));
-}
-
-std::string JudgeName(const v1::DescribeResponse& annotator) {
-  return annotator.prompt().empty() ? annotator.judge()
-                                    : absl::StrCat(annotator.judge(), " with prompt ", annotator.prompt());
-}
-
 }  // namespace
 
 Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation,
                          Clock& clock, Metrics& metrics)
     : config_(experiment.reward_model()),
       compares_(Compares(config_)),
-      frozen_(!config_.weights_file().empty()),
       label_set_(LabelSet(config_)),
-      labels_wanted_(compares_ ? config_.pairs().comparisons() : 1),
       send_context_(experiment.environment().send_context()),
       incarnation_(incarnation),
       clock_(clock),
       metrics_(metrics),
       model_(std::move(model)),
-      random_(incarnation),
-      candidates_(config_.max_candidates()),
-      score_log_(kHistoryRows) {}
+      captions_({kMaxCaptions, kMaxCaptionBytes}),
+      comparisons_(kMaxComparisons),
+      feed_(captions_, *model_, kHistoryRows),
+      asker_(config_, {captions_, tallies_, comparisons_, *model_}, incarnation, clock) {}
 
 // --- Checkpoints ---
 
@@ -89,31 +62,37 @@ absl::Status Coordinator::Restore(const v1::RewardModelState& state) {
   }
   MutexLock lock(mutex_);
   run_id_ = state.run_id();
-  labels_of_.set_judge(state.judge());
-  labels_of_.set_prompt(state.prompt());
-  labels_of_.set_log_id(state.log_id());
   learner_incarnation_ = state.learner_incarnation();
-  next_sequence_ = std::max<uint64_t>(1, state.next_sequence());
+  tallies_.RestoreLog(state.judge(), state.prompt(), state.log_id(), state.next_sequence());
+  model_->Restart();
   for (const v1::RewardCaption& from : state.captions()) {
     if (from.id() == 0) continue;
     SetText(from.id(), from.text(), from.context());
-    Caption& caption = book_.FindOrAdd(from.id());
-    caption.count = from.count();
-    caption.learner_count = from.learner_count();
-    caption.last_step = from.last_step();
-    if (from.asked()) SetAsked(caption);
-    caption.answers = from.answers();
-    caption.good_sum = from.good_sum();
-    caption.unanswered = from.unanswered();
-    captions_labelled_ += caption.answers > 0;
-    labels_without_answer_ += caption.unanswered;
-    MarkDirty(caption);
+    Caption& caption = captions_.FindOrAdd(from.id());
+    captions_.RestoreCounts(caption, from.count(), from.learner_count(), from.last_step());
+    if (from.asked()) asker_.SetAsked(from.id());
+    const Tally tally = {from.answers(), from.good_sum(), from.unanswered()};
+    tallies_.Restore(from.id(), tally, /*superseded=*/false);
+    captions_.SetLabelled(caption, tally.labels() > 0);
+    if (!compares_) model_->Observe(caption, tally, tally.answers);
   }
   for (const v1::RewardComparison& from : state.comparisons()) {
-    if (book_.Find(from.first()) == nullptr || book_.Find(from.second()) == nullptr) continue;
+    const Caption* first = captions_.Find(from.first());
+    const Caption* second = captions_.Find(from.second());
     comparisons_.Add({from.first(), from.second()}, {from.answered(), from.first_better()});
+    if (from.answered() && first != nullptr && second != nullptr) {
+      model_->ObserveComparison(*first, *second, from.first_better());
+    }
   }
-  model_->Restart(book_, comparisons_);
+  captions_.OrderByLastStep();
+  ForgetExcess();
+  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
+    Caption* caption = captions_.At(slot);
+    if (caption == nullptr) continue;
+    feed_.MarkChanged(caption->id);
+    Offer(*caption);
+    asker_.OnLabel(*caption);
+  }
   return absl::OkStatus();
 }
 
@@ -124,42 +103,34 @@ v1::RewardModelState Coordinator::MakeCheckpoint() {
   state.set_run_id(run_id_);
   state.set_goal(config_.goal());
   *state.mutable_label_set() = label_set_;
-  state.set_next_sequence(next_sequence_);
-  state.set_judge(labels_of_.judge());
-  state.set_prompt(labels_of_.prompt());
-  state.set_log_id(labels_of_.log_id());
+  state.set_next_sequence(tallies_.next_sequence());
+  state.set_judge(tallies_.judge());
+  state.set_prompt(tallies_.prompt());
+  state.set_log_id(tallies_.log_id());
   state.set_learner_incarnation(learner_incarnation_);
-  absl::flat_hash_map<uint64_t, EarlyLabel> early;  // by caption
-  for (const auto& [sequence, label] : early_) early[label.id] = label;
-  state.mutable_captions()->Reserve(static_cast<int>(book_.size()));
-  for (const Caption& caption : book_.captions()) {
+  state.mutable_captions()->Reserve(static_cast<int>(captions_.size()));
+  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
+    const Caption* caption = captions_.At(slot);
+    if (caption == nullptr) continue;
+    const Tally tally = tallies_.Settled(caption->id);
     v1::RewardCaption& to = *state.add_captions();
-    to.set_id(caption.id);
-    to.set_text(caption.text);
-    to.set_context(caption.context);
-    to.set_count(caption.count);
-    to.set_last_step(caption.last_step);
-    to.set_asked(caption.asked);
-    to.set_answers(caption.answers);
-    to.set_good_sum(caption.good_sum);
-    to.set_unanswered(caption.unanswered);
-    to.set_learner_count(caption.learner_count);
-    if (const auto it = early.find(caption.id); it != early.end()) {
-      // The log brings it again.
-      if (it->second.answered) {
-        to.set_answers(caption.answers - 1);
-        to.set_good_sum(caption.answers == 1 ? 0 : caption.good_sum - it->second.good);
-      } else {
-        to.set_unanswered(caption.unanswered - 1);
-      }
-    }
+    to.set_id(caption->id);
+    to.set_text(caption->text());
+    to.set_context(caption->context);
+    to.set_count(caption->count);
+    to.set_last_step(caption->last_step);
+    to.set_asked(asker_.IsAsked(caption->id));
+    to.set_answers(tally.answers);
+    to.set_good_sum(tally.good_sum);
+    to.set_unanswered(tally.unanswered);
+    to.set_learner_count(captions_.LearnerCount(*caption));
   }
-  for (const auto& [pair, comparison] : comparisons_.all()) {
+  for (const Comparisons::Entry& entry : comparisons_.all()) {
     v1::RewardComparison& to = *state.add_comparisons();
-    to.set_first(pair.first);
-    to.set_second(pair.second);
-    to.set_answered(comparison.answered);
-    to.set_first_better(comparison.first_better);
+    to.set_first(entry.pair.first);
+    to.set_second(entry.pair.second);
+    to.set_answered(entry.comparison.answered);
+    to.set_first_better(entry.comparison.first_better);
   }
   return state;
 }
@@ -175,46 +146,69 @@ absl::Status Coordinator::ConnectLearner(const v1::LearnerHello& hello, std::sha
   if (hello.run_id().empty()) return absl::FailedPreconditionError("the learner's run_id is empty");
   if (hello.goal() != config_.goal()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the learner's goal is `", hello.goal(), "`, the reward model's is `", config_.goal(), "`"));
+        "the learner's goal is not the reward model's; start both with the same reward_model.goal");
   }
-  MutexLock lock(mutex_);
-  if (draining_) return absl::UnavailableError("the reward model is stopping; reconnect");
-  if (!run_id_.empty() && hello.run_id() != run_id_) {
-    return absl::FailedPreconditionError(absl::StrCat("the learner's run is `", hello.run_id(),
-                                                      "`, the reward model's is `", run_id_,
-                                                      "`; give each run a reward model of its own"));
-  }
-  run_id_ = hello.run_id();
-  if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the learner has connected anew"));
-  learner_ = std::move(output);
-  metrics_.learner_connections.Increment();
-  if (hello.incarnation() != learner_incarnation_) book_.StartLearnerIncarnation();
-  learner_incarnation_ = hello.incarnation();
-  text_requests_.Clear();
+  const LearnerOutput* const to = output.get();
+  {
+    MutexLock lock(mutex_);
+    if (draining_) return absl::UnavailableError("the reward model is stopping; reconnect");
+    if (!run_id_.empty() && hello.run_id() != run_id_) {
+      return absl::FailedPreconditionError(
+          "the learner's run is not the one that the reward model's folder belongs to; give each run a reward model "
+          "with a --run_dir of its own");
+    }
+    run_id_ = hello.run_id();
+    if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the learner has connected anew"));
+    learner_ = std::move(output);
+    metrics_.learner_connections.Increment();
+    if (hello.incarnation() != learner_incarnation_) captions_.StartLearnerIncarnation();
+    learner_incarnation_ = hello.incarnation();
+    text_requests_.Clear();
 
-  v1::RewardModelToLearner message;
-  message.mutable_hello()->set_protocol_version(kProtocolVersion);
-  message.mutable_hello()->set_incarnation(incarnation_);
-  message.mutable_hello()->set_kind(model_->kind());
-  SendToLearner(std::move(message));
-  sent_progress_.clear();
-  SendProgressIfChanged();
+    v1::RewardModelToLearner message;
+    message.mutable_hello()->set_protocol_version(kProtocolVersion);
+    message.mutable_hello()->set_incarnation(incarnation_);
+    message.mutable_hello()->set_kind(model_->kind());
+    SendToLearner(std::move(message));
+    sent_progress_.clear();
+    SendProgressIfChanged();
 
-  auto missed =
-      hello.reward_model_incarnation() == incarnation_ ? score_log_.Since(hello.last_sequence()) : std::nullopt;
-  spdlog::info("learner {:x} of run {} connected: {}", hello.incarnation(), hello.run_id(),
-               missed.has_value() ? absl::StrCat("it missed ", missed->size(), " score updates")
-                                  : std::string("it gets a snapshot"));
-  if (!missed.has_value()) {
-    SendSnapshot();
-  } else {
-    for (v1::ScoreUpdate& update : *missed) {
-      v1::RewardModelToLearner again;
-      *again.mutable_scores() = std::move(update);
-      SendToLearner(std::move(again));
+    // An update that was cut off amid a snapshot is in no log.
+    auto missed = hello.reward_model_incarnation() == incarnation_ ? feed_.Since(hello.last_sequence()) : std::nullopt;
+    spdlog::info("learner {:x} of run {} connected: {}", hello.incarnation(), hello.run_id(),
+                 missed.has_value() ? absl::StrCat("it missed ", missed->size(), " score updates")
+                                    : std::string("it gets a snapshot"));
+    catching_up_ = !missed.has_value();
+    if (missed.has_value()) {
+      for (v1::ScoreUpdate& update : *missed) {
+        v1::RewardModelToLearner again;
+        *again.mutable_scores() = std::move(update);
+        SendToLearner(std::move(again));
+      }
+      return absl::OkStatus();
     }
   }
+  SendSnapshot(to);
   return absl::OkStatus();
+}
+
+void Coordinator::SendSnapshot(const LearnerOutput* to) {
+  // Scores that have changed go into the snapshot, not into updates before it.
+  for (bool up_to_date = false; !up_to_date;) {
+    MutexLock lock(mutex_);
+    if (learner_.get() != to) return;
+    up_to_date = !feed_.Next().has_value();
+    if (!up_to_date) continue;
+    metrics_.score_snapshots.Increment();
+    feed_.BeginSnapshot();
+  }
+  for (bool complete = false; !complete;) {
+    MutexLock lock(mutex_);
+    if (learner_.get() != to) return;
+    SendScores(feed_.NextOfSnapshot());
+    complete = !feed_.in_snapshot();
+    if (complete) catching_up_ = false;
+  }
 }
 
 absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionCounts& counts) {
@@ -223,20 +217,28 @@ absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionC
                                                    counts.count_size(), " counts and ", counts.last_step_size(),
                                                    " last steps; they must be equally many"));
   }
-  MutexLock lock(mutex_);
-  if (learner_.get() != from) return absl::OkStatus();
   for (int i = 0; i < counts.id_size(); ++i) {
-    if (counts.id(i) == 0) continue;  // the empty caption
-    Caption& caption = book_.FindOrAdd(counts.id(i));
-    if (CaptionBook::SetLearnerCount(caption, counts.count(i), counts.last_step(i))) {
-      // A learner drops scores of captions that it does not know.
-      caption.resend = true;
-      MarkDirty(caption);
-    } else if (model_->IsStale(caption)) {
-      MarkDirty(caption);
+    if (counts.count(i) <= kMostCount && counts.last_step(i) <= kMostCount) continue;
+    return absl::InvalidArgumentError(absl::StrCat("CaptionCounts says of caption ", absl::Hex(counts.id(i)),
+                                                   " a count of ", counts.count(i), " and a last step of ",
+                                                   counts.last_step(i), "; neither may be above ", kMostCount));
+  }
+  for (int begin = 0; begin < counts.id_size(); begin += kPiece) {
+    MutexLock lock(mutex_);
+    if (learner_.get() != from) return absl::OkStatus();
+    for (int i = begin; i < std::min<int>(begin + kPiece, counts.id_size()); ++i) {
+      if (counts.id(i) == 0) continue;  // the empty caption
+      Caption& caption = captions_.FindOrAdd(counts.id(i));
+      if (captions_.SetLearnerCount(caption, counts.count(i), counts.last_step(i))) {
+        // A learner drops scores of captions that it does not know.
+        feed_.Resend(caption.id);
+      } else if (model_->IsStale(caption)) {
+        feed_.MarkChanged(caption.id);
+      }
+      if (caption.text().empty()) text_requests_.Want(caption.id);
+      Offer(caption);
+      ForgetExcess();
     }
-    if (caption.text.empty()) text_requests_.Want(caption.id);
-    OfferIfAskable(caption);
   }
   return absl::OkStatus();
 }
@@ -245,6 +247,7 @@ void Coordinator::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& tex
   MutexLock lock(mutex_);
   if (learner_.get() != from) return;
   for (const v1::CaptionText& text : texts.texts()) SetText(text.id(), text.text(), text.context());
+  ForgetExcess();
 }
 
 void Coordinator::DisconnectLearner(const LearnerOutput* from) {
@@ -261,9 +264,11 @@ void Coordinator::Drain() {
   learner_ = nullptr;
 }
 
+// --- Captions ---
+
 void Coordinator::SetText(uint64_t id, const std::string& text, const std::string& context) {
-  if (id == 0 || (text.empty() && book_.Find(id) == nullptr)) return;
-  const auto outcome = book_.SetText(id, text, send_context_ ? context : "");
+  if (id == 0 || (text.empty() && captions_.Find(id) == nullptr)) return;
+  const auto outcome = captions_.SetText(id, text, send_context_ ? context : "");
   switch (outcome) {
     case CaptionBook::TextOutcome::kMismatch:
       metrics_.text_mismatches.Increment();
@@ -271,125 +276,94 @@ void Coordinator::SetText(uint64_t id, const std::string& text, const std::strin
       return;
     case CaptionBook::TextOutcome::kCollision:
       metrics_.caption_collisions.Increment();
-      spdlog::warn("two captions have id {:x}: `{}`, which stays, and `{}`", id, book_.Find(id)->text, text);
+      spdlog::warn("two captions have id {:x}: `{}`, which stays, and `{}`", id, captions_.Find(id)->text(), text);
       return;
     case CaptionBook::TextOutcome::kSame:
       return;
     case CaptionBook::TextOutcome::kNew:
       break;
   }
-  Caption& caption = *book_.Find(id);
   text_requests_.Got(id);
-  partners_.push_back(&caption);
-  MarkDirty(caption);
-  OfferIfAskable(caption);
+  feed_.MarkChanged(id);
+  Offer(*captions_.Find(id));
+}
+
+void Coordinator::Offer(const Caption& caption) {
+  if (asker_.Offer(caption)) askable_.NotifyOne();
+}
+
+void Coordinator::ForgetExcess() {
+  const auto held = [this](const Caption& caption)
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return asker_.IsWaiting(caption.id); };
+  while (Caption* caption = captions_.Excess(held)) {
+    const uint64_t id = caption->id;
+    text_requests_.Got(id);
+    tallies_.Forget(id);
+    asker_.Forget(id);
+    model_->Forget(id);
+    captions_.Forget(*caption);
+    feed_.MarkChanged(id);
+  }
+}
+
+void Coordinator::LookAtAllAgain() {
+  for (size_t begin = 0;; begin += kPiece) {
+    MutexLock lock(mutex_);
+    if (begin >= captions_.slots()) return;
+    for (size_t slot = begin; slot < std::min(begin + kPiece, captions_.slots()); ++slot) {
+      Caption* caption = captions_.At(slot);
+      if (caption == nullptr) continue;
+      captions_.SetLabelled(*caption, tallies_.IsLabelled(caption->id));
+      feed_.MarkChanged(caption->id);
+      Offer(*caption);
+    }
+  }
 }
 
 // --- The annotator ---
 
 v1::LabelsRequest Coordinator::ConnectAnnotator(const v1::DescribeResponse& annotator) {
-  MutexLock lock(mutex_);
-  const bool same_judge = annotator.judge() == labels_of_.judge() && annotator.prompt() == labels_of_.prompt();
-  if (!same_judge) {
-    if (next_sequence_ > 1) {
-      spdlog::warn("the judge was {} and is now {}: labels of the former are no longer used",
-                   labels_of_.judge().empty() ? "unknown" : JudgeName(labels_of_), JudgeName(annotator));
+  bool other_judge = false;
+  v1::LabelsRequest request;
+  {
+    MutexLock lock(mutex_);
+    other_judge = tallies_.Follow(annotator) == Tallies::Log::kOtherJudge;
+    if (other_judge) {
+      comparisons_.Clear();
+      asker_.ForgetAll();
+      model_->Restart();
     }
-    ForgetLabels();
-  } else if (next_sequence_ > annotator.labels() + 1 ||
-             (!labels_of_.log_id().empty() && labels_of_.log_id() != annotator.log_id())) {
-    spdlog::warn(
-        "the label log {} was read up to {}, but the annotator has {}, which ends at {}: another log, read from the "
-        "beginning; labels that it lacks are kept",
-        labels_of_.log_id(), next_sequence_ - 1, annotator.log_id(), annotator.labels());
-    next_sequence_ = 1;
-    early_.clear();
-    for (Caption& caption : book_.captions()) caption.superseded = caption.labelled();
+    asker_.Connect();
+    metrics_.annotator_connections.Increment();
+    askable_.NotifyAll();
+    request = LabelsOf(config_, annotator);
+    request.set_from_sequence(tallies_.next_sequence());
   }
-  labels_of_.Clear();
-  labels_of_.set_judge(annotator.judge());
-  labels_of_.set_prompt(annotator.prompt());
-  labels_of_.set_log_id(annotator.log_id());
-  ++connection_;
-  annotator_connected_ = true;
-  metrics_.annotator_connections.Increment();
-  outstanding_.clear();
-  room_ = kUnknownRoom;
-  for (Caption& caption : book_.captions()) {
-    caption.waiting = 0;
-    OfferIfAskable(caption);
-  }
-  askable_.NotifyAll();
-
-  v1::LabelsRequest request = LabelsOf(config_, annotator);
-  request.set_from_sequence(next_sequence_);
+  if (other_judge) LookAtAllAgain();
   return request;
 }
 
 void Coordinator::DisconnectAnnotator() {
   MutexLock lock(mutex_);
-  annotator_connected_ = false;
+  asker_.Disconnect();
 }
 
 void Coordinator::OnLabels(const v1::LabelBatch& batch) {
   MutexLock lock(mutex_);
   for (const v1::Label& label : batch.labels()) {
-    if (label.sequence() < next_sequence_) continue;
-    next_sequence_ = label.sequence() + 1;
-    if (early_.erase(label.sequence()) == 0) ApplyLabel(label);
+    if (label.sequence() < tallies_.next_sequence()) continue;
+    tallies_.SetNextSequence(label.sequence() + 1);
+    const std::vector<std::string> captions = Captions(label.query());
+    const bool came_early =
+        captions.size() == 1 && tallies_.SettleEarly(CaptionId(captions[0]), label.sequence());
+    if (!came_early) ApplyLabel(label);
   }
-  const uint64_t next = next_sequence_ = std::max(next_sequence_, batch.next_sequence());
-  absl::erase_if(early_, [next](const auto& early) { return early.first < next; });
+  tallies_.SetNextSequence(std::max(tallies_.next_sequence(), batch.next_sequence()));
 }
 
 Questions Coordinator::TakeQuestions() {
   MutexLock lock(mutex_);
-  Questions questions;
-  questions.connection = connection_;
-  for (uint64_t id : candidates_.Take(Askable())) {
-    Caption& caption = *book_.Find(id);
-    if (!compares_) {
-      AddQuestion(caption, caption, nullptr, &questions.request);
-    } else if (const Caption* partner = ChoosePartner(caption); partner != nullptr) {
-      const bool both = config_.pairs().both_orders(), swapped = !both && random_.Below(2) == 1;
-      if (!swapped) AddQuestion(caption, caption, partner, &questions.request);
-      if (both || swapped) AddQuestion(caption, *partner, &caption, &questions.request);
-    }
-  }
-  return questions;
-}
-
-void Coordinator::AddQuestion(Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request) {
-  ++caption.waiting;
-  outstanding_[{first.id, second == nullptr ? 0 : second->id}] = caption.id;
-  v1::Query& query = *request->add_queries();
-  query = MakeQuery(config_, first.text, second == nullptr ? nullptr : &second->text, Context(first, second));
-  query.set_tag(caption.id);
-  query.set_priority(Urgency(caption.count, caption.last_step));
-}
-
-// A caption that it was not compared with; nullptr where none is found, and it is offered again when it is seen again.
-const Caption* Coordinator::ChoosePartner(const Caption& caption) {
-  std::vector<const Caption*> found;
-  const int wanted = config_.pairs().strategy() == v1::PAIR_STRATEGY_RANDOM ? 1 : kPartnersLookedAt;
-  for (int i = 0; i < 2 * kPartnersLookedAt && static_cast<int>(found.size()) < wanted; ++i) {
-    const Caption* other = partners_[random_.Below(partners_.size())];
-    const bool asked = comparisons_.Has(caption.id, other->id) || outstanding_.contains({caption.id, other->id}) ||
-                       outstanding_.contains({other->id, caption.id});
-    if (other != &caption && other->count >= config_.ask_after() && !other->refused && !asked) found.push_back(other);
-  }
-  if (found.empty()) return nullptr;
-  if (config_.pairs().strategy() == v1::PAIR_STRATEGY_UNCERTAIN) {
-    std::vector<double> uncertainty;
-    for (const Caption* other : found) uncertainty.push_back(model_->Uncertainty(caption, other));
-    return found[std::max_element(uncertainty.begin(), uncertainty.end()) - uncertainty.begin()];
-  }
-  uint64_t total = 0;
-  for (const Caption* other : found) total += other->count;
-  uint64_t at = random_.Below(total);
-  size_t chosen = 0;
-  while (at >= found[chosen]->count) at -= found[chosen++]->count;
-  return found[chosen];
+  return asker_.Take();
 }
 
 void Coordinator::OnAnswers(const Questions& questions, const v1::AskResponse& response) {
@@ -400,65 +374,57 @@ void Coordinator::OnAnswers(const Questions& questions, const v1::AskResponse& r
     return;
   }
   MutexLock lock(mutex_);
-  const bool current = questions.connection == connection_;
+  const bool current = asker_.IsCurrent(questions);
   bool full = false;
   for (int i = 0; i < response.outcomes_size(); ++i) {
     const v1::AskOutcome& outcome = response.outcomes(i);
-    Caption& caption = *book_.Find(questions.request.queries(i).tag());
-    const OrderedPair key = KeyOf(questions.request.queries(i));
+    const uint64_t id = questions.request.queries(i).tag();
+    const OrderedPair subject = SubjectOf(questions.request.queries(i));
     switch (outcome.kind()) {
       case v1::AskOutcome::KIND_ACCEPTED:
       case v1::AskOutcome::KIND_DUPLICATE:
         (outcome.kind() == v1::AskOutcome::KIND_ACCEPTED ? metrics_.queries_accepted : metrics_.queries_duplicate)
             .Increment();
-        for (const uint64_t id : {key.first, key.second}) {
-          if (id != 0) SetAsked(*book_.Find(id));
+        for (const uint64_t asked : {subject.first, subject.second}) {
+          if (captions_.Find(asked) != nullptr) asker_.SetAsked(asked);
         }
         break;
       case v1::AskOutcome::KIND_KNOWN: {
         metrics_.queries_known.Increment();
-        SetAsked(caption);
-        if (current) Release(key);
-        if (IsAnswered(key)) break;  // the log was faster
-        const v1::Label& label = outcome.label();
-        if (!ApplyLabel(label) || !IsAnswered(key)) {
+        if (captions_.Find(id) != nullptr) asker_.SetAsked(id);
+        if (current) asker_.Release(subject);
+        if (IsAnswered(subject)) break;  // the log was faster
+        if (!ApplyLabel(outcome.label()) || !IsAnswered(subject)) {
           spdlog::warn("the annotator's known answer to `{}` is not one to that question",
                        absl::StrJoin(Captions(questions.request.queries(i)), "` and `"));
-          caption.refused = true;
-        } else if (!compares_ && label.sequence() >= next_sequence_) {
-          early_[label.sequence()] = {caption.id, label.outcome() == v1::OUTCOME_ANSWERED, caption.good_sum};
+          if (captions_.Find(id) != nullptr) asker_.Refuse(id);
         }
         break;
       }
       default:  // full
         metrics_.queries_full.Increment();
         full = true;
-        if (current) Release(key);
-        OfferIfAskable(caption);
+        if (current) asker_.Release(subject);
+        if (const Caption* caption = captions_.Find(id); caption != nullptr) Offer(*caption);
         break;
     }
   }
-  if (!current) return;
-  room_ = full ? 0 : response.room();
-  try_again_at_ = room_ == 0 ? clock_.Now() + kTryAgainWhenFull : absl::InfinitePast();
+  if (current) asker_.SetRoom(response.room(), full);
 }
 
 void Coordinator::OnAskFailed(const Questions& questions) {
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
-    Caption& caption = *book_.Find(query.tag());
-    if (questions.connection == connection_) Release(KeyOf(query));
-    OfferIfAskable(caption);
+    if (asker_.IsCurrent(questions)) asker_.Release(SubjectOf(query));
+    if (const Caption* caption = captions_.Find(query.tag()); caption != nullptr) Offer(*caption);
   }
 }
 
 void Coordinator::OnRefused(const Questions& questions, const absl::Status& why) {
   MutexLock lock(mutex_);
   for (const v1::Query& query : questions.request.queries()) {
-    Caption& caption = *book_.Find(query.tag());
-    if (questions.connection == connection_) Release(KeyOf(query));
-    caption.refused = true;
-    candidates_.Remove(caption.id);
+    if (asker_.IsCurrent(questions)) asker_.Release(SubjectOf(query));
+    if (captions_.Find(query.tag()) != nullptr) asker_.Refuse(query.tag());
     metrics_.queries_refused.Increment();
     spdlog::warn("the annotator refuses to be asked about `{}`: {}", absl::StrJoin(Captions(query), "` and `"),
                  why.message());
@@ -468,60 +434,24 @@ void Coordinator::OnRefused(const Questions& questions, const absl::Status& why)
 void Coordinator::WaitUntilAskable(absl::Duration limit) {
   const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
   MutexLock lock(mutex_);
-  while (Askable() == 0 || candidates_.size() == 0) {
+  while (!asker_.HasQuestions()) {
     const auto left = until - std::chrono::steady_clock::now();
     if (left <= left.zero() || !askable_.WaitFor(mutex_, left)) return;
   }
 }
 
-// How many queries the annotator is to have now, in addition to those it has.
-size_t Coordinator::Askable() const {
-  if (!annotator_connected_ || outstanding_.size() >= config_.queue_target()) return 0;
-  size_t free = config_.queue_target() - outstanding_.size();
-  // A few at a time, not one call for each label that comes.
-  if (free * 4 < config_.queue_target()) return 0;
-  if (compares_ && config_.pairs().both_orders()) free = (free + 1) / 2;
-  if (room_ > 0) return std::min(free, room_);
-  return clock_.Now() >= try_again_at_ ? 1 : 0;
+// --- Labels ---
+
+bool Coordinator::Fits(const v1::Label& label) const {
+  return reward_model::Fits(config_, label) && tallies_.IsOfThisJudge(label);
 }
 
-void Coordinator::OfferIfAskable(const Caption& caption) {
-  if (frozen_ || !caption.askable(labels_wanted_, config_.ask_after())) return;
-  double urgency = Urgency(caption.count, caption.last_step);
-  if (config_.training().ask_unsure() && !compares_) {
-    // Of a probability p, p (1 - p) is at most 1/4, and a deviation at most 1/2.
-    urgency += std::log2(std::clamp(2 * model_->Uncertainty(caption, nullptr), kSureOf, 1.0));
-  }
-  candidates_.Offer(caption.id, urgency);
-  askable_.NotifyOne();
+bool Coordinator::IsAnswered(OrderedPair subject) const {
+  return compares_ ? comparisons_.Find(subject) != nullptr : tallies_.IsLabelled(subject.first);
 }
 
-// The annotator has this query no longer.
-void Coordinator::Release(OrderedPair asked) {
-  const auto it = outstanding_.find(asked);
-  if (it == outstanding_.end()) return;
-  Caption& caption = *book_.Find(it->second);
-  outstanding_.erase(it);
-  --caption.waiting;
-  if (compares_) OfferIfAskable(caption);
-}
-
-bool Coordinator::IsAnswered(OrderedPair asked) {
-  return compares_ ? comparisons_.Find(asked) != nullptr : book_.Find(asked.first)->labelled();
-}
-
-void Coordinator::SetAsked(Caption& caption) {
-  captions_asked_ += !caption.asked;
-  caption.asked = true;
-}
-
-bool Coordinator::IsOurs(const v1::Label& label) const {
-  return Fits(config_, label) && label.judge() == labels_of_.judge() && label.prompt() == labels_of_.prompt();
-}
-
-// Counts the label for its captions; false where it is not one of this run's.
 bool Coordinator::ApplyLabel(const v1::Label& label) {
-  if (!IsOurs(label)) {
+  if (!Fits(label)) {
     metrics_.labels_ignored.Increment();
     return false;
   }
@@ -529,8 +459,8 @@ bool Coordinator::ApplyLabel(const v1::Label& label) {
   for (const std::string& text : Captions(label.query())) {
     const uint64_t id = CaptionId(text);
     SetText(id, text, compares_ ? "" : ContextOf(label.query()));
-    captions.push_back(&book_.FindOrAdd(id));
-    if (captions.back()->text != text) return false;  // a collision, counted
+    captions.push_back(&captions_.FindOrAdd(id));
+    if (captions.back()->text() != text) return false;  // a collision, counted
   }
   if (compares_) {
     if (captions[0] == captions[1]) return false;
@@ -552,18 +482,24 @@ bool Coordinator::ApplyLabel(const v1::Label& label) {
       metrics_.labels_failed.Increment();
       break;
   }
-  if (room_ != kUnknownRoom) ++room_;
+  asker_.AddRoom();
   askable_.NotifyOne();
+  ForgetExcess();
   return true;
 }
 
 void Coordinator::ApplyClassification(Caption& caption, const v1::Label& label) {
-  if (caption.superseded) ClearTally(caption);
-  const bool answered = label.outcome() == v1::OUTCOME_ANSWERED;
-  AddToTally(caption, answered, answered ? Goodness(config_, label) : 0);
-  Release({caption.id, 0});
-  candidates_.Remove(caption.id);
-  model_->Observe(caption, label);
+  Vote vote;
+  vote.answered = label.outcome() == v1::OUTCOME_ANSWERED;
+  if (vote.answered) vote.good = Goodness(config_, label);
+  if (label.sequence() < tallies_.next_sequence()) {
+    tallies_.Add(caption.id, vote);
+  } else {
+    tallies_.AddEarly(caption.id, label.sequence(), vote);
+  }
+  asker_.Release({caption.id, 0});
+  OnTally(caption);
+  model_->Observe(caption, tallies_.Of(caption.id), vote.answered ? 1 : 0);
 }
 
 void Coordinator::ApplyComparison(Caption& first, Caption& second, const v1::Label& label) {
@@ -575,136 +511,33 @@ void Coordinator::ApplyComparison(Caption& first, Caption& second, const v1::Lab
   const Comparison* known = comparisons_.Find(pair);
   if (known == nullptr || (comparison.answered && !known->answered)) {
     comparisons_.Add(pair, comparison);
-    AddToTally(first, comparison.answered, comparison.first_better);
-    AddToTally(second, comparison.answered, 1 - comparison.first_better);
+    tallies_.Add(first.id, {comparison.answered, comparison.first_better});
+    tallies_.Add(second.id, {comparison.answered, comparison.answered ? 1 - comparison.first_better : 0});
     if (comparison.answered) model_->ObserveComparison(first, second, comparison.first_better);
   }
-  Release(pair);
-  for (const Caption* caption : {&first, &second}) {
-    if (!caption->askable(labels_wanted_, config_.ask_after())) candidates_.Remove(caption->id);
-  }
+  asker_.Release(pair);
+  OnTally(first);
+  OnTally(second);
 }
 
-void Coordinator::AddToTally(Caption& caption, bool answered, double good) {
+void Coordinator::OnTally(Caption& caption) {
   // Also where this process was killed before it could note that it had asked.
-  SetAsked(caption);
-  if (answered) {
-    captions_labelled_ += caption.answers == 0;
-    ++caption.answers;
-    caption.good_sum += good;
-  } else {
-    ++caption.unanswered;
-    ++labels_without_answer_;
-  }
-  MarkDirty(caption);
+  asker_.SetAsked(caption.id);
+  captions_.SetLabelled(caption, true);
+  asker_.OnLabel(caption);
+  feed_.MarkChanged(caption.id);
 }
 
-void Coordinator::ClearTally(Caption& caption) {
-  captions_labelled_ -= caption.answers > 0;
-  labels_without_answer_ -= caption.unanswered;
-  caption.answers = 0;
-  caption.good_sum = 0;
-  caption.unanswered = 0;
-  caption.superseded = false;
-}
-
-void Coordinator::ForgetLabels() {
-  for (Caption& caption : book_.captions()) {
-    ClearTally(caption);
-    caption.asked = false;
-    caption.refused = false;
-    MarkDirty(caption);
-  }
-  comparisons_.Clear();
-  captions_asked_ = 0;
-  early_.clear();
-  next_sequence_ = 1;
-  model_->Restart(book_, comparisons_);
-}
-
-// --- Scores ---
-
-void Coordinator::MarkDirty(Caption& caption) {
-  if (caption.dirty) return;
-  caption.dirty = true;
-  dirty_.push_back(&caption);
-}
-
-v1::ScoreUpdate Coordinator::NewUpdate() const {
-  v1::ScoreUpdate update;
-  update.set_version(model_->version());
-  *update.mutable_transform() = model_->transform();
-  return update;
-}
-
-// Brings `score` and `sent` of the dirty captions up to date; gives the updates that say so.
-std::vector<v1::ScoreUpdate> Coordinator::Rescore() {
-  for (const uint64_t id : model_->TakeChanged()) {
-    Caption& caption = *book_.Find(id);
-    MarkDirty(caption);
-    if (config_.training().ask_unsure()) OfferIfAskable(caption);
-  }
-  std::vector<v1::ScoreUpdate> updates;
-  std::vector<std::optional<float>> scores;
-  const absl::Span<Caption* const> all = dirty_;
-  for (size_t begin = 0; begin < all.size(); begin += kRowsPerUpdate) {
-    const auto chunk = all.subspan(begin, kRowsPerUpdate);
-    scores.assign(chunk.size(), std::nullopt);
-    model_->Score(absl::MakeConstSpan(const_cast<const Caption* const*>(chunk.data()), chunk.size()),
-                  absl::MakeSpan(scores));
-    v1::ScoreUpdate update = NewUpdate();
-    for (size_t i = 0; i < chunk.size(); ++i) {
-      Caption& caption = *chunk[i];
-      // Captions that this run has not seen are nothing to the learner.
-      const bool scored = scores[i].has_value() && caption.count > 0;
-      if (scored && (!caption.sent || caption.resend || caption.score != *scores[i])) {
-        update.add_id(caption.id);
-        update.add_score(*scores[i]);
-        caption.score = *scores[i];
-      } else if (!scored && caption.sent) {
-        update.add_removed(caption.id);
-      }
-      caption.sent = scored;
-      caption.resend = false;
-      caption.dirty = false;
-    }
-    if (update.id_size() + update.removed_size() > 0) updates.push_back(std::move(update));
-  }
-  dirty_.clear();
-  if (updates.empty() && !sent_transform_.empty() && model_->transform().SerializeAsString() != sent_transform_) {
-    updates.push_back(NewUpdate());
-  }
-  return updates;
-}
-
-void Coordinator::SendSnapshot() {
-  Rescore();
-  metrics_.score_snapshots.Increment();
-  v1::ScoreUpdate update = NewUpdate();
-  update.set_reset(true);
-  for (const Caption& caption : book_.captions()) {
-    if (!caption.sent) continue;
-    if (update.id_size() == kRowsPerUpdate) {
-      update.set_more(true);
-      SendScores(std::move(update));
-      update = NewUpdate();
-    }
-    update.add_id(caption.id);
-    update.add_score(caption.score);
-  }
-  SendScores(std::move(update));
-}
+// --- What goes to the learner ---
 
 void Coordinator::SendScores(v1::ScoreUpdate update) {
   metrics_.score_updates.Increment();
   metrics_.score_rows.Increment(update.id_size() + update.removed_size());
-  sent_transform_ = update.transform().SerializeAsString();
   v1::RewardModelToLearner message;
-  *message.mutable_scores() = score_log_.Append(std::move(update));
+  *message.mutable_scores() = std::move(update);
   SendToLearner(std::move(message));
 }
 
-// Does nothing where there is no learner.
 void Coordinator::SendToLearner(v1::RewardModelToLearner message) {
   if (learner_ == nullptr || learner_->Deliver(std::move(message))) return;
   learner_ = nullptr;
@@ -714,15 +547,15 @@ void Coordinator::SendToLearner(v1::RewardModelToLearner message) {
 void Coordinator::SendProgressIfChanged() {
   v1::RewardModelToLearner message;
   v1::RewardModelProgress& progress = *message.mutable_progress();
-  progress.set_captions_known(book_.size());
-  progress.set_captions_asked(captions_asked_);
-  progress.set_captions_labelled(captions_labelled_);
-  progress.set_candidates(candidates_.size());
+  progress.set_captions_known(captions_.size());
+  progress.set_captions_asked(asker_.captions_asked());
+  progress.set_captions_labelled(tallies_.captions_labelled());
+  progress.set_candidates(asker_.candidates());
   // Of a comparison both captions count one.
-  progress.set_labels_without_answer(labels_without_answer_ / (compares_ ? 2 : 1));
-  progress.set_annotator_connected(annotator_connected_);
-  progress.set_judge(labels_of_.judge());
-  progress.set_prompt(labels_of_.prompt());
+  progress.set_labels_without_answer(tallies_.labels_without_answer() / (compares_ ? 2 : 1));
+  progress.set_annotator_connected(asker_.connected());
+  progress.set_judge(tallies_.judge());
+  progress.set_prompt(tallies_.prompt());
   std::string bytes = message.SerializeAsString();
   if (bytes == sent_progress_) return;
   sent_progress_ = std::move(bytes);
@@ -732,10 +565,42 @@ void Coordinator::SendProgressIfChanged() {
 
 void Coordinator::Tick() {
   const absl::Time now = clock_.Now();
+  // Each step holds the lock for one piece.
+  for (size_t begin = 0, slots = 1; begin < slots; begin += kPiece) {
+    MutexLock lock(mutex_);
+    if (begin == 0 && !model_->WantsCaptions()) break;
+    slots = captions_.slots();
+    std::vector<const Caption*> piece;
+    for (size_t slot = begin; slot < std::min(begin + kPiece, slots); ++slot) {
+      const Caption* caption = captions_.At(slot);
+      if (caption != nullptr && caption->count > 0 && !caption->text().empty()) piece.push_back(caption);
+    }
+    model_->OfferCaptions(piece, /*last=*/begin + kPiece >= slots);
+  }
+  for (bool more = true; more;) {
+    MutexLock lock(mutex_);
+    const std::vector<uint64_t> changed = model_->TakeChanged(kPiece);
+    for (const uint64_t id : changed) {
+      feed_.MarkChanged(id);
+      const Caption* caption = captions_.Find(id);
+      if (caption == nullptr) {
+        model_->Forget(id);  // it was forgotten while it was being scored
+      } else if (config_.training().ask_unsure()) {
+        Offer(*caption);
+      }
+    }
+    more = changed.size() == kPiece;
+  }
+  for (bool more = true; more;) {
+    MutexLock lock(mutex_);
+    if (learner_ == nullptr || catching_up_) break;
+    std::optional<v1::ScoreUpdate> update = feed_.Next();
+    more = update.has_value();
+    if (more) SendScores(*std::move(update));
+  }
+
   MutexLock lock(mutex_);
-  model_->Tick(book_);
   if (learner_ != nullptr) {
-    for (v1::ScoreUpdate& update : Rescore()) SendScores(std::move(update));
     const std::vector<uint64_t> ids = text_requests_.Next(now);
     if (!ids.empty()) {
       metrics_.texts_requested.Increment(static_cast<double>(ids.size()));
@@ -745,20 +610,32 @@ void Coordinator::Tick() {
     }
     if (now - progress_sent_at_ >= kProgressPeriod) SendProgressIfChanged();
   }
-  if (room_ == 0) askable_.NotifyOne();  // the time to try again may have come
+  if (!asker_.HasRoom()) askable_.NotifyOne();  // the time to try again may have come
+  RefreshMetrics();
+}
 
-  metrics_.captions.Set(static_cast<double>(book_.size()));
-  metrics_.captions_asked.Set(static_cast<double>(captions_asked_));
-  metrics_.captions_labelled.Set(static_cast<double>(captions_labelled_));
-  metrics_.table_bytes.Set(static_cast<double>(book_.bytes()));
-  metrics_.candidates.Set(static_cast<double>(candidates_.size()));
-  metrics_.candidates_dropped.Increment(static_cast<double>(candidates_.dropped() - dropped_shown_));
-  dropped_shown_ = candidates_.dropped();
-  metrics_.queries_outstanding.Set(static_cast<double>(outstanding_.size()));
+void Coordinator::RefreshMetrics() {
+  // Counters follow the parts' own.
+  const auto raise = [](prometheus::Counter& counter, uint64_t to) {
+    counter.Increment(static_cast<double>(to) - counter.Value());
+  };
+  metrics_.captions.Set(static_cast<double>(captions_.size()));
+  metrics_.caption_text_bytes.Set(static_cast<double>(captions_.text_bytes()));
+  raise(metrics_.captions_forgotten, captions_.forgotten());
+  metrics_.captions_asked.Set(static_cast<double>(asker_.captions_asked()));
+  metrics_.captions_labelled.Set(static_cast<double>(tallies_.captions_labelled()));
+  metrics_.table_bytes.Set(static_cast<double>(captions_.bytes() + tallies_.bytes() + comparisons_.bytes() +
+                                               asker_.bytes() + feed_.bytes()));
+  metrics_.candidates.Set(static_cast<double>(asker_.candidates()));
+  raise(metrics_.candidates_dropped, asker_.candidates_dropped());
+  metrics_.queries_outstanding.Set(static_cast<double>(asker_.outstanding()));
+  metrics_.comparisons.Set(static_cast<double>(comparisons_.size()));
+  raise(metrics_.comparisons_forgotten, comparisons_.forgotten());
   metrics_.pairs_both_orders.Set(static_cast<double>(comparisons_.both_orders()));
   metrics_.pairs_flipped.Set(static_cast<double>(comparisons_.flips()));
-  metrics_.label_log_next_sequence.Set(static_cast<double>(next_sequence_));
-  metrics_.annotator_connected.Set(annotator_connected_);
+  metrics_.score_log_rows.Set(static_cast<double>(feed_.log_rows()));
+  metrics_.label_log_next_sequence.Set(static_cast<double>(tallies_.next_sequence()));
+  metrics_.annotator_connected.Set(asker_.connected());
   metrics_.learner_connected.Set(learner_ != nullptr);
   metrics_.texts_missing.Set(static_cast<double>(text_requests_.missing()));
 }

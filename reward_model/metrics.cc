@@ -17,14 +17,22 @@ prometheus::Counter& Labels(Metrics& metrics, const char* outcome) {
 
 RewardModelMetrics::RewardModelMetrics(Metrics& m)
     : captions(m.Gauge("sibyl_reward_model_captions", "Distinct captions known.")),
+      caption_text_bytes(
+          m.Gauge("sibyl_reward_model_caption_text_bytes", "Bytes of the captions' texts and contexts.")),
+      captions_forgotten(
+          m.Counter("sibyl_reward_model_captions_forgotten_total", "Captions forgotten because there were too many.")),
       captions_asked(m.Gauge("sibyl_reward_model_captions_asked", "Captions that an accepted query was about.")),
       captions_labelled(m.Gauge("sibyl_reward_model_captions_labelled", "Captions with an answered label.")),
-      table_bytes(m.Gauge("sibyl_reward_model_table_bytes", "Approximate memory of the caption table.")),
+      table_bytes(
+          m.Gauge("sibyl_reward_model_table_bytes", "Approximate memory of captions, labels, questions and scores.")),
       candidates(m.Gauge("sibyl_reward_model_candidates", "Captions that wait to be asked.")),
       candidates_dropped(m.Counter("sibyl_reward_model_candidates_dropped_total",
                                    "Captions dropped from the candidates because there were too many.")),
       queries_outstanding(
           m.Gauge("sibyl_reward_model_queries_outstanding", "Queries with the annotator that have no label yet.")),
+      comparisons(m.Gauge("sibyl_reward_model_comparisons", "Comparisons of two captions that are kept.")),
+      comparisons_forgotten(m.Counter("sibyl_reward_model_comparisons_forgotten_total",
+                                      "Comparisons forgotten because there were too many.")),
       pairs_both_orders(
           m.Gauge("sibyl_reward_model_pairs_both_orders", "Pairs of captions that were answered in both orders.")),
       pairs_flipped(m.Gauge("sibyl_reward_model_pairs_flipped",
@@ -52,6 +60,8 @@ RewardModelMetrics::RewardModelMetrics(Metrics& m)
           m.Counter("sibyl_reward_model_score_updates_total", "Score updates made, parts of snapshots included.")),
       score_rows(m.Counter("sibyl_reward_model_score_rows_total", "Scores and removals in score updates.")),
       score_snapshots(m.Counter("sibyl_reward_model_score_snapshots_total", "Snapshots of all scores made.")),
+      score_log_rows(m.Gauge("sibyl_reward_model_score_log_rows",
+                             "Rows of past score updates that are kept for a learner that comes back.")),
       texts_missing(m.Gauge("sibyl_reward_model_texts_missing", "Captions whose text the learner has not sent yet.")),
       texts_requested(m.Counter("sibyl_reward_model_texts_requested_total", "Texts asked of the learner.")),
       text_mismatches(

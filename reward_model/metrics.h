@@ -9,12 +9,16 @@ struct RewardModelMetrics {
   explicit RewardModelMetrics(Metrics& metrics);
 
   prometheus::Gauge& captions;
+  prometheus::Gauge& caption_text_bytes;
+  prometheus::Counter& captions_forgotten;
   prometheus::Gauge& captions_asked;
   prometheus::Gauge& captions_labelled;
   prometheus::Gauge& table_bytes;
   prometheus::Gauge& candidates;
   prometheus::Counter& candidates_dropped;
   prometheus::Gauge& queries_outstanding;
+  prometheus::Gauge& comparisons;
+  prometheus::Counter& comparisons_forgotten;
   prometheus::Gauge& pairs_both_orders;
   prometheus::Gauge& pairs_flipped;
   prometheus::Counter& queries_known;
@@ -35,6 +39,7 @@ struct RewardModelMetrics {
   prometheus::Counter& score_updates;
   prometheus::Counter& score_rows;
   prometheus::Counter& score_snapshots;
+  prometheus::Gauge& score_log_rows;
   prometheus::Gauge& texts_missing;
   prometheus::Counter& texts_requested;
   prometheus::Counter& text_mismatches;

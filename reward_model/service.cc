@@ -1,5 +1,6 @@
 #include "reward_model/service.h"
 
+#include "common/log.h"
 #include "common/rpc/server_stream.h"
 #include "common/rpc/status.h"
 
@@ -12,7 +13,9 @@ constexpr size_t kMaxQueued = 1024;
 class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::RewardModelToLearner>,
                       public LearnerOutput {
  public:
-  explicit LearnerStream(Coordinator& model) : ServerStream(kMaxQueued), model_(model) {}
+  // `peer`: the learner's address, for the log.
+  LearnerStream(Coordinator& coordinator, std::string peer)
+      : ServerStream(kMaxQueued), coordinator_(coordinator), peer_(std::move(peer)) {}
 
   bool Deliver(v1::RewardModelToLearner message) override { return Send(std::move(message)); }
   void Disconnect(const absl::Status& status) override { Close(rpc::ToGrpc(status)); }
@@ -20,10 +23,12 @@ class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::Rew
  private:
   void OnMessage(v1::LearnerToRewardModel& message) override {
     const absl::Status status = Handle(message);
-    if (!status.ok()) Close(rpc::ToGrpc(status));
+    if (status.ok()) return;
+    spdlog::warn("the learner at {} is refused: {}", peer_, status.ToString());
+    Close(rpc::ToGrpc(status));
   }
 
-  void OnEnd() override { model_.DisconnectLearner(this); }
+  void OnEnd() override { coordinator_.DisconnectLearner(this); }
 
   absl::Status Handle(const v1::LearnerToRewardModel& message) {
     if (message.has_hello() == greeted_) {
@@ -32,11 +37,12 @@ class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::Rew
     switch (message.kind_case()) {
       case v1::LearnerToRewardModel::kHello:
         greeted_ = true;
-        return model_.ConnectLearner(message.hello(), std::static_pointer_cast<LearnerStream>(shared_from_this()));
+        return coordinator_.ConnectLearner(message.hello(),
+                                           std::static_pointer_cast<LearnerStream>(shared_from_this()));
       case v1::LearnerToRewardModel::kCounts:
-        return model_.OnCounts(this, message.counts());
+        return coordinator_.OnCounts(this, message.counts());
       case v1::LearnerToRewardModel::kTexts:
-        model_.OnTexts(this, message.texts());
+        coordinator_.OnTexts(this, message.texts());
         return absl::OkStatus();
       case v1::LearnerToRewardModel::KIND_NOT_SET:
         break;
@@ -44,7 +50,8 @@ class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::Rew
     return absl::InvalidArgumentError("a message of unknown kind");
   }
 
-  Coordinator& model_;
+  Coordinator& coordinator_;
+  const std::string peer_;
   bool greeted_ = false;  // only used in OnMessage
 };
 
@@ -52,7 +59,7 @@ class LearnerStream : public rpc::ServerStream<v1::LearnerToRewardModel, v1::Rew
 
 grpc::ServerBidiReactor<v1::LearnerToRewardModel, v1::RewardModelToLearner>* Service::Rewards(
     grpc::CallbackServerContext* context) {
-  auto stream = std::make_shared<LearnerStream>(model_);
+  auto stream = std::make_shared<LearnerStream>(coordinator_, context->peer());
   stream->Begin();
   return stream.get();
 }

@@ -8,12 +8,12 @@ namespace sibyl::reward_model {
 // Translates between RewardService and a Coordinator, which must outlive the server.
 class Service : public v1::RewardService::CallbackService {
  public:
-  explicit Service(Coordinator& model) : model_(model) {}
+  explicit Service(Coordinator& coordinator) : coordinator_(coordinator) {}
   grpc::ServerBidiReactor<v1::LearnerToRewardModel, v1::RewardModelToLearner>* Rewards(
       grpc::CallbackServerContext* context) override;
 
  private:
-  Coordinator& model_;
+  Coordinator& coordinator_;
 };
 
 }  // namespace sibyl::reward_model

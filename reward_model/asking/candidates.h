@@ -34,6 +34,11 @@ class Candidates {
   size_t size() const { return urgency_.size(); }
   // How many were dropped so far.
   uint64_t dropped() const { return dropped_; }
+  // Approximate memory: a tree node has three pointers and a colour.
+  size_t bytes() const {
+    return order_.size() * (4 * sizeof(void*) + sizeof(std::pair<double, uint64_t>)) +
+           urgency_.capacity() * (sizeof(uint64_t) + sizeof(double) + 1);
+  }
 
  private:
   const size_t capacity_;

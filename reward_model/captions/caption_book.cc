@@ -11,11 +11,25 @@ Caption* CaptionBook::Find(uint64_t id) {
   return it == by_id_.end() ? nullptr : it->second;
 }
 
+const Caption* CaptionBook::Find(uint64_t id) const {
+  const auto it = by_id_.find(id);
+  return it == by_id_.end() ? nullptr : it->second;
+}
+
 Caption& CaptionBook::FindOrAdd(uint64_t id) {
   Caption*& caption = by_id_[id];
   if (caption == nullptr) {
-    caption = &captions_.emplace_back();
+    uint32_t slot = static_cast<uint32_t>(captions_.size());
+    if (free_slots_.empty()) {
+      captions_.emplace_back();
+    } else {
+      slot = free_slots_.back();
+      free_slots_.pop_back();
+    }
+    caption = &captions_[slot];
     caption->id = id;
+    caption->slot = slot;
+    LinkNewest(*caption);
   }
   return *caption;
 }
@@ -23,27 +37,96 @@ Caption& CaptionBook::FindOrAdd(uint64_t id) {
 CaptionBook::TextOutcome CaptionBook::SetText(uint64_t id, absl::string_view text, absl::string_view context) {
   if (text.empty() || CaptionId(text) != id) return TextOutcome::kMismatch;
   Caption& caption = FindOrAdd(id);
-  if (!caption.text.empty()) return caption.text == text ? TextOutcome::kSame : TextOutcome::kCollision;
-  caption.text = std::string(text);
+  if (caption.shared_text != nullptr) return caption.text() == text ? TextOutcome::kSame : TextOutcome::kCollision;
+  caption.shared_text = std::make_shared<const std::string>(text);
   caption.context = std::string(context);
-  text_bytes_ += caption.text.capacity() + caption.context.capacity();
+  lists_[caption.labelled].bytes += TextBytes(caption);
   return TextOutcome::kNew;
 }
 
-void CaptionBook::StartLearnerIncarnation() {
-  for (Caption& caption : captions_) caption.learner_count = 0;
-}
-
 bool CaptionBook::SetLearnerCount(Caption& caption, uint64_t count, uint64_t last_step) {
-  const bool offered_anew = count > 0 && (caption.learner_count == 0 || count < caption.learner_count);
-  caption.count += count >= caption.learner_count ? count - caption.learner_count : count;
+  const uint64_t before = LearnerCount(caption);
+  const bool offered_anew = count > 0 && (before == 0 || count < before);
+  caption.count += count >= before ? count - before : count;
   caption.learner_count = count;
+  caption.learner = learner_;
   caption.last_step = std::max(caption.last_step, last_step);
+  Unlink(caption);
+  LinkNewest(caption);
   return offered_anew;
 }
 
+uint64_t CaptionBook::LearnerCount(const Caption& caption) const {
+  return caption.learner == learner_ ? caption.learner_count : 0;
+}
+
+void CaptionBook::RestoreCounts(Caption& caption, uint64_t count, uint64_t learner_count, uint64_t last_step) {
+  caption.count = count;
+  caption.learner_count = learner_count;
+  caption.learner = learner_;
+  caption.last_step = last_step;
+}
+
+void CaptionBook::SetLabelled(Caption& caption, bool labelled) {
+  if (caption.labelled == labelled) return;
+  Unlink(caption);
+  caption.labelled = labelled;
+  LinkNewest(caption);
+}
+
+Caption* CaptionBook::Excess(absl::FunctionRef<bool(const Caption&)> held) {
+  if (size() <= bounds_.rows && text_bytes() <= bounds_.bytes) return nullptr;
+  const List& unlabelled = lists_[false];
+  const bool labelled_first = unlabelled.rows <= bounds_.rows / 4 && unlabelled.bytes <= bounds_.bytes / 4;
+  for (const bool labelled : {labelled_first, !labelled_first}) {
+    for (Caption* caption = lists_[labelled].oldest; caption != nullptr; caption = caption->newer) {
+      if (!held(*caption)) return caption;
+    }
+  }
+  return nullptr;
+}
+
+void CaptionBook::Forget(Caption& caption) {
+  Unlink(caption);
+  by_id_.erase(caption.id);
+  free_slots_.push_back(caption.slot);
+  caption = Caption();
+  ++forgotten_;
+}
+
+void CaptionBook::OrderByLastStep() {
+  std::vector<Caption*> captions;
+  for (const auto& [id, caption] : by_id_) captions.push_back(caption);
+  std::sort(captions.begin(), captions.end(), [](const Caption* a, const Caption* b) {
+    return a->last_step != b->last_step ? a->last_step < b->last_step : a->slot < b->slot;
+  });
+  for (Caption* caption : captions) {
+    Unlink(*caption);
+    LinkNewest(*caption);
+  }
+}
+
 size_t CaptionBook::bytes() const {
-  return captions_.size() * sizeof(Caption) + text_bytes_ + by_id_.capacity() * (sizeof(uint64_t) + sizeof(void*) + 1);
+  return captions_.size() * sizeof(Caption) + text_bytes() +
+         by_id_.capacity() * (sizeof(uint64_t) + sizeof(void*) + 1) + free_slots_.capacity() * sizeof(uint32_t);
+}
+
+void CaptionBook::Unlink(Caption& caption) {
+  List& list = lists_[caption.labelled];
+  (caption.older != nullptr ? caption.older->newer : list.oldest) = caption.newer;
+  (caption.newer != nullptr ? caption.newer->older : list.newest) = caption.older;
+  caption.older = caption.newer = nullptr;
+  --list.rows;
+  list.bytes -= TextBytes(caption);
+}
+
+void CaptionBook::LinkNewest(Caption& caption) {
+  List& list = lists_[caption.labelled];
+  caption.older = list.newest;
+  (list.newest != nullptr ? list.newest->newer : list.oldest) = &caption;
+  list.newest = &caption;
+  ++list.rows;
+  list.bytes += TextBytes(caption);
 }
 
 }  // namespace sibyl::reward_model

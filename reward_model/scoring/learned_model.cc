@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 
 #include "absl/numeric/bits.h"
@@ -60,18 +61,19 @@ LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, C
       random_(seed),
       prequential_(kPrequentialWindow) {
   MutexLock work(work_mutex_);
-  Forget();
+  StartOver();
   MutexLock lock(mutex_);
   transform_.set_deviation(1);
   transform_.set_threshold(static_cast<float>(config.threshold()));
   transform_.set_binary(config.binary());
 }
 
-void LearnedModel::Forget() {
+void LearnedModel::StartOver() {
   model_ = std::make_unique<TextModel>(config_.kind(), config_.training(), seed_);
   moments_ = {torch::zeros({model_->size()}), torch::ones({model_->size()})};
   version_moments_ = torch::tensor({0.0f, 1.0f});
   examples_.clear();
+  oldest_example_ = 0;
   example_of_.clear();
   good_sum_ = due_ = 0;
   prequential_ = Prequential(kPrequentialWindow);
@@ -84,54 +86,48 @@ void LearnedModel::Forget() {
 
 std::string LearnedModel::kind() const { return ranking_ ? "ranking" : "classification"; }
 
-void LearnedModel::Observe(const Caption& caption, const v1::Label& label) {
-  if (ranking_ || frozen_ || label.outcome() != v1::OUTCOME_ANSWERED) return;
+void LearnedModel::Observe(const Caption& caption, const Tally& tally, uint32_t new_answers) {
+  if (ranking_ || frozen_ || new_answers == 0 || caption.text().empty()) return;
   MutexLock lock(mutex_);
-  incoming_.push_back({&caption, nullptr, static_cast<float>(caption.good_sum / caption.answers)});
+  incoming_.push_back({{caption.id, caption.shared_text}, {}, static_cast<float>(tally.good_sum / tally.answers)});
 }
 
 void LearnedModel::ObserveComparison(const Caption& first, const Caption& second, double first_better) {
-  if (frozen_) return;
+  if (frozen_ || first.text().empty() || second.text().empty()) return;
   MutexLock lock(mutex_);
-  incoming_.push_back({&first, &second, static_cast<float>(first_better)});
+  incoming_.push_back(
+      {{first.id, first.shared_text}, {second.id, second.shared_text}, static_cast<float>(first_better)});
 }
 
-void LearnedModel::Restart(const CaptionBook& book, const Comparisons& comparisons) {
+void LearnedModel::Restart() {
   if (frozen_) return;
   MutexLock lock(mutex_);
   incoming_.clear();
   restarted_ = true;
-  if (ranking_) {
-    absl::flat_hash_map<uint64_t, const Caption*> by_id;
-    for (const Caption& caption : book.captions()) by_id[caption.id] = &caption;
-    for (const auto& [pair, comparison] : comparisons.all()) {
-      if (!comparison.answered) continue;
-      incoming_.push_back({by_id.at(pair.first), by_id.at(pair.second), static_cast<float>(comparison.first_better)});
-    }
-  } else {
-    for (const Caption& caption : book.captions()) {
-      if (caption.answers == 0) continue;
-      incoming_.push_back({&caption, nullptr, static_cast<float>(caption.good_sum / caption.answers)});
-    }
-  }
   scores_.clear();
   wanted_.clear();
   changed_.clear();
   version_ = 0;
-  wants_counts_ = false;
+  wants_captions_ = false;
   seen_.clear();
+}
+
+void LearnedModel::Forget(uint64_t id) {
+  MutexLock lock(mutex_);
+  scores_.erase(id);
+  changed_.erase(id);
 }
 
 void LearnedModel::Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) {
   MutexLock lock(mutex_);
   for (size_t i = 0; i < captions.size(); ++i) {
     scores[i] = std::nullopt;
-    if (version_ == 0 || captions[i]->text.empty()) continue;
+    if (version_ == 0 || captions[i]->text().empty()) continue;
     ScoreEntry& entry = scores_[captions[i]->id];
     if (entry.version > 0) scores[i] = entry.score;
     if (entry.version < version_ && !entry.wanted) {
       entry.wanted = true;
-      wanted_.push_back(captions[i]);
+      wanted_.push_back({captions[i]->id, captions[i]->shared_text});
     }
   }
 }
@@ -146,26 +142,34 @@ uint64_t LearnedModel::version() const {
   return version_;
 }
 
-void LearnedModel::Tick(const CaptionBook& book) {
+bool LearnedModel::WantsCaptions() const {
   MutexLock lock(mutex_);
-  if (!wants_counts_) return;
-  wants_counts_ = false;
-  seen_.clear();
-  for (const Caption& caption : book.captions()) {
-    if (caption.count > 0 && !caption.text.empty()) seen_.push_back({&caption, caption.count, caption.last_step});
-  }
+  return wants_captions_;
 }
 
-std::vector<uint64_t> LearnedModel::TakeChanged() {
+void LearnedModel::OfferCaptions(absl::Span<const Caption* const> piece, bool last) {
   MutexLock lock(mutex_);
-  std::vector<uint64_t> changed(changed_.begin(), changed_.end());
-  changed_.clear();
+  if (!wants_captions_) return;
+  for (const Caption* caption : piece) {
+    if (caption->count == 0 || caption->text().empty()) continue;
+    seen_.push_back({{caption->id, caption->shared_text}, caption->count, caption->last_step});
+  }
+  if (last) wants_captions_ = false;
+}
+
+std::vector<uint64_t> LearnedModel::TakeChanged(size_t limit) {
+  MutexLock lock(mutex_);
+  std::vector<uint64_t> changed;
+  for (auto it = changed_.begin(); it != changed_.end() && changed.size() < limit;) {
+    changed.push_back(*it);
+    changed_.erase(it++);
+  }
   return changed;
 }
 
 bool LearnedModel::IsStale(const Caption& caption) const {
   MutexLock lock(mutex_);
-  if (version_ == 0 || caption.text.empty()) return false;
+  if (version_ == 0 || caption.text().empty()) return false;
   const auto it = scores_.find(caption.id);
   return it == scores_.end() || (it->second.version < version_ && !it->second.wanted);
 }
@@ -210,13 +214,18 @@ absl::Duration LearnedModel::Work() {
 }
 
 void LearnedModel::Add(const Example& example) {
-  const OrderedPair key = {example.first->id, example.second == nullptr ? 0 : example.second->id};
-  const auto [it, is_new] = example_of_.emplace(key, examples_.size());
-  if (is_new) {
+  const bool full = examples_.size() == kMaxExamples;
+  const auto [it, is_new] = example_of_.emplace(example.key(), full ? oldest_example_ : examples_.size());
+  if (is_new && !full) {
     examples_.push_back(example);
   } else {
-    good_sum_ -= examples_[it->second].target;
-    examples_[it->second] = example;
+    Example& old = examples_[it->second];
+    good_sum_ -= old.target;
+    if (is_new) {
+      example_of_.erase(old.key());
+      oldest_example_ = (oldest_example_ + 1) % kMaxExamples;
+    }
+    old = example;
   }
   good_sum_ += example.target;
   due_ += config_.training().passes() / std::min<double>(config_.training().batch_size(), examples_.size());
@@ -227,15 +236,14 @@ bool LearnedModel::TakeExamples() {
   std::vector<Example> incoming;
   {
     MutexLock lock(mutex_);
-    if (std::exchange(restarted_, false)) Forget();
+    if (std::exchange(restarted_, false)) StartOver();
     incoming.swap(incoming_);
   }
   if (incoming.empty()) return false;
   if (model_->steps() > 0) {
-    std::vector<const Caption*> first, second;
+    std::vector<Text> first, second;
     for (const Example& example : incoming) {
-      const OrderedPair key = {example.first->id, example.second == nullptr ? 0 : example.second->id};
-      if (example_of_.contains(key) || first.size() == kPiece) continue;
+      if (example_of_.contains(example.key()) || first.size() == kPiece) continue;
       first.push_back(example.first);
       second.push_back(example.second);
     }
@@ -246,7 +254,7 @@ bool LearnedModel::TakeExamples() {
       size_t next = 0;
       for (const Example& example : incoming) {
         if (next == first.size()) break;
-        if (example.first != first[next] || example.second != second[next]) continue;
+        if (example.first.id != first[next].id || example.second.id != second[next].id) continue;
         prequential_.Add(predicted[static_cast<int64_t>(next++)].item<double>(), example.target);
       }
     }
@@ -263,11 +271,11 @@ bool LearnedModel::Train() {
   const auto& training = config_.training();
   const size_t n = std::min<size_t>(training.batch_size(), examples_.size());
   // A caption that is in several examples goes through the network once.
-  std::vector<const Caption*> captions;
-  absl::flat_hash_map<const Caption*, int64_t> row_of;
-  const auto row = [&](const Caption* caption) {
-    const auto [it, is_new] = row_of.emplace(caption, static_cast<int64_t>(captions.size()));
-    if (is_new) captions.push_back(caption);
+  std::vector<Text> texts;
+  absl::flat_hash_map<uint64_t, int64_t> row_of;
+  const auto row = [&](const Text& text) {
+    const auto [it, is_new] = row_of.emplace(text.id, static_cast<int64_t>(texts.size()));
+    if (is_new) texts.push_back(text);
     return it->second;
   };
   std::vector<int64_t> first, second;
@@ -283,8 +291,13 @@ bool LearnedModel::Train() {
   if (!ranking_ && training.balance()) {
     weight = BalancingWeights(target, good_sum_ / static_cast<double>(examples_.size()), kLargestWeight);
   }
-  metrics_.loss.Set(model_->Train(next_network_, Encode(captions), torch::tensor(first),
-                                  ranking_ ? torch::tensor(second) : torch::Tensor(), target, weight));
+  const double loss = model_->Train(next_network_, Encode(texts), torch::tensor(first),
+                                    ranking_ ? torch::tensor(second) : torch::Tensor(), target, weight);
+  metrics_.loss.Set(loss);
+  if (!std::isfinite(loss)) {
+    throw std::runtime_error(absl::StrCat("the loss is ", loss, " after ", model_->steps(),
+                                          " steps; lower reward_model.training.learning_rate"));
+  }
   next_network_ = (next_network_ + 1) % model_->size();
   due_ -= 1.0 / model_->size();
   trained_ = true;
@@ -294,19 +307,19 @@ bool LearnedModel::Train() {
 
 // Scores captions that appeared since the last version, or reappeared.
 bool LearnedModel::ScoreWanted() {
-  std::vector<const Caption*> captions;
+  std::vector<Text> texts;
   uint64_t version;
   {
     MutexLock lock(mutex_);
     if (wanted_.empty()) return false;
     const size_t rest = wanted_.size() - std::min(wanted_.size(), kPiece);
-    captions.assign(wanted_.begin() + static_cast<ptrdiff_t>(rest), wanted_.end());
+    texts.assign(wanted_.begin() + static_cast<ptrdiff_t>(rest), wanted_.end());
     wanted_.resize(rest);
     version = version_;
   }
-  const Scored scored = Combine(RawScores(captions));
+  const Scored scored = Combine(RawScores(texts));
   MutexLock lock(mutex_);
-  if (!restarted_) SetScores(captions, scored, version);
+  if (!restarted_) SetScores(texts, scored, version);
   return true;
 }
 
@@ -314,10 +327,10 @@ bool LearnedModel::ScoreWanted() {
 bool LearnedModel::ScoreVersion() {
   if (version_captions_.empty()) {
     MutexLock lock(mutex_);
-    if (seen_.empty()) {
+    if (seen_.empty() || wants_captions_) {
       const bool time = clock_.Now() - version_at_ >= absl::Seconds(config_.training().version_seconds());
       // Versions take half of what is spent at most, as long as there is training to be done.
-      wants_counts_ |= trained_ && time && (due_ <= 0 || training_cpu_ >= version_cpu_);
+      wants_captions_ |= trained_ && time && (due_ <= 0 || training_cpu_ >= version_cpu_);
       return false;
     }
     version_captions_.swap(seen_);
@@ -330,9 +343,9 @@ bool LearnedModel::ScoreVersion() {
     version_captions_.erase(std::find_if(version_captions_.begin(), version_captions_.end(), is_old),
                             version_captions_.end());
   }
-  std::vector<const Caption*> piece;
+  std::vector<Text> piece;
   for (size_t i = version_scores_.size() * kPiece; i < version_captions_.size() && piece.size() < kPiece; ++i) {
-    piece.push_back(version_captions_[i].caption);
+    piece.push_back(version_captions_[i].text);
   }
   version_scores_.push_back(RawScores(piece));
   if (version_scores_.size() * kPiece >= version_captions_.size()) ShowVersion();
@@ -341,10 +354,10 @@ bool LearnedModel::ScoreVersion() {
 
 void LearnedModel::ShowVersion() {
   const torch::Tensor raw = torch::cat(version_scores_, 1);
-  std::vector<const Caption*> captions;
+  std::vector<Text> texts;
   std::vector<double> counts;
   for (const Seen& seen : version_captions_) {
-    captions.push_back(seen.caption);
+    texts.push_back(seen.text);
     counts.push_back(static_cast<double>(seen.count));
   }
   const torch::Tensor count = torch::tensor(counts, torch::kFloat64);
@@ -360,7 +373,7 @@ void LearnedModel::ShowVersion() {
   MutexLock lock(mutex_);
   if (restarted_) return;
   ShowMoments();
-  SetScores(captions, scored, version_);
+  SetScores(texts, scored, version_);
 }
 
 // The version is that of the weights as they are, and scores are normalised by its moments.
@@ -374,15 +387,15 @@ void LearnedModel::ShowMoments() {
   transform_.set_deviation(deviation);
 }
 
-torch::Tensor LearnedModel::Encode(absl::Span<const Caption* const> captions) const {
+torch::Tensor LearnedModel::Encode(absl::Span<const Text> texts) const {
   // Filled up to a power of two: LibTorch keeps a kernel for every number of rows that it has seen.
-  std::vector<absl::string_view> texts(absl::bit_ceil(captions.size()));
-  for (size_t i = 0; i < captions.size(); ++i) texts[i] = captions[i]->text;
-  return EncodeTexts(texts, config_.training().text_length());
+  std::vector<absl::string_view> rows(absl::bit_ceil(texts.size()));
+  for (size_t i = 0; i < texts.size(); ++i) rows[i] = *texts[i].text;
+  return EncodeTexts(rows, config_.training().text_length());
 }
 
-torch::Tensor LearnedModel::RawScores(absl::Span<const Caption* const> captions) {
-  return model_->Score(Encode(captions)).slice(1, 0, static_cast<int64_t>(captions.size()));
+torch::Tensor LearnedModel::RawScores(absl::Span<const Text> texts) {
+  return model_->Score(Encode(texts)).slice(1, 0, static_cast<int64_t>(texts.size()));
 }
 
 LearnedModel::Scored LearnedModel::Combine(const torch::Tensor& raw) const {
@@ -392,15 +405,18 @@ LearnedModel::Scored LearnedModel::Combine(const torch::Tensor& raw) const {
           Disagreement(scores)};
 }
 
-void LearnedModel::SetScores(absl::Span<const Caption* const> captions, const Scored& scored, uint64_t version) {
+void LearnedModel::SetScores(absl::Span<const Text> texts, const Scored& scored, uint64_t version) {
   const auto score = scored.score.accessor<float, 1>(), disagreement = scored.disagreement.accessor<float, 1>();
-  for (size_t i = 0; i < captions.size(); ++i) {
+  for (size_t i = 0; i < texts.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
+    if (!std::isfinite(score[row])) {
+      throw std::runtime_error(absl::StrCat("the score of `", *texts[i].text, "` is ", score[row]));
+    }
     // A caption that still waits to be scored stays in the line, and is taken out there.
-    scores_[captions[i]->id] = {score[row], disagreement[row], version, false};
-    changed_.insert(captions[i]->id);
+    scores_[texts[i].id] = {score[row], disagreement[row], version, false};
+    changed_.insert(texts[i].id);
   }
-  metrics_.captions_scored.Increment(static_cast<double>(captions.size()));
+  metrics_.captions_scored.Increment(static_cast<double>(texts.size()));
 }
 
 // --- Checkpoints ---

@@ -8,15 +8,19 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "common/runtime/clock.h"
 #include "common/metrics.h"
 #include "common/mutex.h"
 #include "common/random.h"
+#include "common/runtime/clock.h"
 #include "reward_model/scoring/prequential.h"
 #include "reward_model/scoring/score_model.h"
 #include "reward_model/scoring/text_model.h"
+#include "reward_model/tally/comparisons.h"
 
 namespace sibyl::reward_model {
+
+// Labels that the networks learn from, at most; beyond them the oldest is left out.
+inline constexpr size_t kMaxExamples = 1'000'000;
 
 struct LearnedModelMetrics {
   explicit LearnedModelMetrics(Metrics& metrics);
@@ -52,14 +56,16 @@ class LearnedModel : public ScoreModel {
   LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, Clock& clock, Metrics& metrics);
 
   std::string kind() const override;
-  void Observe(const Caption& caption, const v1::Label& label) override;
+  void Observe(const Caption& caption, const Tally& tally, uint32_t new_answers) override;
   void ObserveComparison(const Caption& first, const Caption& second, double first_better) override;
-  void Restart(const CaptionBook& book, const Comparisons& comparisons) override;
+  void Restart() override;
+  void Forget(uint64_t id) override;
   void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) override;
   v1::RewardTransform transform() const override;
   uint64_t version() const override;
-  void Tick(const CaptionBook& book) override;
-  std::vector<uint64_t> TakeChanged() override;
+  bool WantsCaptions() const override;
+  void OfferCaptions(absl::Span<const Caption* const> piece, bool last) override;
+  std::vector<uint64_t> TakeChanged(size_t limit) override;
   bool IsStale(const Caption& caption) const override;
   double Uncertainty(const Caption& caption, const Caption* other) const override;
 
@@ -79,11 +85,16 @@ class LearnedModel : public ScoreModel {
   absl::Status Load(const std::string& run_dir) override;
 
  private:
-  // A caption's text does not change once it has one, so that it can be read without Coordinator's lock.
+  // A caption's text, which outlives the caption. `text` is nullptr where there is no caption.
+  struct Text {
+    uint64_t id = 0;
+    std::shared_ptr<const std::string> text;
+  };
   struct Example {
-    const Caption* first;
-    const Caption* second;  // nullptr for a single caption
-    float target;
+    Text first, second;  // `second` of a comparison only
+    float target = 0;
+
+    OrderedPair key() const { return {first.id, second.id}; }
   };
   struct ScoreEntry {
     float score = 0;
@@ -92,14 +103,14 @@ class LearnedModel : public ScoreModel {
     bool wanted = false;   // waits to be scored
   };
   struct Seen {
-    const Caption* caption;
+    Text text;
     uint64_t count, last_step;
   };
   struct Scored {
     torch::Tensor score, disagreement;  // [N] float
   };
 
-  void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
+  void StartOver() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void Add(const Example& example) ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   bool TakeExamples() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   bool ScoreWanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
@@ -107,12 +118,13 @@ class LearnedModel : public ScoreModel {
   void ShowVersion() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void ShowMoments() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_, mutex_);
   bool Train() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
-  // Texts of the captions and, behind them, empty ones: [M, text_length].
-  torch::Tensor Encode(absl::Span<const Caption* const> captions) const;
+  // The texts and, behind them, empty ones: [M, text_length].
+  torch::Tensor Encode(absl::Span<const Text> texts) const;
   // [K, N].
-  torch::Tensor RawScores(absl::Span<const Caption* const> captions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
+  torch::Tensor RawScores(absl::Span<const Text> texts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   Scored Combine(const torch::Tensor& raw) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
-  void SetScores(absl::Span<const Caption* const> captions, const Scored& scored, uint64_t version)
+  // Throws where a score is not finite.
+  void SetScores(absl::Span<const Text> texts, const Scored& scored, uint64_t version)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   NamedTensors Tensors() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
 
@@ -129,7 +141,9 @@ class LearnedModel : public ScoreModel {
   // Of each network's raw scores, for ranking: [K].
   Moments moments_ ABSL_GUARDED_BY(work_mutex_);
   torch::Tensor version_moments_ ABSL_GUARDED_BY(work_mutex_);  // [2] mean and deviation of the last version's scores
+  // Bounded: beyond kMaxExamples the oldest one's place is taken.
   std::vector<Example> examples_ ABSL_GUARDED_BY(work_mutex_);
+  size_t oldest_example_ ABSL_GUARDED_BY(work_mutex_) = 0;                            // once they are that many
   absl::flat_hash_map<OrderedPair, size_t> example_of_ ABSL_GUARDED_BY(work_mutex_);  // (id, 0), or the pair
   double good_sum_ ABSL_GUARDED_BY(work_mutex_) = 0;                                  // of the examples' targets
   double due_ ABSL_GUARDED_BY(work_mutex_) = 0;  // training steps, of every network
@@ -149,11 +163,12 @@ class LearnedModel : public ScoreModel {
   std::vector<Example> incoming_ ABSL_GUARDED_BY(mutex_);
   bool restarted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<uint64_t, ScoreEntry> scores_ ABSL_GUARDED_BY(mutex_);
-  std::vector<const Caption*> wanted_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Text> wanted_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<uint64_t> changed_ ABSL_GUARDED_BY(mutex_);
   v1::RewardTransform transform_ ABSL_GUARDED_BY(mutex_);
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool wants_counts_ ABSL_GUARDED_BY(mutex_) = false;
+  // Captions that were seen, for the next version; they are being collected while it wants them.
+  bool wants_captions_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Seen> seen_ ABSL_GUARDED_BY(mutex_);
 };
 

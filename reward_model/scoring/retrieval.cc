@@ -9,20 +9,24 @@ Retrieval::Retrieval(const v1::RewardModelConfig& config) {
   transform_.set_binary(config.binary());
 }
 
-void Retrieval::Observe(const Caption& caption, const v1::Label& label) {
-  if (label.outcome() == v1::OUTCOME_ANSWERED) ++answers_;
+void Retrieval::Observe(const Caption& caption, const Tally& tally, uint32_t new_answers) {
+  answers_ += new_answers;
+  if (tally.answers > 0) {
+    scores_[caption.id] = static_cast<float>(tally.good_sum / tally.answers);
+  } else {
+    scores_.erase(caption.id);
+  }
 }
 
-void Retrieval::Restart(const CaptionBook& book, const Comparisons& comparisons) {
+void Retrieval::Restart() {
+  scores_.clear();
   answers_ = 0;
-  for (const Caption& caption : book.captions()) answers_ += caption.answers;
 }
 
 void Retrieval::Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) {
   for (size_t i = 0; i < captions.size(); ++i) {
-    const Caption& caption = *captions[i];
-    scores[i] = std::nullopt;
-    if (caption.answers > 0) scores[i] = static_cast<float>(caption.good_sum / caption.answers);
+    const auto it = scores_.find(captions[i]->id);
+    scores[i] = it == scores_.end() ? std::nullopt : std::optional(it->second);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "absl/container/flat_hash_map.h"
 #include "reward_model/scoring/score_model.h"
 #include "sibyl/v1/experiment.pb.h"
 
@@ -12,15 +13,17 @@ class Retrieval : public ScoreModel {
   explicit Retrieval(const v1::RewardModelConfig& config);
 
   std::string kind() const override { return "retrieval"; }
-  void Observe(const Caption& caption, const v1::Label& label) override;
+  void Observe(const Caption& caption, const Tally& tally, uint32_t new_answers) override;
   void ObserveComparison(const Caption&, const Caption&, double) override {}  // it asks for none
-  void Restart(const CaptionBook& book, const Comparisons& comparisons) override;
+  void Restart() override;
+  void Forget(uint64_t id) override { scores_.erase(id); }
   void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) override;
   v1::RewardTransform transform() const override { return transform_; }
   uint64_t version() const override { return answers_; }
 
  private:
   v1::RewardTransform transform_;
+  absl::flat_hash_map<uint64_t, float> scores_;
   uint64_t answers_ = 0;
 };
 

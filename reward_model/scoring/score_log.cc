@@ -27,7 +27,8 @@ v1::ScoreUpdate ScoreLog::Append(v1::ScoreUpdate update) {
 
 std::optional<std::vector<v1::ScoreUpdate>> ScoreLog::Since(uint64_t last_sequence) const {
   const uint64_t before_first = last_sequence_ - history_.size();
-  if (last_sequence == 0 || last_sequence < before_first || last_sequence > last_sequence_) return std::nullopt;
+  if (in_snapshot_ || last_sequence == 0 || last_sequence < before_first || last_sequence > last_sequence_)
+    return std::nullopt;
   return std::vector<v1::ScoreUpdate>(history_.begin() + (last_sequence - before_first), history_.end());
 }
 

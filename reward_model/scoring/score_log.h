@@ -20,11 +20,18 @@ class ScoreLog {
   // everything before and itself forgotten: whoever did not get all of it needs another one.
   v1::ScoreUpdate Append(v1::ScoreUpdate update);
 
-  // The updates after `last_sequence`, in order; nullopt where they are not all known (0 included): send a snapshot.
+  // The updates after `last_sequence`, in order; nullopt where they are not all known (0 included, and amid a
+  // snapshot): send a snapshot.
   std::optional<std::vector<v1::ScoreUpdate>> Since(uint64_t last_sequence) const;
 
   // Of the last update; 0: none yet.
   uint64_t last_sequence() const { return last_sequence_; }
+  // Rows that are remembered; an update counts one more.
+  size_t rows() const { return rows_; }
+  // Approximate memory.
+  size_t bytes() const {
+    return rows_ * (sizeof(uint64_t) + sizeof(float)) + history_.size() * sizeof(v1::ScoreUpdate);
+  }
 
  private:
   const size_t max_rows_;

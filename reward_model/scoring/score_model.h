@@ -8,14 +8,14 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "reward_model/captions/caption_book.h"
-#include "reward_model/tally/comparisons.h"
-#include "sibyl/v1/annotator.pb.h"
+#include "reward_model/tally/tallies.h"
 #include "sibyl/v1/reward.pb.h"
 
 namespace sibyl::reward_model {
 
-// What gives a caption a score: a table of labels, or something that learns from them. Called under Coordinator's lock,
-// so no call may take long; a model that learns does so on a thread of its own and tells of new scores by TakeChanged.
+// Gives captions scores: a table of labels, or a network that learns from them. Called under Coordinator's lock, so no
+// call may take long; a model that learns does so on a thread of its own and tells of new scores by TakeChanged. A
+// Caption is valid during the call only; a model that needs its text later keeps shared_text.
 class ScoreModel {
  public:
   virtual ~ScoreModel() = default;
@@ -23,13 +23,14 @@ class ScoreModel {
   // RewardModelHello.kind: "retrieval", ...
   virtual std::string kind() const = 0;
 
-  // A caption was classified; its tally (answers, good_sum, unanswered) counts the label already.
-  virtual void Observe(const Caption& caption, const v1::Label& label) = 0;
+  // A caption's labels have changed. `tally` counts all of them; `new_answers` of its answers were not observed before.
+  virtual void Observe(const Caption& caption, const Tally& tally, uint32_t new_answers) = 0;
   // Two captions were compared, with an answer, for the first time in this order.
   virtual void ObserveComparison(const Caption& first, const Caption& second, double first_better) = 0;
-  // Labels were changed as a whole (a checkpoint was read, the judge changed): forget what was learned, start over from
-  // these.
-  virtual void Restart(const CaptionBook& book, const Comparisons& comparisons) = 0;
+  // All labels are void: forget what was learned from them. The labels that count are observed anew.
+  virtual void Restart() = 0;
+  // The caption is no longer known: drop its score. What was learned from its labels may stay.
+  virtual void Forget(uint64_t id) = 0;
 
   // The raw score of each caption; nullopt: it has none (yet). The spans are of equal length.
   virtual void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) = 0;
@@ -38,10 +39,12 @@ class ScoreModel {
   // ScoreUpdate.version.
   virtual uint64_t version() const = 0;
 
-  // Called some 20 times a second. A model that learns may look at counts here.
-  virtual void Tick(const CaptionBook& book) {}
-  // Ids of captions whose score may have changed since the last call, those apart that were observed.
-  virtual std::vector<uint64_t> TakeChanged() { return {}; }
+  // The model needs all captions and their counts now: hand them over by OfferCaptions, in pieces.
+  virtual bool WantsCaptions() const { return false; }
+  virtual void OfferCaptions(absl::Span<const Caption* const> piece, bool last) {}
+  // Takes at most `limit` ids of captions whose score may have changed, those apart that were observed. Fewer than
+  // `limit`: that was all.
+  virtual std::vector<uint64_t> TakeChanged(size_t limit) { return {}; }
   // Its score is of an older version, although a caption that is seen should have one of the newest: ask Score for it.
   virtual bool IsStale(const Caption& caption) const { return false; }
   // How unsure the model is of a caption (`other` is nullptr), or of which of two is better: 0 or more, only to be
@@ -50,8 +53,8 @@ class ScoreModel {
 
   // Without Coordinator's lock, any thread: writes what was learned into the run's folder, durably and atomically.
   virtual absl::Status Save(const std::string& run_dir) { return absl::OkStatus(); }
-  // After Restart, before anything else: goes on from there; what was not saved is learned anew. FailedPrecondition: it
-  // is of another network.
+  // Once the labels were observed, before anything else: goes on from there; what was not saved is learned anew.
+  // FailedPrecondition: it is of another network.
   virtual absl::Status Load(const std::string& run_dir) { return absl::OkStatus(); }
 };
 

@@ -3,21 +3,46 @@
 namespace sibyl::reward_model {
 
 const Comparison* Comparisons::Find(OrderedPair pair) const {
-  const auto it = all_.find(pair);
-  return it == all_.end() ? nullptr : &it->second;
+  const auto it = number_of_.find(pair);
+  return it == number_of_.end() ? nullptr : &At(it->second).comparison;
 }
 
 void Comparisons::Add(OrderedPair pair, const Comparison& comparison) {
-  all_.insert_or_assign(pair, comparison);
-  const Comparison* other = Find({pair.second, pair.first});
-  if (!comparison.answered || other == nullptr || !other->answered) return;
-  ++both_orders_;
-  flips_ += (comparison.first_better - 0.5) * (other->first_better - 0.5) > 0;
+  if (const auto it = number_of_.find(pair); it != number_of_.end()) {
+    Entry& entry = entries_[it->second - first_number_];
+    CountBothOrders(entry, -1);
+    entry.comparison = comparison;
+    CountBothOrders(entry, 1);
+    return;
+  }
+  if (entries_.size() >= capacity_) {
+    CountBothOrders(entries_.front(), -1);
+    number_of_.erase(entries_.front().pair);
+    entries_.pop_front();
+    ++first_number_;
+    ++forgotten_;
+  }
+  number_of_[pair] = end_number();
+  entries_.push_back({pair, comparison});
+  CountBothOrders(entries_.back(), 1);
 }
 
 void Comparisons::Clear() {
-  all_.clear();
+  first_number_ = end_number();
+  entries_.clear();
+  number_of_.clear();
   both_orders_ = flips_ = 0;
+}
+
+void Comparisons::CountBothOrders(const Entry& entry, int sign) {
+  const Comparison* other = Find({entry.pair.second, entry.pair.first});
+  if (!entry.comparison.answered || other == nullptr || !other->answered) return;
+  both_orders_ += sign;
+  if ((entry.comparison.first_better - 0.5) * (other->first_better - 0.5) > 0) flips_ += sign;
+}
+
+size_t Comparisons::bytes() const {
+  return entries_.size() * sizeof(Entry) + number_of_.capacity() * (sizeof(OrderedPair) + sizeof(uint64_t) + 1);
 }
 
 }  // namespace sibyl::reward_model

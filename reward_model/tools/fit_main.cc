@@ -10,14 +10,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/caption.h"
-#include "common/runtime/clock.h"
 #include "common/config.h"
 #include "common/flags.h"
 #include "common/random.h"
+#include "common/runtime/clock.h"
 #include "common/status_macros.h"
 #include "reward_model/label_log.h"
-#include "reward_model/scoring/learned_model.h"
 #include "reward_model/questions.h"
+#include "reward_model/scoring/learned_model.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");
 ABSL_FLAG(std::string, annotator, "", "Address of the annotator, host:port. Required.");
@@ -29,8 +29,9 @@ namespace {
 
 struct Labels {
   CaptionBook book;
-  Comparisons learned, tested;  // where the kind compares
+  absl::flat_hash_map<uint64_t, Tally> tallies;  // that are learned from, by caption
   std::vector<std::pair<const Caption*, double>> tested_captions;
+  Comparisons learned, tested;  // where the kind compares
 };
 
 // Which labels test: the same ones of the same log, whatever else is in it.
@@ -57,8 +58,9 @@ void Take(const v1::RewardModelConfig& config, const v1::Label& label, Labels* l
   } else if (IsTest(label)) {
     labels->tested_captions.emplace_back(captions[0], goodness);
   } else {
-    ++captions[0]->answers;
-    captions[0]->good_sum += goodness;
+    Tally& tally = labels->tallies[captions[0]->id];
+    ++tally.answers;
+    tally.good_sum += goodness;
   }
 }
 
@@ -72,10 +74,15 @@ void Finish(LearnedModel& model, const char* doing) {
   }
 }
 
+std::vector<const Caption*> AllOf(const CaptionBook& book) {
+  std::vector<const Caption*> captions;
+  for (size_t slot = 0; slot < book.slots(); ++slot) captions.push_back(book.At(slot));
+  return captions;
+}
+
 // Share of the test labels that are predicted rightly, ties aside; nullopt where there are none.
 std::optional<double> Accuracy(const v1::RewardModelConfig& config, LearnedModel& model, Labels& labels) {
-  std::vector<const Caption*> captions;
-  for (const Caption& caption : labels.book.captions()) captions.push_back(&caption);
+  const std::vector<const Caption*> captions = AllOf(labels.book);
   std::vector<std::optional<float>> scores(captions.size());
   model.Score(captions, absl::MakeSpan(scores));
   absl::flat_hash_map<uint64_t, float> score;
@@ -118,9 +125,15 @@ absl::Status Run(const std::vector<std::string>& overrides) {
   const absl::Time begin = absl::Now();
   Metrics metrics;
   LearnedModel model(config, experiment.seed(), Clock::Real(), metrics);
-  model.Restart(labels.book, labels.learned);
+  for (const Caption* caption : AllOf(labels.book)) {
+    const auto tally = labels.tallies.find(caption->id);
+    if (tally != labels.tallies.end()) model.Observe(*caption, tally->second, tally->second.answers);
+  }
+  for (const auto& [pair, comparison] : labels.learned.all()) {
+    model.ObserveComparison(*labels.book.Find(pair.first), *labels.book.Find(pair.second), comparison.first_better);
+  }
   Finish(model, "training");
-  model.Tick(labels.book);  // one version, of the captions in the labels
+  if (model.WantsCaptions()) model.OfferCaptions(AllOf(labels.book), /*last=*/true);  // one version, of these captions
   Finish(model, "scoring");
   if (model.version() == 0) return absl::InternalError("nothing was learned; is --held_out too large?");
   SIBYL_RETURN_IF_ERROR(model.Save(absl::GetFlag(FLAGS_run_dir)));

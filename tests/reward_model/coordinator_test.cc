@@ -13,6 +13,7 @@
 namespace sibyl::reward_model {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -387,7 +388,7 @@ TEST_F(CoordinatorTest, ALargeSnapshotComesInPartsThatShowTogether) {
   auto model = Make();
   FakeLearner learner(*model);
   ASSERT_TRUE(learner.Connect().ok());
-  const int captions = 2 * kRowsPerUpdate + 1;
+  const int captions = 2 * static_cast<int>(ScoreFeed::kRowsPerUpdate) + 1;
   for (int i = 0; i < captions; ++i) {
     learner.See(absl::StrCat(i));
     annotator_.Answer(absl::StrCat(i), 1);
@@ -526,20 +527,26 @@ TEST_F(CoordinatorTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful];"));
 }
 
-TEST_F(CoordinatorTest, RefusesAnotherRunGoalOrProtocolNamingBoth) {
+TEST_F(CoordinatorTest, RefusesAnotherRunGoalOrProtocolWithoutGivingThemAway) {
   auto model = Make();
   FakeLearner first(*model);
   ASSERT_TRUE(first.Connect().ok());
   FakeLearner other(*model, 2);
   other.hello.set_run_id("another");
-  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("run is `another`, the reward model's is `run`"));
+  const auto differs = AllOf(HasSubstr("the learner's run is not"), HasSubstr("--run_dir"), Not(HasSubstr("another")));
+  EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.Connect().message()), differs);
   auto next = Make(101);
   ASSERT_TRUE(next->Restore(model->MakeCheckpoint()).ok());
   other.ConnectTo(*next);
-  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("run is `another`, the reward model's is `run`"));
+  EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.Connect().message()), differs);
   other.hello.set_run_id("run");
   other.hello.set_goal("collect gold");
-  EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("`collect gold`, the reward model's is `open doors`"));
+  EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.Connect().message()),
+              AllOf(HasSubstr("the learner's goal is not"), HasSubstr("reward_model.goal"), Not(HasSubstr("gold")),
+                    Not(HasSubstr("doors"))));
   other.hello.set_protocol_version(77);
   EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(other.Connect().message()), HasSubstr("77"));
@@ -879,23 +886,11 @@ class FakeRanker : public Retrieval {
  public:
   using Retrieval::Retrieval;
   void ObserveComparison(const Caption& first, const Caption& second, double first_better) override {
-    observed[{first.text, second.text}] = first_better;
+    observed[{first.text(), second.text()}] = first_better;
   }
-  void Restart(const CaptionBook& book, const Comparisons& comparisons) override {
-    observed.clear();
-    for (const auto& [pair, comparison] : comparisons.all()) {
-      if (!comparison.answered) continue;
-      const auto text = [&](uint64_t id) {
-        for (const Caption& caption : book.captions()) {
-          if (caption.id == id) return caption.text;
-        }
-        return std::string();
-      };
-      observed[{text(pair.first), text(pair.second)}] = comparison.first_better;
-    }
-  }
+  void Restart() override { observed.clear(); }
   double Uncertainty(const Caption& caption, const Caption* other) const override {
-    return other->text == unsure_of ? 1 : 0;
+    return other->text() == unsure_of ? 1 : 0;
   }
 
   std::map<std::pair<std::string, std::string>, double> observed;

@@ -11,6 +11,7 @@
 #include "common/runtime/files.h"
 #include "reward_model/scoring/learned_model.h"
 #include "reward_model/scoring/prequential.h"
+#include "reward_model/scoring/text_model.h"
 #include "tests/reward_model/fakes.h"
 
 namespace sibyl::reward_model {
@@ -233,43 +234,59 @@ class LearnedModelTest : public ::testing::Test {
     return std::make_unique<LearnedModel>(config, 1, clock_, *metrics_);
   }
   Caption& See(const std::string& text, uint64_t count = 1, uint64_t last_step = 0) {
-    book_.SetText(CaptionId(text), text, "");
-    Caption& caption = book_.FindOrAdd(CaptionId(text));
+    book_->SetText(CaptionId(text), text, "");
+    Caption& caption = book_->FindOrAdd(CaptionId(text));
     caption.count += count;
     caption.last_step = std::max(caption.last_step, last_step);
     return caption;
   }
   void Label(LearnedModel& model, const std::string& text, double good) {
-    Caption& caption = See(text, 0);
-    ++caption.answers;
-    caption.good_sum += good;
-    v1::Label label;
-    label.set_outcome(v1::OUTCOME_ANSWERED);
-    model.Observe(caption, label);
+    const Caption& caption = See(text, 0);
+    Tally& tally = tallies_[caption.id];
+    ++tally.answers;
+    tally.good_sum += good;
+    model.Observe(caption, tally, 1);
   }
   void Compare(LearnedModel& model, const std::string& first, const std::string& second, double first_better) {
     comparisons_.Add({CaptionId(first), CaptionId(second)}, {true, first_better});
     model.ObserveComparison(See(first, 0), See(second, 0), first_better);
+  }
+  std::vector<const Caption*> AllCaptions() const {
+    std::vector<const Caption*> captions;
+    for (size_t slot = 0; slot < book_->slots(); ++slot) captions.push_back(book_->At(slot));
+    return captions;
+  }
+  // What a restart does: all labels so far, anew.
+  void ObserveAll(LearnedModel& model) {
+    model.Restart();
+    for (const Caption* caption : AllCaptions()) {
+      const Tally tally = tallies_[caption->id];
+      model.Observe(*caption, tally, tally.answers);
+    }
+    for (const auto& [pair, comparison] : comparisons_.all()) {
+      model.ObserveComparison(*book_->Find(pair.first), *book_->Find(pair.second), comparison.first_better);
+    }
   }
   // Works until there is nothing more to do.
   void Settle(LearnedModel& model) {
     for (int idle = 0; idle < 3;) {
       const double before = metrics_->Counter("sibyl_reward_model_learning_cpu_seconds_total", "").Value();
       model.Work();
-      model.Tick(book_);
+      if (model.WantsCaptions()) model.OfferCaptions(AllCaptions(), /*last=*/true);
       idle = metrics_->Counter("sibyl_reward_model_learning_cpu_seconds_total", "").Value() > before ? 0 : idle + 1;
     }
   }
   std::optional<float> ScoreOf(LearnedModel& model, const std::string& text) {
-    const Caption* caption = book_.Find(CaptionId(text));
+    const Caption* caption = book_->Find(CaptionId(text));
     std::optional<float> score;
     model.Score({&caption, 1}, {&score, 1});
     return score;
   }
 
   FakeClock clock_;
-  CaptionBook book_;
-  Comparisons comparisons_;
+  std::optional<CaptionBook> book_{std::in_place};
+  std::map<uint64_t, Tally> tallies_;
+  Comparisons comparisons_{1000};
   std::unique_ptr<Metrics> metrics_;
 };
 
@@ -298,13 +315,13 @@ TEST_F(LearnedModelTest, AClassifierLearnsTheLabelsAndJudgesWhatItHasNotSeen) {
   EXPECT_FLOAT_EQ(transform.mean(), 0);
   EXPECT_FLOAT_EQ(transform.deviation(), 1);
   EXPECT_FLOAT_EQ(transform.threshold(), 0.25);
-  EXPECT_EQ(model->TakeChanged().size(), 10u);
+  EXPECT_EQ(model->TakeChanged(1000).size(), 10u);
 
   // A caption that appears later is scored as it comes, and a label of it tests the networks first.
   See("You open the yellow door.");
   EXPECT_EQ(ScoreOf(*model, "You open the yellow door."), std::nullopt);
   Settle(*model);
-  EXPECT_THAT(model->TakeChanged(), ElementsAre(CaptionId("You open the yellow door.")));
+  EXPECT_THAT(model->TakeChanged(1000), ElementsAre(CaptionId("You open the yellow door.")));
   EXPECT_GT(ScoreOf(*model, "You open the yellow door.").value_or(-1), 0.5);
   Label(*model, "You open the yellow door.", 1);
   Settle(*model);
@@ -355,7 +372,8 @@ TEST_F(LearnedModelTest, AnEnsembleIsAsCautiousAsItIsTold) {
   for (const auto which : {v1::ENSEMBLE_SCORE_MEAN, v1::ENSEMBLE_SCORE_MINIMUM, v1::ENSEMBLE_SCORE_LOWER_BOUND}) {
     training.set_ensemble_score(which);
     auto model = Make(v1::REWARD_MODEL_KIND_CLASSIFICATION, training);
-    book_ = {};
+    book_.emplace();
+    tallies_.clear();
     for (const char* text : {"a", "b", "c"}) See(text);
     Label(*model, "a", 1);
     Label(*model, "b", 0);
@@ -389,11 +407,11 @@ TEST_F(LearnedModelTest, CaptionsNotSeenLatelyAreScoredWhenTheyComeBack) {
   Settle(*model);
   EXPECT_NE(ScoreOf(*model, "old"), std::nullopt) << "both were seen lately";
   const float before = *ScoreOf(*model, "old");
-  model->TakeChanged();
+  model->TakeChanged(1000);
   fresh.last_step = 1000;
   Label(*model, "fresh", 0);
   Settle(*model);
-  EXPECT_THAT(model->TakeChanged(), ElementsAre(fresh.id));
+  EXPECT_THAT(model->TakeChanged(1000), ElementsAre(fresh.id));
   EXPECT_FALSE(model->IsStale(fresh));
   EXPECT_TRUE(model->IsStale(See("old", 0)));
   EXPECT_EQ(ScoreOf(*model, "old"), before) << "the old one, until there is a new one";
@@ -424,9 +442,9 @@ TEST_F(LearnedModelTest, ARestartForgetsWhatWasLearned) {
   Compare(*model, "a", "b", 1);
   Settle(*model);
   EXPECT_GT(*ScoreOf(*model, "a"), *ScoreOf(*model, "b"));
-  Comparisons others;
-  others.Add({CaptionId("a"), CaptionId("b")}, {true, 0});
-  model->Restart(book_, others);
+  comparisons_.Clear();
+  comparisons_.Add({CaptionId("a"), CaptionId("b")}, {true, 0});
+  ObserveAll(*model);
   EXPECT_EQ(ScoreOf(*model, "a"), std::nullopt);
   EXPECT_EQ(model->version(), 0u);
   Settle(*model);
@@ -447,7 +465,7 @@ TEST_F(LearnedModelTest, GoesOnFromItsFile) {
   EXPECT_GT(trained, 0);
 
   auto again = Make(v1::REWARD_MODEL_KIND_RANKING);
-  again->Restart(book_, comparisons_);
+  ObserveAll(*again);
   ASSERT_TRUE(again->Load(folder).ok());
   Settle(*again);
   EXPECT_EQ(metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value(), 0) << "nothing is due";
@@ -458,7 +476,7 @@ TEST_F(LearnedModelTest, GoesOnFromItsFile) {
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   auto anew = Make(v1::REWARD_MODEL_KIND_RANKING);
-  anew->Restart(book_, comparisons_);
+  ObserveAll(*anew);
   ASSERT_TRUE(anew->Load(folder).ok());
   Settle(*anew);
   EXPECT_EQ(metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value(), trained);
@@ -487,7 +505,7 @@ TEST_F(LearnedModelTest, FrozenItScoresAsItDidAndLearnsNothing) {
   const std::string file = folder + "/reward_model.safetensors";
 
   const auto frozen = Make(v1::REWARD_MODEL_KIND_RANKING, SmallTraining(), file);
-  frozen->Restart(book_, comparisons_);
+  ObserveAll(*frozen);
   ASSERT_TRUE(frozen->Load("nowhere").ok());
   EXPECT_EQ(frozen->version(), model->version());
   EXPECT_EQ(frozen->transform().SerializeAsString(), transform.SerializeAsString());
