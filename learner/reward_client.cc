@@ -91,7 +91,13 @@ absl::Status RewardClient::Read(Connection& connection) {
   v1::RewardModelToLearner in;
   while (connection.stream->Read(&in)) {
     if (in.has_scores()) {
-      captions_->Apply(in.scores(), steps_());
+      if (const absl::Status applied = captions_->Apply(in.scores(), steps_()); !applied.ok()) {
+        spdlog::error("the reward model at {} loses its stream: {}", address_, applied.message());
+        connection.context.TryCancel();
+        MutexLock lock(mutex_);
+        followed_sequence_ = 0;  // it is to send a snapshot next time
+        continue;                // Read fails now
+      }
       updates_.Increment();
       MutexLock lock(mutex_);
       if (keeps_updates_) *kept_updates_.Add() = in.scores();

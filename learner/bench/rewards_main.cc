@@ -103,7 +103,7 @@ void Measure(int captions, double seconds, double budget) {
   }
   const double new_caption = (Seconds(CLOCK_MONOTONIC) - begin) / captions;
   table.Unpin(rows);
-  for (const v1::ScoreUpdate& part : NewScores(ids, 1)) table.Apply(part, 0);
+  for (const v1::ScoreUpdate& part : NewScores(ids, 1)) table.Apply(part, 0).IgnoreError();
 
   const Speed before = Step(table, ids, seconds / 2);
   std::atomic<bool> stop = false;
@@ -115,7 +115,7 @@ void Measure(int captions, double seconds, double budget) {
     for (uint64_t version = 2; !stop; ++version) {
       for (const v1::ScoreUpdate& part : NewScores(ids, version)) {
         const double cpu = Seconds(CLOCK_THREAD_CPUTIME_ID);
-        table.Apply(part, version);
+        table.Apply(part, version).IgnoreError();
         const double used = Seconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
         rescoring_cpu += used;
         rescored += part.id_size();

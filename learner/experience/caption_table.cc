@@ -2,12 +2,48 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/caption.h"
+#include "common/status_macros.h"
 
 namespace sibyl::learner {
+namespace {
+
+// Rows of an update in parts that are held back, at least; more where the table is larger.
+constexpr size_t kMostHeldBackRows = 16'000'000;
+// A score, or the mean and deviation that it is normalised by, is never larger than this in good faith, nor a deviation
+// smaller than its inverse: rewards stay finite.
+constexpr float kLargest = 1e9f;
+
+absl::Status CheckScores(const v1::ScoreUpdate& update) {
+  if (update.id_size() != update.score_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("ScoreUpdate ", update.sequence(), " has ", update.id_size(),
+                                                   " ids and ", update.score_size(), " scores"));
+  }
+  for (int i = 0; i < update.score_size(); ++i) {
+    if (std::abs(update.score(i)) <= kLargest) continue;  // false for NaN
+    return absl::InvalidArgumentError(absl::StrCat("ScoreUpdate ", update.sequence(), " has a score of ",
+                                                   update.score(i), " for caption ", absl::Hex(update.id(i)),
+                                                   ", must be between -1e9 and 1e9"));
+  }
+  if (!update.has_transform()) return absl::OkStatus();
+  const v1::RewardTransform& transform = update.transform();
+  const float deviation = transform.deviation() == 0 ? 1 : transform.deviation();
+  if (std::abs(transform.mean()) <= kLargest && deviation >= 1 / kLargest && deviation <= kLargest &&
+      std::abs(transform.threshold()) <= kLargest) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("ScoreUpdate ", update.sequence(), " has a transform with mean ",
+                                                 transform.mean(), ", deviation ", transform.deviation(),
+                                                 " and threshold ", transform.threshold(),
+                                                 "; each must be finite and the deviation positive"));
+}
+
+}  // namespace
 
 void CaptionTable::Unlink(int32_t row) {
   Row& r = rows_[row];
@@ -36,37 +72,42 @@ void CaptionTable::SetText(Row& row, const std::string& text, const std::string&
   text_bytes_ += text.size() + context.size();
 }
 
+bool CaptionTable::ForgetOldest() {
+  // Unrolls name only recent captions, so the search ends at once unless the table is hardly larger than they are.
+  int32_t victim = oldest_;
+  while (victim != 0 && rows_[victim].pins > 0) victim = rows_[victim].newer;
+  if (victim == 0) return false;
+  Unlink(victim);
+  Row& row = rows_[victim];
+  row_of_.erase(row.id);
+  text_bytes_ -= row.text.size() + row.context.size();
+  const bool in_next = applying_ && static_cast<size_t>(victim) < copied_;
+  SetWaitingScore(row.id, in_next ? next_row_scores_[victim] : row_scores_[victim]);
+  SetRowScore(victim, Score());
+  const bool listed = row.changed;
+  row = Row();
+  row.changed = listed;  // its place in changed_ goes to the row's next caption
+  free_.push_back(victim);
+  ++evicted_;
+  return true;
+}
+
 int32_t CaptionTable::RowFor(uint64_t id) {
-  const auto [it, is_new] = row_of_.try_emplace(id, 0);
-  if (!is_new) return it->second;
-  int32_t row = 0;
-  if (row_of_.size() > capacity_) {
-    // Unrolls name only recent captions, so the search ends at once unless the table is hardly larger than they are.
-    int32_t victim = oldest_;
-    while (victim != 0 && rows_[victim].pins > 0) victim = rows_[victim].newer;
-    if (victim != 0) {
-      Unlink(victim);
-      row_of_.erase(rows_[victim].id);
-      text_bytes_ -= rows_[victim].text.size() + rows_[victim].context.size();
-      const bool listed = rows_[victim].changed;
-      rows_[victim] = Row();
-      rows_[victim].changed = listed;  // its place in changed_ goes to the new caption
-      row = victim;
-      ++evicted_;
-    }
+  if (const auto it = row_of_.find(id); it != row_of_.end()) return it->second;
+  while (row_of_.size() >= capacity_ && ForgetOldest()) {
   }
-  if (row == 0) {
-    if (!free_.empty()) {
-      row = free_.back();
-      free_.pop_back();
-    } else {
-      row = static_cast<int32_t>(rows_.size());
-      rows_.emplace_back();
-    }
+  int32_t row = 0;
+  if (!free_.empty()) {
+    row = free_.back();
+    free_.pop_back();
+  } else {
+    row = static_cast<int32_t>(rows_.size());
+    rows_.emplace_back();
   }
   rows_[row].id = id;
-  const auto score = scores_.find(id);
-  SetRowScore(row, score != scores_.end() ? score->second : Score());
+  const auto waiting = waiting_.find(id);
+  SetRowScore(row, waiting != waiting_.end() ? waiting->second.score : Score());
+  SetWaitingScore(id, Score());
   row_of_[id] = row;
   LinkNewest(row);
   return row;
@@ -127,6 +168,8 @@ void CaptionTable::AddTexts(const google::protobuf::RepeatedPtrField<v1::Caption
     } else if (row.text != text.text()) {
       ++collisions_;
     }
+    while (text_bytes_ > max_text_bytes_ && ForgetOldest()) {
+    }
   }
 }
 
@@ -155,19 +198,26 @@ v1::CaptionTexts CaptionTable::Texts(absl::Span<const uint64_t> ids) const {
 
 v1::CaptionCounts CaptionTable::TakeChanged(bool all, size_t limit) {
   MutexLock lock(mutex_);
-  if (all) {
-    for (int32_t row = newest_; row != 0; row = rows_[row].older) MarkChanged(row);
-  }
+  if (all) report_from_ = 1;
   v1::CaptionCounts counts;
+  const auto report = [&](const Row& row) {
+    counts.add_id(row.id);
+    counts.add_count(row.count - row.since);
+    counts.add_last_step(row.last_step);
+  };
+  while (report_from_ != 0 && static_cast<size_t>(counts.id_size()) < limit) {
+    if (report_from_ == static_cast<int32_t>(rows_.size())) {
+      report_from_ = 0;
+      break;
+    }
+    const Row& row = rows_[report_from_++];
+    if (row.id != 0 && !row.changed) report(row);  // what has changed comes below
+  }
   while (!changed_.empty() && static_cast<size_t>(counts.id_size()) < limit) {
-    const int32_t row = changed_.back();
+    Row& row = rows_[changed_.back()];
     changed_.pop_back();
-    Row& r = rows_[row];
-    r.changed = false;
-    if (r.id == 0) continue;
-    counts.add_id(r.id);
-    counts.add_count(r.count - r.since);
-    counts.add_last_step(r.last_step);
+    row.changed = false;
+    if (row.id != 0) report(row);
   }
   return counts;
 }
@@ -223,15 +273,30 @@ void CaptionTable::SetRowScore(int32_t row, const Score& score) {
   next_row_scores_[row] = score;
 }
 
+void CaptionTable::SetWaitingScore(uint64_t id, const Score& score) {
+  const auto it = waiting_.find(id);
+  if (it != waiting_.end() && score.known) {
+    it->second.score = score;
+  } else if (it != waiting_.end()) {
+    waiting_order_.erase(it->second.place);
+    waiting_.erase(it);
+  } else if (score.known) {
+    waiting_[id] = {score, waiting_order_.insert(waiting_order_.end(), id)};
+    if (waiting_.size() <= capacity_) return;
+    waiting_.erase(waiting_order_.front());
+    waiting_order_.pop_front();
+    ++scores_dropped_;
+  }
+}
+
 void CaptionTable::ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step,
                                 std::vector<Score>* row_scores) {
   const auto set = [&](uint64_t id, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (score.known) {
-      scores_[id] = score;
+    if (const auto it = row_of_.find(id); it != row_of_.end()) {
+      (*row_scores)[it->second] = score;
     } else {
-      scores_.erase(id);
+      SetWaitingScore(id, score);
     }
-    if (const auto it = row_of_.find(id); it != row_of_.end()) (*row_scores)[it->second] = score;
   };
   const int removed = update.removed_size();
   for (int i = begin; i < end; ++i) {
@@ -243,17 +308,27 @@ void CaptionTable::ApplyEntries(const v1::ScoreUpdate& update, int begin, int en
   }
 }
 
-void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
+absl::Status CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
   constexpr int kAtOnce = 1024;
+  constexpr size_t kCopiedAtOnce = 65'536;
   // Longer than it takes to wake up: whoever waits for the lock has it before the next rows.
   constexpr auto kPause = std::chrono::microseconds(100);
-  if (update.reset()) held_back_.clear();
+  SIBYL_RETURN_IF_ERROR(CheckScores(update));
+  if (update.reset()) {
+    held_back_.clear();
+    held_back_rows_ = 0;
+  }
+  held_back_rows_ += update.id_size() + update.removed_size() + 1;
+  if (update.more() && held_back_rows_ > std::max(kMostHeldBackRows, 16 * capacity_)) {
+    const size_t rows = std::exchange(held_back_rows_, 0);
+    held_back_.clear();
+    return absl::InvalidArgumentError(absl::StrCat("a ScoreUpdate has more than ", rows, " rows in its parts"));
+  }
   held_back_.push_back(update);
-  if (update.more()) return;
+  if (update.more()) return absl::OkStatus();
   const std::vector<v1::ScoreUpdate> parts = std::exchange(held_back_, {});
-  const auto entries = [](const v1::ScoreUpdate& part) {
-    return part.removed_size() + std::min(part.id_size(), part.score_size());
-  };
+  held_back_rows_ = 0;
+  const auto entries = [](const v1::ScoreUpdate& part) { return part.removed_size() + part.id_size(); };
   const auto finish = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (const v1::ScoreUpdate& part : parts) {
       if (part.has_transform()) transform_ = part.transform();
@@ -264,20 +339,40 @@ void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
     MutexLock lock(mutex_);
     ApplyEntries(update, 0, entries(update), step, &row_scores_);
     finish();
-    return;
+    return absl::OkStatus();
   }
+
+  // Only the first part can empty the table.
+  const bool reset = parts[0].reset();
+  size_t rows = 0;
   {
     MutexLock lock(mutex_);
+    rows = row_scores_.size();
+  }
+  std::vector<Score> next(rows), old;
+  decltype(waiting_) old_waiting;  // freed without the lock, like `old`
+  decltype(waiting_order_) old_order;
+  {
+    MutexLock lock(mutex_);
+    next.resize(row_scores_.size());
+    next_row_scores_.swap(next);
     applying_ = true;
-    next_row_scores_ = row_scores_;
+    copied_ = 0;
+    if (reset) {
+      copied_ = std::numeric_limits<size_t>::max();
+      old_waiting.swap(waiting_);
+      old_order.swap(waiting_order_);
+    }
+  }
+  for (bool copied = reset; !copied;) {
+    MutexLock lock(mutex_);
+    const size_t end = std::min(copied_ + kCopiedAtOnce, row_scores_.size());
+    std::copy(row_scores_.begin() + static_cast<ptrdiff_t>(copied_), row_scores_.begin() + static_cast<ptrdiff_t>(end),
+              next_row_scores_.begin() + static_cast<ptrdiff_t>(copied_));
+    copied = end == row_scores_.size();
+    copied_ = copied ? std::numeric_limits<size_t>::max() : end;
   }
   for (const v1::ScoreUpdate& part : parts) {
-    if (part.reset()) {
-      absl::flat_hash_map<uint64_t, Score> old;  // freed without the lock
-      MutexLock lock(mutex_);
-      old.swap(scores_);
-      std::fill(next_row_scores_.begin(), next_row_scores_.end(), Score());
-    }
     for (int begin = 0; begin < entries(part); begin += kAtOnce) {
       {
         MutexLock lock(mutex_);
@@ -286,12 +381,12 @@ void CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
       std::this_thread::sleep_for(kPause);
     }
   }
-  std::vector<Score> old;
   MutexLock lock(mutex_);
   old.swap(row_scores_);
   row_scores_.swap(next_row_scores_);
   applying_ = false;
   finish();
+  return absl::OkStatus();
 }
 
 void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const {
@@ -338,33 +433,68 @@ uint64_t CaptionTable::score_version() const {
   return score_version_;
 }
 
+size_t CaptionTable::text_bytes() const {
+  MutexLock lock(mutex_);
+  return text_bytes_;
+}
+
+size_t CaptionTable::scores_without_row() const {
+  MutexLock lock(mutex_);
+  return waiting_.size();
+}
+
+uint64_t CaptionTable::scores_dropped() const {
+  MutexLock lock(mutex_);
+  return scores_dropped_;
+}
+
 size_t CaptionTable::bytes() const {
+  constexpr size_t kListNode = 2 * sizeof(void*) + sizeof(uint64_t);
   MutexLock lock(mutex_);
   return rows_.capacity() * sizeof(Row) + (row_scores_.capacity() + next_row_scores_.capacity()) * sizeof(Score) +
          text_bytes_ + row_of_.capacity() * (sizeof(uint64_t) + sizeof(int32_t) + 9) +
-         scores_.capacity() * (sizeof(uint64_t) + sizeof(Score) + 1);
+         waiting_.capacity() * (sizeof(uint64_t) + sizeof(WaitingScore) + 1) + waiting_order_.size() * kListNode;
+}
+
+bool CaptionTable::SavePiece(int32_t* next_row, google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const {
+  constexpr int32_t kRowsAPiece = 4096;
+  MutexLock lock(mutex_);
+  const int32_t end = std::min(*next_row + kRowsAPiece, static_cast<int32_t>(rows_.size()));
+  for (; *next_row < end; ++*next_row) {
+    const Row& row = rows_[*next_row];
+    if (row.id == 0) continue;
+    v1::CaptionState* state = captions->Add();
+    state->set_id(row.id);
+    state->set_text(row.text);
+    state->set_context(row.context);
+    state->set_count(row.count);
+    state->set_last_step(row.last_step);
+  }
+  return *next_row < static_cast<int32_t>(rows_.size());
 }
 
 void CaptionTable::Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const {
-  MutexLock lock(mutex_);
   captions->Clear();
-  for (int32_t row = oldest_; row != 0; row = rows_[row].newer) {
-    v1::CaptionState* state = captions->Add();
-    state->set_id(rows_[row].id);
-    state->set_text(rows_[row].text);
-    state->set_context(rows_[row].context);
-    state->set_count(rows_[row].count);
-    state->set_last_step(rows_[row].last_step);
+  int32_t next_row = 0;
+  while (SavePiece(&next_row, captions)) {
   }
 }
 
 void CaptionTable::Load(const google::protobuf::RepeatedPtrField<v1::CaptionState>& captions) {
+  std::vector<const v1::CaptionState*> in_order;
+  for (const v1::CaptionState& state : captions) in_order.push_back(&state);
+  std::stable_sort(in_order.begin(), in_order.end(), [](const v1::CaptionState* a, const v1::CaptionState* b) {
+    return a->last_step() < b->last_step();
+  });
   MutexLock lock(mutex_);
-  for (const v1::CaptionState& state : captions) {
-    Row& row = rows_[RowFor(state.id())];
-    if (row.text.empty()) SetText(row, state.text(), state.context());
-    row.count = row.since = state.count();
-    row.last_step = state.last_step();
+  for (const v1::CaptionState* state : in_order) {
+    if (state->id() == 0) continue;
+    Row& row = rows_[RowFor(state->id())];
+    if (row.text.empty()) SetText(row, state->text(), state->context());
+    row.count = row.since = state->count();
+    row.last_step = state->last_step();
+    while (text_bytes_ > max_text_bytes_ && ForgetOldest()) {
+    }
   }
 }
 

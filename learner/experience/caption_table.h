@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <list>
 #include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/mutex.h"
@@ -21,13 +24,18 @@ struct CaptionReward {
   uint64_t age = 0;     // environment steps since that score came
 };
 
-// Every caption the learner knows: a dense row for each, with text, count and score. Row 0 is "no caption".
+// Every caption the learner knows: a dense row for each, with text, count and score. Row 0 is "no caption". Any thread.
 //
-// Bounded: beyond `capacity` captions the least recently seen one that no live unroll names is forgotten, and comes
-// back as new. Scores are kept by id for captions that have no row yet. Any thread.
+// Bounded: beyond `capacity` captions, or `text_bytes` bytes of texts and contexts, the least recently seen caption
+// that no live unroll names is forgotten, and comes back as new. Scores of captions that have no row are kept by id, at
+// most `capacity` of them; the one that came first is dropped first.
+//
+// No call holds the lock over a walk of the whole table: Apply, Save and TakeChanged go through it in pieces of some
+// thousand rows, and free the lock between two pieces (or leave the rest to the next call).
 class CaptionTable {
  public:
-  explicit CaptionTable(size_t capacity) : capacity_(capacity) {
+  explicit CaptionTable(size_t capacity, size_t text_bytes = std::numeric_limits<size_t>::max())
+      : capacity_(capacity), max_text_bytes_(text_bytes) {
     rows_.resize(1);
     row_scores_.resize(1);
   }
@@ -48,8 +56,8 @@ class CaptionTable {
   // Texts, with their context, of those of `ids` that are known.
   v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
 
-  // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, every row is
-  // reported as changed from now on.
+  // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, this call and
+  // those after it report every row. Fewer than `limit`: that was all.
   v1::CaptionCounts TakeChanged(bool all, size_t limit);
 
   // For a rank that has no reward model of its own: what was seen since the last call, and the texts of what is new. A
@@ -59,9 +67,10 @@ class CaptionTable {
   void AddNews(const v1::RankNews& news);
 
   // Applies one update of the reward model. Updates with `more` are held back until the last part has come, and then
-  // take effect at one moment, though the table is never locked for longer than some thousand rows take. One caller at
-  // a time.
-  void Apply(const v1::ScoreUpdate& update, uint64_t step);
+  // take effect at one moment. One caller at a time.
+  // InvalidArgument, with nothing applied: columns of different length, a score or a transform that is not finite or
+  // far out of range, or more rows held back than any snapshot has.
+  absl::Status Apply(const v1::ScoreUpdate& update, uint64_t step);
 
   // Rewards of rows under the newest scores, all from one moment.
   void Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const;
@@ -74,11 +83,21 @@ class CaptionTable {
   uint64_t collisions() const;
   uint64_t evicted() const;
   uint64_t score_version() const;
+  // Bytes of texts and contexts.
+  size_t text_bytes() const;
+  // Scores of captions that have no row, and those that were dropped because there were too many.
+  size_t scores_without_row() const;
+  uint64_t scores_dropped() const;
   // Approximate memory of the table.
   size_t bytes() const;
 
-  // For checkpoints: every caption in order of last occurrence, and back.
+  // For checkpoints. Appends the captions of the next rows, some thousand of them, and moves `next_row`, which begins
+  // at 0; false when that was the end. Each caption is saved as it is when its row's turn comes. A caption that is
+  // known all the time is saved exactly once; one that comes or goes meanwhile perhaps.
+  bool SavePiece(int32_t* next_row, google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const;
+  // All pieces.
   void Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const;
+  // Before anything else. The captions in any order; those seen last are forgotten last.
   void Load(const google::protobuf::RepeatedPtrField<v1::CaptionState>& captions);
 
  private:
@@ -98,29 +117,49 @@ class CaptionTable {
     bool changed = false;
   };
 
+  // A score of a caption without a row, and its place in waiting_order_.
+  struct WaitingScore {
+    Score score;
+    std::list<uint64_t>::iterator place;
+  };
+
   void SetText(Row& row, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Forgets the least recently seen caption that is not pinned; its row is free then. False: all are pinned.
+  bool ForgetOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetRowScore(int32_t row, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Sets the scores of entries [begin, end) of an update, its removals first, in the map and in `row_scores`.
+  // Keeps the score of a caption that has no row, or, where it is not known, drops it.
+  void SetWaitingScore(uint64_t id, const Score& score) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sets the scores of entries [begin, end) of an update, its removals first, in `row_scores` or among the waiting
+  // ones.
   void ApplyEntries(const v1::ScoreUpdate& update, int begin, int end, uint64_t step, std::vector<Score>* row_scores)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unlink(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LinkNewest(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkChanged(int32_t row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const size_t capacity_;
+  const size_t capacity_, max_text_bytes_;
   mutable Mutex mutex_;
-  std::vector<Row> rows_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Row> rows_ ABSL_GUARDED_BY(mutex_);  // a free one has id 0
   std::vector<int32_t> free_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, int32_t> row_of_ ABSL_GUARDED_BY(mutex_);
   int32_t oldest_ ABSL_GUARDED_BY(mutex_) = 0, newest_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<int32_t> changed_ ABSL_GUARDED_BY(mutex_);
-  // All scores, those of captions without a row included.
-  absl::flat_hash_map<uint64_t, Score> scores_ ABSL_GUARDED_BY(mutex_);
-  // A copy by row, which is what rewards are read from; the other one is written while a large update is applied.
+  // Rows from here on are to be reported although they have not changed; 0: none.
+  int32_t report_from_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Scores by row, which is what rewards are read from. While a large update is applied, `next_row_scores_` is written,
+  // and takes the place of the other in the end. Until its first `copied_` rows are all, the rest of the other has not
+  // been copied into it.
   std::vector<Score> row_scores_ ABSL_GUARDED_BY(mutex_), next_row_scores_ ABSL_GUARDED_BY(mutex_);
   bool applying_ ABSL_GUARDED_BY(mutex_) = false;  // both are kept up to date for rows that come and go
-  std::vector<v1::ScoreUpdate> held_back_;         // Apply's
+  size_t copied_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Scores of captions without a row, in the order in which they came.
+  absl::flat_hash_map<uint64_t, WaitingScore> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::list<uint64_t> waiting_order_ ABSL_GUARDED_BY(mutex_);
+  uint64_t scores_dropped_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Apply's.
+  std::vector<v1::ScoreUpdate> held_back_;
+  size_t held_back_rows_ = 0;
   v1::RewardTransform transform_ ABSL_GUARDED_BY(mutex_);
   uint64_t score_version_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t collisions_ ABSL_GUARDED_BY(mutex_) = 0, evicted_ ABSL_GUARDED_BY(mutex_) = 0;

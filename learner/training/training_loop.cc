@@ -178,7 +178,9 @@ absl::Status TrainingLoop::ExchangeNews() {
       parts_.episodes->Add(news.episodes());
       parts_.episodes->Abandon(news.abandoned_episodes());
     } else {
-      for (const v1::ScoreUpdate& update : news.scores()) parts_.captions->Apply(update, StepsHere());
+      for (const v1::ScoreUpdate& update : news.scores()) {
+        SIBYL_RETURN_IF_ERROR(parts_.captions->Apply(update, StepsHere()));
+      }
     }
   }
   return absl::OkStatus();

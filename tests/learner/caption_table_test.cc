@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -109,7 +110,7 @@ TEST(CaptionTable, ForgetsTheLeastRecentlySeenFirst) {
 
 TEST(CaptionTable, KeepsScoresOfCaptionsItHasNotSeenYet) {
   CaptionTable table(10);
-  table.Apply(Scores({{5, 0.9f}}), 100);
+  EXPECT_TRUE(table.Apply(Scores({{5, 0.9f}}), 100).ok());
   const auto rows = See(table, {5});
   EXPECT_TRUE(RewardOf(table, rows[0], 130).scored);
   EXPECT_EQ(RewardOf(table, rows[0], 130).reward, 1.0f);
@@ -119,7 +120,7 @@ TEST(CaptionTable, KeepsScoresOfCaptionsItHasNotSeenYet) {
 TEST(CaptionTable, PaysNothingAtOrBelowTheThreshold) {
   CaptionTable table(10);
   const auto rows = See(table, {5, 6});
-  table.Apply(Scores({{5, 0.5f}, {6, 0.51f}}), 0);
+  EXPECT_TRUE(table.Apply(Scores({{5, 0.5f}, {6, 0.51f}}), 0).ok());
   EXPECT_EQ(RewardOf(table, rows[0]).reward, 0.0f);
   EXPECT_TRUE(RewardOf(table, rows[0]).scored);
   EXPECT_EQ(RewardOf(table, rows[1]).reward, 1.0f);
@@ -133,18 +134,18 @@ TEST(CaptionTable, UsesTheNormalisedValueWhenRewardsAreNotBinary) {
   update.mutable_transform()->set_deviation(4);
   update.mutable_transform()->set_threshold(-0.5);
   update.mutable_transform()->set_binary(false);
-  table.Apply(update, 0);
+  EXPECT_TRUE(table.Apply(update, 0).ok());
   EXPECT_FLOAT_EQ(RewardOf(table, rows[0]).reward, 0.5f);
 }
 
 TEST(CaptionTable, ShowsNothingOfASnapshotBeforeItsLastPart) {
   CaptionTable table(10);
   const auto rows = See(table, {5, 6});
-  table.Apply(Scores({{5, 1.0f}}), 0);
-  table.Apply(Scores({{6, 1.0f}}, /*reset=*/true, /*more=*/true), 0);
+  EXPECT_TRUE(table.Apply(Scores({{5, 1.0f}}), 0).ok());
+  EXPECT_TRUE(table.Apply(Scores({{6, 1.0f}}, /*reset=*/true, /*more=*/true), 0).ok());
   EXPECT_TRUE(RewardOf(table, rows[0]).scored);
   EXPECT_FALSE(RewardOf(table, rows[1]).scored);
-  table.Apply(Scores({}, false, false), 0);
+  EXPECT_TRUE(table.Apply(Scores({}, false, false), 0).ok());
   EXPECT_FALSE(RewardOf(table, rows[0]).scored);
   EXPECT_TRUE(RewardOf(table, rows[1]).scored);
 }
@@ -170,7 +171,7 @@ TEST(CaptionTable, ALargeUpdateTakesEffectAtOneMomentWhileCaptionsComeAndGo) {
         part.add_id(ids[i]);
         part.add_score(static_cast<float>(k));
       }
-      table.Apply(part, k);
+      EXPECT_TRUE(table.Apply(part, k).ok());
     }
   };
   apply(1);
@@ -258,6 +259,133 @@ TEST(CaptionTable, CountsPerIncarnationAfterItWasLoaded) {
   v1::LearnerState again;
   loaded.Save(again.mutable_captions());
   EXPECT_EQ(again.captions(0).count(), 4u);
+}
+
+TEST(CaptionTable, ForgetsByBytesOfTextToo) {
+  CaptionTable table(10, /*text_bytes=*/10);
+  for (const char* text : {"door", "wall", "key"}) {
+    table.Unpin(See(table, {CaptionId(text)}));
+    table.AddTexts(Text(text));
+  }
+  EXPECT_EQ(table.size(), 2u);
+  EXPECT_EQ(table.text_bytes(), 7u);
+  EXPECT_EQ(table.evicted(), 1u);
+  EXPECT_EQ(table.Texts({CaptionId("door")}).texts_size(), 0);
+  const auto pinned = See(table, {CaptionId("wall"), CaptionId("key")});
+  See(table, {CaptionId("door")});
+  table.AddTexts(Text("door"));
+  EXPECT_EQ(table.text_bytes(), 11u) << "all are pinned: it grows rather than forget";
+  EXPECT_EQ(IdOf(table, pinned[0]), CaptionId("wall"));
+}
+
+TEST(CaptionTable, AForgottenCaptionsRowServesAnother) {
+  CaptionTable table(10, /*text_bytes=*/4);
+  const auto door = See(table, {CaptionId("door")});
+  table.AddTexts(Text("door"));
+  table.Unpin(door);
+  See(table, {CaptionId("wall")});
+  table.AddTexts(Text("wall"));
+  EXPECT_EQ(See(table, {CaptionId("key")})[0], door[0]);
+  EXPECT_FALSE(RewardOf(table, door[0]).scored);
+  const auto counts = table.TakeChanged(false, 100);
+  EXPECT_THAT(counts.id(), testing::UnorderedElementsAre(CaptionId("wall"), CaptionId("key")));
+}
+
+TEST(CaptionTable, KeepsTheScoreOfAForgottenCaption) {
+  CaptionTable table(1);
+  table.Unpin(See(table, {5}));
+  EXPECT_TRUE(table.Apply(Scores({{5, 0.9f}}), 3).ok());
+  table.Unpin(See(table, {6}));
+  EXPECT_EQ(table.scores_without_row(), 1u);
+  const auto rows = See(table, {5});
+  EXPECT_TRUE(RewardOf(table, rows[0]).scored);
+  EXPECT_EQ(RewardOf(table, rows[0], 10).age, 7u);
+  EXPECT_EQ(table.scores_without_row(), 0u);
+}
+
+TEST(CaptionTable, ScoresOfUnknownCaptionsAreBounded) {
+  CaptionTable table(2);
+  EXPECT_TRUE(table.Apply(Scores({{5, 0.9f}, {6, 0.9f}}), 0).ok());
+  EXPECT_TRUE(table.Apply(Scores({{5, 0.8f}}), 0).ok());
+  EXPECT_EQ(table.scores_dropped(), 0u);
+  EXPECT_TRUE(table.Apply(Scores({{7, 0.9f}}), 0).ok());
+  EXPECT_EQ(table.scores_without_row(), 2u);
+  EXPECT_EQ(table.scores_dropped(), 1u);
+  EXPECT_FALSE(RewardOf(table, See(table, {5})[0]).scored) << "it came first";
+  EXPECT_TRUE(RewardOf(table, See(table, {7})[0]).scored);
+  v1::ScoreUpdate removal = Scores({});
+  removal.add_removed(6);
+  EXPECT_TRUE(table.Apply(removal, 0).ok());
+  EXPECT_EQ(table.scores_without_row(), 0u);
+}
+
+TEST(CaptionTable, RefusesWhatIsNotFiniteAndAppliesNothingOfIt) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  CaptionTable table(10);
+  const auto rows = See(table, {5, 6});
+  for (const float bad : {nan, infinite, -infinite, 1e10f}) {
+    EXPECT_EQ(table.Apply(Scores({{5, 0.9f}, {6, bad}}), 0).code(), absl::StatusCode::kInvalidArgument) << bad;
+    v1::ScoreUpdate update = Scores({{5, 0.9f}});
+    update.mutable_transform()->set_mean(bad);
+    EXPECT_EQ(table.Apply(update, 0).code(), absl::StatusCode::kInvalidArgument) << bad;
+    update = Scores({{5, 0.9f}});
+    update.mutable_transform()->set_deviation(-bad);
+    EXPECT_EQ(table.Apply(update, 0).code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+  v1::ScoreUpdate update = Scores({{5, 0.9f}});
+  update.add_id(6);
+  const absl::Status status = table.Apply(update, 0);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("2 ids and 1 scores"));
+  EXPECT_FALSE(RewardOf(table, rows[0]).scored);
+}
+
+// More rows than one piece takes, some of them free.
+TEST(CaptionTable, SavesAndReportsEachCaptionOnceInPieces) {
+  constexpr uint64_t kCaptions = 10'000;
+  CaptionTable table(kCaptions);
+  for (uint64_t id = 1; id <= kCaptions + 100; ++id) table.Unpin(See(table, {id}, id));
+  google::protobuf::RepeatedPtrField<v1::CaptionState> piece, all;
+  int32_t next_row = 0;
+  int pieces = 0;
+  for (bool more = true; more; ++pieces) {
+    piece.Clear();
+    more = table.SavePiece(&next_row, &piece);
+    EXPECT_LE(piece.size(), 4096);
+    all.MergeFrom(piece);
+  }
+  EXPECT_EQ(pieces, 3);
+  std::set<uint64_t> ids;
+  for (const v1::CaptionState& state : all) ids.insert(state.id());
+  EXPECT_EQ(all.size(), static_cast<int>(kCaptions));
+  EXPECT_EQ(ids.size(), kCaptions);
+  EXPECT_EQ(*ids.begin(), 101u);
+
+  ids.clear();
+  int reported = 0;
+  for (bool first = true;; first = false) {
+    const v1::CaptionCounts counts = table.TakeChanged(/*all=*/first, 3000);
+    ids.insert(counts.id().begin(), counts.id().end());
+    reported += counts.id_size();
+    if (counts.id_size() < 3000) break;
+  }
+  EXPECT_EQ(reported, static_cast<int>(kCaptions));
+  EXPECT_EQ(ids.size(), kCaptions);
+}
+
+TEST(CaptionTable, AfterARestartForgetsTheLeastRecentlySeenFirst) {
+  google::protobuf::RepeatedPtrField<v1::CaptionState> saved;
+  for (const auto& [id, step] : {std::pair(1, 30), {2, 10}, {3, 20}}) {
+    saved.Add()->set_id(id);
+    saved[saved.size() - 1].set_last_step(step);
+  }
+  CaptionTable table(3);
+  table.Load(saved);
+  See(table, {4}, 40);
+  google::protobuf::RepeatedPtrField<v1::CaptionState> left;
+  table.Save(&left);
+  std::set<uint64_t> ids;
+  for (const v1::CaptionState& state : left) ids.insert(state.id());
+  EXPECT_EQ(ids, (std::set<uint64_t>{1, 3, 4}));
 }
 
 // Unrolls come and go at random over a table that is far too small for all captions.
