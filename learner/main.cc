@@ -210,7 +210,7 @@ absl::Status Train(Program& program) {
   store.Publish(trainer.policy(), trainer.version());
 
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
-  CaptionTable captions(experiment.learner().max_captions());
+  CaptionTable captions(experiment.learner().max_captions(), experiment.learner().max_caption_bytes());
   captions.Load(state.captions());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});

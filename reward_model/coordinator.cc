@@ -38,7 +38,7 @@ Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<Score
       clock_(clock),
       metrics_(metrics),
       model_(std::move(model)),
-      captions_({kMaxCaptions, kMaxCaptionBytes}),
+      captions_({config_.max_captions(), config_.max_caption_bytes()}),
       comparisons_(kMaxComparisons),
       feed_(captions_, *model_, kHistoryRows),
       asker_(config_, {captions_, tallies_, comparisons_, *model_}, incarnation, clock) {}

@@ -27,8 +27,6 @@ namespace sibyl::reward_model {
 inline constexpr size_t kHistoryRows = 262'144;
 // Comparisons that are kept; the oldest is forgotten first.
 inline constexpr size_t kMaxComparisons = 1'000'000;
-// Captions that are kept, and bytes of their texts.
-inline constexpr size_t kMaxCaptions = 1'000'000, kMaxCaptionBytes = 256 << 20;
 
 // The stage without its wires: passes what comes from the learner and the annotator to the parts (captions, asking,
 // tally, scoring), and what they make of it to the learner and the annotator.

@@ -74,7 +74,7 @@ absl::Status Serve(Program& program) {
   PolicyStore policies(std::make_shared<NullPolicy>(spec.actions_size()), nullptr);
   Metrics& metrics = program.metrics;
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
-  CaptionTable captions(experiment.learner().max_captions());
+  CaptionTable captions(experiment.learner().max_captions(), experiment.learner().max_caption_bytes());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
   UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec)},
