@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/backoff.h"
 #include "common/log.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 
 namespace sibyl::reward_model {
@@ -61,75 +62,61 @@ absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source) {
   return questions.request.queries_size();
 }
 
-AnnotatorLink::AnnotatorLink(Coordinator& model, LabelSource& source, Shutdown& shutdown, const std::string& name,
-                             uint64_t seed)
-    : model_(model),
+AnnotatorLink::AnnotatorLink(Coordinator& coordinator, LabelSource& source, const std::string& name, uint64_t seed,
+                             Clock& clock, std::function<void(absl::Status)> on_failure)
+    : coordinator_(coordinator),
       source_(source),
-      shutdown_(shutdown),
       name_(name),
-      labels_([this, seed] { FollowLabels(seed); }),
-      asker_([this, seed] { Ask(seed + 1); }) {}
+      clock_(clock),
+      labels_(
+          "labels", [this, seed](const std::stop_token& stop) { return FollowLabels(seed, stop); }, on_failure),
+      asker_(
+          "asker", [this, seed](const std::stop_token& stop) { return Ask(seed + 1, stop); }, on_failure) {}
 
 AnnotatorLink::~AnnotatorLink() {
-  {
-    MutexLock lock(mutex_);
-    stop_ = true;
-    stopped_.NotifyAll();
-  }
+  labels_.RequestStop();
+  asker_.RequestStop();
   source_.Cancel();
-  labels_.join();
-  asker_.join();
 }
 
-void AnnotatorLink::FollowLabels(uint64_t seed) {
-  NameThread("labels");
+absl::Status AnnotatorLink::Permanent(const absl::Status& status) const {
+  return absl::Status(status.code(), absl::StrCat("annotator ", name_, ": ", status.message()));
+}
+
+absl::Status AnnotatorLink::FollowLabels(uint64_t seed, const std::stop_token& stop) {
   Backoff backoff(kFirstWait, kLongestWait, seed);
   bool said = false;
   while (true) {
-    const double connections = model_.metrics().annotator_connections.Value();
-    const absl::Status ended = FollowOnce(model_, source_);
-    if (model_.metrics().annotator_connections.Value() > connections) {
+    const double connections = coordinator_.metrics().annotator_connections.Value();
+    const absl::Status ended = FollowOnce(coordinator_, source_);
+    if (coordinator_.metrics().annotator_connections.Value() > connections) {
       backoff.Reset();
       said = false;
     }
-    if (IsPermanent(ended)) {
-      shutdown_.Fail(absl::Status(ended.code(), absl::StrCat("annotator ", name_, ": ", ended.message())));
-      return;
-    }
-    if (!Sleep(absl::ZeroDuration())) return;
+    if (stop.stop_requested()) return absl::OkStatus();
+    if (IsPermanent(ended)) return Permanent(ended);
     if (!said) spdlog::warn("waiting for the annotator {}: {}", name_, ended.ToString());
     said = true;
-    if (!Sleep(backoff.Next())) return;
+    if (WaitForStop(stop, clock_, backoff.Next())) return absl::OkStatus();
   }
 }
 
-void AnnotatorLink::Ask(uint64_t seed) {
-  NameThread("asker");
+absl::Status AnnotatorLink::Ask(uint64_t seed, const std::stop_token& stop) {
   Backoff backoff(kFirstWait, kLongestWait, seed);
-  while (Sleep(absl::ZeroDuration())) {
-    model_.WaitUntilAskable(absl::Milliseconds(100));
-    const absl::StatusOr<int> asked = AskOnce(model_, source_);
+  while (!stop.stop_requested()) {
+    coordinator_.WaitUntilAskable(absl::Milliseconds(100));
+    const absl::StatusOr<int> asked = AskOnce(coordinator_, source_);
     if (asked.ok()) {
       backoff.Reset();
+    } else if (stop.stop_requested()) {
+      break;
     } else if (IsPermanent(asked.status())) {
-      shutdown_.Fail(
-          absl::Status(asked.status().code(), absl::StrCat("annotator ", name_, ": ", asked.status().message())));
-      return;
-    } else if (!Sleep(backoff.Next())) {
-      return;
+      return Permanent(asked.status());
+    } else {
+      WaitForStop(stop, clock_, backoff.Next());
     }
   }
-}
-
-bool AnnotatorLink::Sleep(absl::Duration time) {
-  const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(time);
-  MutexLock lock(mutex_);
-  while (!stop_) {
-    const auto left = until - std::chrono::steady_clock::now();
-    if (left <= left.zero()) break;
-    stopped_.WaitFor(mutex_, left);
-  }
-  return !stop_;
+  return absl::OkStatus();
 }
 
 }  // namespace sibyl::reward_model

@@ -1,12 +1,13 @@
 #pragma once
 
-#include <thread>
+#include <functional>
+#include <string>
 
 #include "absl/status/statusor.h"
-#include "common/mutex.h"
-#include "common/shutdown.h"
-#include "reward_model/label_source.h"
+#include "common/runtime/clock.h"
+#include "common/runtime/worker.h"
 #include "reward_model/coordinator.h"
+#include "reward_model/label_source.h"
 
 namespace sibyl::reward_model {
 
@@ -18,28 +19,26 @@ absl::Status FollowOnce(Coordinator& model, LabelSource& source);
 absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source);
 
 // Keeps a reward model and an annotator together: one thread follows the labels, one asks. Where the annotator is away
-// both try again with jittered backoff, for ever; an error that trying again does not mend ends the process.
+// both try again with jittered backoff, for ever; an error that trying again does not mend reaches `on_failure`.
 class AnnotatorLink {
  public:
-  // All three must outlive this. `name` is the annotator's, for the log; `seed` of the jitter.
-  AnnotatorLink(Coordinator& model, LabelSource& source, Shutdown& shutdown, const std::string& name, uint64_t seed);
+  // All must outlive this. `name` is the annotator's, for the log; `seed` of the jitter.
+  AnnotatorLink(Coordinator& coordinator, LabelSource& source, const std::string& name, uint64_t seed, Clock& clock,
+                std::function<void(absl::Status)> on_failure);
   // Cancels `source` and waits for both threads.
   ~AnnotatorLink();
 
  private:
-  void FollowLabels(uint64_t seed);
-  void Ask(uint64_t seed);
-  // False when it is time to stop.
-  bool Sleep(absl::Duration time);
+  absl::Status FollowLabels(uint64_t seed, const std::stop_token& stop);
+  absl::Status Ask(uint64_t seed, const std::stop_token& stop);
+  // The error of a thread that cannot go on.
+  absl::Status Permanent(const absl::Status& status) const;
 
-  Coordinator& model_;
+  Coordinator& coordinator_;
   LabelSource& source_;
-  Shutdown& shutdown_;
   const std::string name_;
-  Mutex mutex_;
-  CondVar stopped_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread labels_, asker_;
+  Clock& clock_;
+  Worker labels_, asker_;
 };
 
 }  // namespace sibyl::reward_model

@@ -12,7 +12,6 @@
 namespace sibyl::reward_model {
 namespace {
 
-constexpr uint32_t kFormatVersion = 1;
 constexpr absl::Duration kProgressPeriod = absl::Seconds(1);
 // Counts and steps beyond it are no longer exact as double.
 constexpr uint64_t kMostCount = uint64_t{1} << 53;
@@ -45,94 +44,150 @@ Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<Score
 
 // --- Checkpoints ---
 
-absl::Status Coordinator::Restore(const v1::RewardModelState& state) {
-  if (state.format_version() != kFormatVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("the reward model's checkpoint has format ",
-                                                      state.format_version(), ", this program reads ", kFormatVersion));
-  }
-  if (state.goal() != config_.goal()) {
-    return absl::FailedPreconditionError(absl::StrCat("reward_model.goal is `", config_.goal(),
-                                                      "`, the checkpoint's is `", state.goal(),
-                                                      "`; use another run folder for another goal"));
-  }
-  if (!Equal(state.label_set(), label_set_)) {
-    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(label_set_),
-                                                      ", the checkpoint's is ", Quoted(state.label_set()),
-                                                      "; use another run folder for another label set"));
-  }
+void Coordinator::Restore(const v1::RewardModelPiece& piece) {
   MutexLock lock(mutex_);
-  run_id_ = state.run_id();
-  learner_incarnation_ = state.learner_incarnation();
-  tallies_.RestoreLog(state.judge(), state.prompt(), state.log_id(), state.next_sequence());
-  model_->Restart();
-  for (const v1::RewardCaption& from : state.captions()) {
+  if (piece.labels_void()) {
+    tallies_.Clear();
+    comparisons_.Clear();
+    asker_.ForgetAll();
+  }
+  for (const uint64_t id : piece.forgotten()) {
+    if (Caption* caption = captions_.Find(id); caption != nullptr) Forget(*caption);
+  }
+  for (const v1::RewardCaption& from : piece.captions()) {
     if (from.id() == 0) continue;
     SetText(from.id(), from.text(), from.context());
     Caption& caption = captions_.FindOrAdd(from.id());
-    captions_.RestoreCounts(caption, from.count(), from.learner_count(), from.last_step());
+    captions_.RestoreCounts(caption, from.count(), from.learner_count(), std::max<uint32_t>(1, from.learner()),
+                            from.last_step());
     if (from.asked()) asker_.SetAsked(from.id());
-    const Tally tally = {from.answers(), from.good_sum(), from.unanswered()};
-    tallies_.Restore(from.id(), tally, /*superseded=*/false);
-    captions_.SetLabelled(caption, tally.labels() > 0);
-    if (!compares_) model_->Observe(caption, tally, tally.answers);
+    tallies_.Restore(from.id(), {from.answers(), from.good_sum(), from.unanswered()},
+                     std::max<uint32_t>(1, from.label_log()));
   }
-  for (const v1::RewardComparison& from : state.comparisons()) {
-    const Caption* first = captions_.Find(from.first());
-    const Caption* second = captions_.Find(from.second());
+  for (const v1::RewardComparison& from : piece.comparisons()) {
     comparisons_.Add({from.first(), from.second()}, {from.answered(), from.first_better()});
-    if (from.answered() && first != nullptr && second != nullptr) {
-      model_->ObserveComparison(*first, *second, from.first_better());
-    }
   }
+}
+
+absl::Status Coordinator::FinishRestore(const v1::RewardModelHead& head) {
+  if (head.goal() != config_.goal()) {
+    return absl::FailedPreconditionError(absl::StrCat("reward_model.goal is `", config_.goal(),
+                                                      "`, the checkpoint's is `", head.goal(),
+                                                      "`; use another run folder for another goal"));
+  }
+  if (!Equal(head.label_set(), label_set_)) {
+    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(label_set_),
+                                                      ", the checkpoint's is ", Quoted(head.label_set()),
+                                                      "; use another run folder for another label set"));
+  }
+  MutexLock lock(mutex_);
+  run_id_ = head.run_id();
+  learner_incarnation_ = head.learner_incarnation();
+  captions_.RestoreLearner(std::max<uint32_t>(1, head.learner()));
+  tallies_.RestoreLog(head.judge(), head.prompt(), head.log_id(), head.next_sequence(),
+                      std::max<uint32_t>(1, head.label_log()));
   captions_.OrderByLastStep();
-  ForgetExcess();
   for (size_t slot = 0; slot < captions_.slots(); ++slot) {
     Caption* caption = captions_.At(slot);
+    if (caption != nullptr) captions_.SetLabelled(*caption, tallies_.IsLabelled(caption->id));
+  }
+  ForgetExcess();
+  model_->Restart();
+  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
+    const Caption* caption = captions_.At(slot);
     if (caption == nullptr) continue;
+    const Tally tally = tallies_.Of(caption->id);
+    if (!compares_) model_->Observe(*caption, tally, tally.answers);
     feed_.MarkChanged(caption->id);
     Offer(*caption);
     asker_.OnLabel(*caption);
   }
+  for (const auto& [pair, comparison] : comparisons_.all()) {
+    const Caption *first = captions_.Find(pair.first), *second = captions_.Find(pair.second);
+    if (comparison.answered && first != nullptr && second != nullptr) {
+      model_->ObserveComparison(*first, *second, comparison.first_better);
+    }
+  }
   return absl::OkStatus();
 }
 
-v1::RewardModelState Coordinator::MakeCheckpoint() {
-  v1::RewardModelState state;
+void Coordinator::BeginCheckpoint(bool whole) {
+  if (!whole) return;
   MutexLock lock(mutex_);
-  state.set_format_version(kFormatVersion);
-  state.set_run_id(run_id_);
-  state.set_goal(config_.goal());
-  *state.mutable_label_set() = label_set_;
-  state.set_next_sequence(tallies_.next_sequence());
-  state.set_judge(tallies_.judge());
-  state.set_prompt(tallies_.prompt());
-  state.set_log_id(tallies_.log_id());
-  state.set_learner_incarnation(learner_incarnation_);
-  state.mutable_captions()->Reserve(static_cast<int>(captions_.size()));
-  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
-    const Caption* caption = captions_.At(slot);
-    if (caption == nullptr) continue;
-    const Tally tally = tallies_.Settled(caption->id);
-    v1::RewardCaption& to = *state.add_captions();
-    to.set_id(caption->id);
-    to.set_text(caption->text());
-    to.set_context(caption->context);
-    to.set_count(caption->count);
-    to.set_last_step(caption->last_step);
-    to.set_asked(asker_.IsAsked(caption->id));
-    to.set_answers(tally.answers);
-    to.set_good_sum(tally.good_sum);
-    to.set_unanswered(tally.unanswered);
-    to.set_learner_count(captions_.LearnerCount(*caption));
+  captions_.BeginFile();
+  comparisons_.BeginFile();
+  labels_void_ = false;
+}
+
+v1::RewardModelPiece Coordinator::NextPiece() {
+  constexpr size_t kTextBytesAPiece = 4 << 20;
+  v1::RewardModelPiece piece;
+  MutexLock lock(mutex_);
+  piece.set_labels_void(std::exchange(labels_void_, false));
+  const std::vector<uint64_t> forgotten = captions_.TakeForgotten(kPiece);
+  piece.mutable_forgotten()->Add(forgotten.begin(), forgotten.end());
+  size_t text_bytes = 0;
+  const auto is_full = [&] {
+    return static_cast<size_t>(piece.forgotten_size() + piece.captions_size() + piece.comparisons_size()) >= kPiece ||
+           text_bytes >= kTextBytesAPiece;
+  };
+  // A comparison follows the captions that it is about.
+  bool captions_saved = false;
+  while (!is_full() && !captions_saved) {
+    bool with_text = false;
+    const Caption* caption = captions_.TakeUnsaved(&with_text);
+    captions_saved = caption == nullptr;
+    if (captions_saved) break;
+    SaveCaption(*caption, with_text, piece.add_captions());
+    if (with_text) text_bytes += caption->text().size() + caption->context.size();
   }
-  for (const Comparisons::Entry& entry : comparisons_.all()) {
-    v1::RewardComparison& to = *state.add_comparisons();
-    to.set_first(entry.pair.first);
-    to.set_second(entry.pair.second);
-    to.set_answered(entry.comparison.answered);
-    to.set_first_better(entry.comparison.first_better);
+  while (!is_full()) {
+    const Comparisons::Entry* entry = comparisons_.TakeUnsaved();
+    if (entry == nullptr) {
+      *piece.mutable_head() = Head();
+      break;
+    }
+    v1::RewardComparison& to = *piece.add_comparisons();
+    to.set_first(entry->pair.first);
+    to.set_second(entry->pair.second);
+    to.set_answered(entry->comparison.answered);
+    to.set_first_better(entry->comparison.first_better);
   }
-  return state;
+  return piece;
+}
+
+v1::RewardModelHead Coordinator::Head() const {
+  v1::RewardModelHead head;
+  head.set_format_version(kCheckpointVersion);
+  head.set_run_id(run_id_);
+  head.set_goal(config_.goal());
+  *head.mutable_label_set() = label_set_;
+  head.set_judge(tallies_.judge());
+  head.set_prompt(tallies_.prompt());
+  head.set_log_id(tallies_.log_id());
+  head.set_next_sequence(tallies_.next_sequence());
+  head.set_label_log(tallies_.log());
+  head.set_learner_incarnation(learner_incarnation_);
+  head.set_learner(captions_.learner());
+  return head;
+}
+
+void Coordinator::SaveCaption(const Caption& caption, bool with_text, v1::RewardCaption* to) const {
+  const Tally tally = tallies_.Settled(caption.id);
+  to->set_id(caption.id);
+  if (with_text) {
+    to->set_text(caption.text());
+    to->set_context(caption.context);
+  }
+  to->set_count(caption.count);
+  to->set_last_step(caption.last_step);
+  to->set_learner_count(captions_.ToldCount(caption));
+  to->set_learner(captions_.LearnerOf(caption));
+  to->set_asked(asker_.IsAsked(caption.id));
+  to->set_answers(tally.answers);
+  to->set_good_sum(tally.good_sum);
+  to->set_unanswered(tally.unanswered);
+  if (tally.labels() > 0) to->set_label_log(tallies_.LogOf(caption.id));
 }
 
 // --- The learner ---
@@ -246,8 +301,11 @@ absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionC
 void Coordinator::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts) {
   MutexLock lock(mutex_);
   if (learner_.get() != from) return;
-  for (const v1::CaptionText& text : texts.texts()) SetText(text.id(), text.text(), text.context());
-  ForgetExcess();
+  for (const v1::CaptionText& text : texts.texts()) {
+    if (captions_.Find(text.id()) == nullptr) continue;  // forgotten meanwhile
+    SetText(text.id(), text.text(), text.context());
+    ForgetExcess();
+  }
 }
 
 void Coordinator::DisconnectLearner(const LearnerOutput* from) {
@@ -295,15 +353,17 @@ void Coordinator::Offer(const Caption& caption) {
 void Coordinator::ForgetExcess() {
   const auto held = [this](const Caption& caption)
                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return asker_.IsWaiting(caption.id); };
-  while (Caption* caption = captions_.Excess(held)) {
-    const uint64_t id = caption->id;
-    text_requests_.Got(id);
-    tallies_.Forget(id);
-    asker_.Forget(id);
-    model_->Forget(id);
-    captions_.Forget(*caption);
-    feed_.MarkChanged(id);
-  }
+  while (Caption* caption = captions_.Excess(held)) Forget(*caption);
+}
+
+void Coordinator::Forget(Caption& caption) {
+  const uint64_t id = caption.id;
+  text_requests_.Got(id);
+  tallies_.Forget(id);
+  asker_.Forget(id);
+  model_->Forget(id);
+  captions_.Forget(caption);
+  feed_.MarkChanged(id);
 }
 
 void Coordinator::LookAtAllAgain() {
@@ -332,6 +392,7 @@ v1::LabelsRequest Coordinator::ConnectAnnotator(const v1::DescribeResponse& anno
       comparisons_.Clear();
       asker_.ForgetAll();
       model_->Restart();
+      labels_void_ = true;
     }
     asker_.Connect();
     metrics_.annotator_connections.Increment();
@@ -354,9 +415,12 @@ void Coordinator::OnLabels(const v1::LabelBatch& batch) {
     if (label.sequence() < tallies_.next_sequence()) continue;
     tallies_.SetNextSequence(label.sequence() + 1);
     const std::vector<std::string> captions = Captions(label.query());
-    const bool came_early =
-        captions.size() == 1 && tallies_.SettleEarly(CaptionId(captions[0]), label.sequence());
-    if (!came_early) ApplyLabel(label);
+    const bool came_early = captions.size() == 1 && tallies_.SettleEarly(CaptionId(captions[0]), label.sequence());
+    if (!came_early) {
+      ApplyLabel(label);
+    } else if (Caption* caption = captions_.Find(CaptionId(captions[0])); caption != nullptr) {
+      captions_.Touch(*caption);  // a checkpoint has the label from now on
+    }
   }
   tallies_.SetNextSequence(std::max(tallies_.next_sequence(), batch.next_sequence()));
 }
@@ -386,12 +450,18 @@ void Coordinator::OnAnswers(const Questions& questions, const v1::AskResponse& r
         (outcome.kind() == v1::AskOutcome::KIND_ACCEPTED ? metrics_.queries_accepted : metrics_.queries_duplicate)
             .Increment();
         for (const uint64_t asked : {subject.first, subject.second}) {
-          if (captions_.Find(asked) != nullptr) asker_.SetAsked(asked);
+          Caption* caption = captions_.Find(asked);
+          if (caption == nullptr) continue;
+          asker_.SetAsked(asked);
+          captions_.Touch(*caption);
         }
         break;
       case v1::AskOutcome::KIND_KNOWN: {
         metrics_.queries_known.Increment();
-        if (captions_.Find(id) != nullptr) asker_.SetAsked(id);
+        if (Caption* caption = captions_.Find(id); caption != nullptr) {
+          asker_.SetAsked(id);
+          captions_.Touch(*caption);
+        }
         if (current) asker_.Release(subject);
         if (IsAnswered(subject)) break;  // the log was faster
         if (!ApplyLabel(outcome.label()) || !IsAnswered(subject)) {
@@ -432,11 +502,12 @@ void Coordinator::OnRefused(const Questions& questions, const absl::Status& why)
 }
 
 void Coordinator::WaitUntilAskable(absl::Duration limit) {
-  const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
+  const absl::Time until = clock_.Now() + limit;
   MutexLock lock(mutex_);
   while (!asker_.HasQuestions()) {
-    const auto left = until - std::chrono::steady_clock::now();
-    if (left <= left.zero() || !askable_.WaitFor(mutex_, left)) return;
+    const absl::Duration left = until - clock_.Now();
+    if (left <= absl::ZeroDuration()) return;
+    clock_.WaitFor(askable_, mutex_, left);
   }
 }
 
@@ -524,6 +595,7 @@ void Coordinator::OnTally(Caption& caption) {
   // Also where this process was killed before it could note that it had asked.
   asker_.SetAsked(caption.id);
   captions_.SetLabelled(caption, true);
+  captions_.Touch(caption);
   asker_.OnLabel(caption);
   feed_.MarkChanged(caption.id);
 }

@@ -25,6 +25,8 @@ namespace sibyl::reward_model {
 
 // Rows of past score updates that are kept for learners that come back.
 inline constexpr size_t kHistoryRows = 262'144;
+// Format version of checkpoints.
+inline constexpr uint32_t kCheckpointVersion = 2;
 // Comparisons that are kept; the oldest is forgotten first.
 inline constexpr size_t kMaxComparisons = 1'000'000;
 
@@ -42,11 +44,18 @@ class Coordinator {
 
   // --- Checkpoints ---
 
-  // Goes on from a checkpoint; before anything else. FailedPrecondition names the field where it is of another goal or
-  // label set.
-  absl::Status Restore(const v1::RewardModelState& state);
-  // A consistent copy.
-  v1::RewardModelState MakeCheckpoint();
+  // Goes on from a checkpoint; before anything else. Restore takes its pieces in their order, FinishRestore the last
+  // head. FailedPrecondition names the field where the checkpoint is of another goal or label set.
+  void Restore(const v1::RewardModelPiece& piece);
+  absl::Status FinishRestore(const v1::RewardModelHead& head);
+
+  // A checkpoint is taken in pieces, on one thread. BeginCheckpoint with `whole`: everything goes into a new file; else
+  // what has changed since the last checkpoint is to be appended. Then NextPiece until a piece has a head.
+  // Labels, the place in the log and the captions that they are about are as they were at one moment, when the last
+  // piece was taken; counts of captions in earlier pieces may be older. It ends once what has changed in the meantime
+  // fits into a piece.
+  void BeginCheckpoint(bool whole);
+  v1::RewardModelPiece NextPiece();
 
   // --- The learner (reward.proto) ---
 
@@ -94,8 +103,12 @@ class Coordinator {
   // Captions that are looked at under one hold of the lock.
   static constexpr size_t kPiece = 4096;
 
+  v1::RewardModelHead Head() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SaveCaption(const Caption& caption, bool with_text, v1::RewardCaption* to) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetText(uint64_t id, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Offer(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Forgets captions until the book is within its bounds.
   void ForgetExcess() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The judge has changed: offers all captions, and has their scores looked at again. In pieces.
@@ -136,6 +149,8 @@ class Coordinator {
   Comparisons comparisons_ ABSL_GUARDED_BY(mutex_);  // of a ranking
   ScoreFeed feed_ ABSL_GUARDED_BY(mutex_);
   Asker asker_ ABSL_GUARDED_BY(mutex_);
+
+  bool labels_void_ ABSL_GUARDED_BY(mutex_) = false;  // the judge has changed since the last checkpoint
 
   // The learner.
   std::string run_id_ ABSL_GUARDED_BY(mutex_);

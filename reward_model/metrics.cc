@@ -71,6 +71,8 @@ RewardModelMetrics::RewardModelMetrics(Metrics& m)
       checkpoint_duration(
           m.Gauge("sibyl_reward_model_checkpoint_duration_seconds", "What the last checkpoint took, copy and write.")),
       checkpoint_timestamp(
-          m.Gauge("sibyl_reward_model_checkpoint_timestamp_seconds", "Unix time of the last checkpoint; 0: none.")) {}
+          m.Gauge("sibyl_reward_model_checkpoint_timestamp_seconds", "Unix time of the last checkpoint; 0: none.")),
+      checkpoint_bytes(m.Gauge("sibyl_reward_model_checkpoint_bytes",
+                               "Size of reward_model.records, what was appended since it was new included.")) {}
 
 }  // namespace sibyl::reward_model

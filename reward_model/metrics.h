@@ -46,6 +46,7 @@ struct RewardModelMetrics {
   prometheus::Counter& caption_collisions;
   prometheus::Gauge& checkpoint_duration;
   prometheus::Gauge& checkpoint_timestamp;
+  prometheus::Gauge& checkpoint_bytes;
 };
 
 }  // namespace sibyl::reward_model

@@ -41,6 +41,7 @@ CaptionBook::TextOutcome CaptionBook::SetText(uint64_t id, absl::string_view tex
   caption.shared_text = std::make_shared<const std::string>(text);
   caption.context = std::string(context);
   lists_[caption.labelled].bytes += TextBytes(caption);
+  Touch(caption);
   return TextOutcome::kNew;
 }
 
@@ -53,6 +54,7 @@ bool CaptionBook::SetLearnerCount(Caption& caption, uint64_t count, uint64_t las
   caption.last_step = std::max(caption.last_step, last_step);
   Unlink(caption);
   LinkNewest(caption);
+  Touch(caption);
   return offered_anew;
 }
 
@@ -60,11 +62,56 @@ uint64_t CaptionBook::LearnerCount(const Caption& caption) const {
   return caption.learner == learner_ ? caption.learner_count : 0;
 }
 
-void CaptionBook::RestoreCounts(Caption& caption, uint64_t count, uint64_t learner_count, uint64_t last_step) {
+void CaptionBook::RestoreCounts(Caption& caption, uint64_t count, uint64_t learner_count, uint32_t learner,
+                                uint64_t last_step) {
   caption.count = count;
   caption.learner_count = learner_count;
-  caption.learner = learner_;
+  caption.learner = learner;
   caption.last_step = last_step;
+}
+
+void CaptionBook::Touch(Caption& caption) {
+  if (caption.unsaved_at != 0) return;
+  unsaved_.push_back(caption.slot);
+  caption.unsaved_at = static_cast<uint32_t>(unsaved_.size());
+}
+
+void CaptionBook::Untouch(Caption& caption) {
+  if (caption.unsaved_at == 0) return;
+  // The last one takes its place.
+  Caption& last = captions_[unsaved_.back()];
+  unsaved_[caption.unsaved_at - 1] = last.slot;
+  last.unsaved_at = caption.unsaved_at;
+  unsaved_.pop_back();
+  caption.unsaved_at = 0;
+}
+
+void CaptionBook::BeginFile() {
+  ++file_;
+  forgotten_unsaved_.clear();
+  next_slot_ = 0;
+}
+
+std::vector<uint64_t> CaptionBook::TakeForgotten(size_t limit) {
+  const size_t count = std::min(limit, forgotten_unsaved_.size());
+  std::vector<uint64_t> taken(forgotten_unsaved_.end() - static_cast<ptrdiff_t>(count), forgotten_unsaved_.end());
+  forgotten_unsaved_.resize(forgotten_unsaved_.size() - count);
+  return taken;
+}
+
+const Caption* CaptionBook::TakeUnsaved(bool* with_text) {
+  Caption* caption = nullptr;
+  while (next_slot_ < captions_.size() && caption == nullptr) caption = At(next_slot_++);
+  if (caption == nullptr) {
+    next_slot_ = std::numeric_limits<size_t>::max();
+    if (unsaved_.empty()) return nullptr;
+    caption = &captions_[unsaved_.back()];
+  }
+  Untouch(*caption);
+  *with_text = caption->text_file != file_ && caption->shared_text != nullptr;
+  caption->row_file = file_;
+  if (*with_text) caption->text_file = file_;
+  return caption;
 }
 
 void CaptionBook::SetLabelled(Caption& caption, bool labelled) {
@@ -88,6 +135,8 @@ Caption* CaptionBook::Excess(absl::FunctionRef<bool(const Caption&)> held) {
 
 void CaptionBook::Forget(Caption& caption) {
   Unlink(caption);
+  Untouch(caption);
+  if (caption.row_file == file_) forgotten_unsaved_.push_back(caption.id);
   by_id_.erase(caption.id);
   free_slots_.push_back(caption.slot);
   caption = Caption();
@@ -108,7 +157,9 @@ void CaptionBook::OrderByLastStep() {
 
 size_t CaptionBook::bytes() const {
   return captions_.size() * sizeof(Caption) + text_bytes() +
-         by_id_.capacity() * (sizeof(uint64_t) + sizeof(void*) + 1) + free_slots_.capacity() * sizeof(uint32_t);
+         by_id_.capacity() * (sizeof(uint64_t) + sizeof(void*) + 1) +
+         (free_slots_.capacity() + unsaved_.capacity()) * sizeof(uint32_t) +
+         forgotten_unsaved_.capacity() * sizeof(uint64_t);
 }
 
 void CaptionBook::Unlink(Caption& caption) {

@@ -29,6 +29,9 @@ struct Caption {
 
  private:
   friend class CaptionBook;
+  uint32_t unsaved_at = 0;  // place in CaptionBook::unsaved_, from 1; 0: not listed
+  uint32_t row_file = 0;    // number of the file that the caption was last saved in, and its text
+  uint32_t text_file = 0;
   uint64_t learner_count = 0;  // what learner incarnation `learner` last told
   uint32_t learner = 0;        // CaptionBook::learner_ at that time
   uint32_t slot = 0;           // place in CaptionBook::captions_
@@ -74,15 +77,34 @@ class CaptionBook {
   // The learner's count of a caption, cumulative since its incarnation began. True when it had not offered the caption
   // before in this incarnation, or has forgotten it since (its count went down).
   bool SetLearnerCount(Caption& caption, uint64_t count, uint64_t last_step);
-  // The part of `count` that the current learner incarnation has told, and back from a checkpoint.
+  // The part of `count` that the current learner incarnation has told.
   uint64_t LearnerCount(const Caption& caption) const;
-  void RestoreCounts(Caption& caption, uint64_t count, uint64_t learner_count, uint64_t last_step);
 
   // Whether the caption has labels, which decides how soon it is forgotten.
   void SetLabelled(Caption& caption, bool labelled);
   // The caption to forget next while the book is over its bounds, else nullptr; also where all captions are held.
   Caption* Excess(absl::FunctionRef<bool(const Caption&)> held);
   void Forget(Caption& caption);
+
+  // --- Checkpoints ---
+  // A checkpoint consists of files' rows: all captions go into a new file, later those that have changed.
+
+  // The caption has changed since it was saved; SetText, SetLearnerCount and Forget say so themselves.
+  void Touch(Caption& caption);
+  // What is saved from now on goes into a new file, which is to have everything.
+  void BeginFile();
+  // Takes the ids of captions in the file that were forgotten, at most `limit`.
+  std::vector<uint64_t> TakeForgotten(size_t limit);
+  // The next caption to save, nullptr: all are saved. `with_text`: the file has not its text yet.
+  const Caption* TakeUnsaved(bool* with_text);
+  // Captions that have changed since they were saved.
+  size_t unsaved() const { return unsaved_.size(); }
+  // Numbers of learner incarnations: the current one's, and the one whose count a caption has.
+  uint32_t learner() const { return learner_; }
+  uint32_t LearnerOf(const Caption& caption) const { return caption.learner; }
+  uint64_t ToldCount(const Caption& caption) const { return caption.learner_count; }
+  void RestoreLearner(uint32_t learner) { learner_ = learner; }
+  void RestoreCounts(Caption& caption, uint64_t count, uint64_t learner_count, uint32_t learner, uint64_t last_step);
   // After a checkpoint was read: captions count as reported in the order of their last step.
   void OrderByLastStep();
 
@@ -107,6 +129,7 @@ class CaptionBook {
 
   static size_t TextBytes(const Caption& caption) { return caption.text().size() + caption.context.size(); }
   void Unlink(Caption& caption);
+  void Untouch(Caption& caption);
   void LinkNewest(Caption& caption);
 
   const Bounds bounds_;
@@ -115,6 +138,12 @@ class CaptionBook {
   absl::flat_hash_map<uint64_t, Caption*> by_id_;
   List lists_[2];         // without and with labels, in the order of the learner's last report
   uint32_t learner_ = 1;  // counts learner incarnations
+  // Slots of captions that have changed, ids of forgotten captions that the file has, and the next slot to be saved
+  // because the file is new.
+  std::vector<uint32_t> unsaved_;
+  std::vector<uint64_t> forgotten_unsaved_;
+  size_t next_slot_ = std::numeric_limits<size_t>::max();
+  uint32_t file_ = 1;
   uint64_t forgotten_ = 0;
 };
 

@@ -1,10 +1,12 @@
 #include "reward_model/tally/comparisons.h"
 
+#include <algorithm>
+
 namespace sibyl::reward_model {
 
 const Comparison* Comparisons::Find(OrderedPair pair) const {
   const auto it = number_of_.find(pair);
-  return it == number_of_.end() ? nullptr : &At(it->second).comparison;
+  return it == number_of_.end() ? nullptr : &entries_[it->second - first_number_].comparison;
 }
 
 void Comparisons::Add(OrderedPair pair, const Comparison& comparison) {
@@ -13,6 +15,7 @@ void Comparisons::Add(OrderedPair pair, const Comparison& comparison) {
     CountBothOrders(entry, -1);
     entry.comparison = comparison;
     CountBothOrders(entry, 1);
+    if (it->second < unsaved_from_) replaced_.push_back(it->second);
     return;
   }
   if (entries_.size() >= capacity_) {
@@ -29,9 +32,26 @@ void Comparisons::Add(OrderedPair pair, const Comparison& comparison) {
 
 void Comparisons::Clear() {
   first_number_ = end_number();
+  unsaved_from_ = first_number_;
+  replaced_.clear();
   entries_.clear();
   number_of_.clear();
   both_orders_ = flips_ = 0;
+}
+
+void Comparisons::BeginFile() {
+  unsaved_from_ = first_number_;
+  replaced_.clear();
+}
+
+const Comparisons::Entry* Comparisons::TakeUnsaved() {
+  while (!replaced_.empty()) {
+    const uint64_t number = replaced_.back();
+    replaced_.pop_back();
+    if (number >= first_number_) return &entries_[number - first_number_];
+  }
+  unsaved_from_ = std::max(unsaved_from_, first_number_);  // what was forgotten meanwhile
+  return unsaved_from_ < end_number() ? &entries_[unsaved_from_++ - first_number_] : nullptr;
 }
 
 void Comparisons::CountBothOrders(const Entry& entry, int sign) {

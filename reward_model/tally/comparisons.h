@@ -4,6 +4,7 @@
 #include <deque>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 
@@ -37,12 +38,13 @@ class Comparisons {
   void Add(OrderedPair pair, const Comparison& comparison);
   void Clear();
 
-  // Comparisons have the numbers begin_number() .. end_number() - 1 in the order in which they came; a number is never
-  // used again.
-  uint64_t begin_number() const { return first_number_; }
-  uint64_t end_number() const { return first_number_ + entries_.size(); }
-  const Entry& At(uint64_t number) const { return entries_[number - first_number_]; }
+  // Oldest first.
   const std::deque<Entry>& all() const { return entries_; }
+
+  // What is saved from now on goes into a new file, which is to have everything.
+  void BeginFile();
+  // The next comparison to save; nullptr: all are saved.
+  const Entry* TakeUnsaved();
 
   size_t size() const { return entries_.size(); }
   // Those that were forgotten because there were too many.
@@ -55,13 +57,17 @@ class Comparisons {
   size_t bytes() const;
 
  private:
+  uint64_t end_number() const { return first_number_ + entries_.size(); }
   // Counts a pair that is there in both orders, or, with -1, no longer.
   void CountBothOrders(const Entry& entry, int sign);
 
   const size_t capacity_;
   std::deque<Entry> entries_;
   absl::flat_hash_map<OrderedPair, uint64_t> number_of_;
+  // Entries have the numbers first_number_ .. end_number() - 1; a number is never used again.
   uint64_t first_number_ = 0;
+  uint64_t unsaved_from_ = 0;       // number of the oldest entry that was never saved
+  std::vector<uint64_t> replaced_;  // numbers of older ones that were replaced since they were saved
   uint64_t both_orders_ = 0, flips_ = 0, forgotten_ = 0;
 };
 

@@ -58,6 +58,11 @@ Tally Tallies::Settled(uint64_t id) const {
   return tally;
 }
 
+uint32_t Tallies::LogOf(uint64_t id) const {
+  const auto it = entries_.find(id);
+  return it == entries_.end() ? log_ : it->second.log;
+}
+
 bool Tallies::IsSuperseded(uint64_t id) const {
   const auto it = entries_.find(id);
   return it != entries_.end() && it->second.tally.labels() > 0 && it->second.log != log_;
@@ -97,17 +102,18 @@ void Tallies::Forget(uint64_t id) {
 }
 
 void Tallies::RestoreLog(const std::string& judge, const std::string& prompt, const std::string& log_id,
-                         uint64_t next_sequence) {
+                         uint64_t next_sequence, uint32_t log) {
   judge_ = judge;
   prompt_ = prompt;
   log_id_ = log_id;
   next_sequence_ = std::max<uint64_t>(1, next_sequence);
+  log_ = log;
 }
 
-void Tallies::Restore(uint64_t id, const Tally& tally, bool superseded) {
+void Tallies::Restore(uint64_t id, const Tally& tally, uint32_t log) {
+  Forget(id);
   if (tally.labels() == 0) return;
-  CountOut(id);
-  entries_[id] = {tally, superseded ? log_ - 1 : log_};
+  entries_[id] = {tally, log};
   CountIn(id);
 }
 

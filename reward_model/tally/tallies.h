@@ -71,13 +71,19 @@ class Tallies {
 
   // --- Checkpoints ---
 
-  // A tally without labels that the log brings again after a restart from next_sequence(), and whether another log has
-  // taken the place of the one that it is from.
+  // A tally without labels that the log brings again after a restart from next_sequence().
   Tally Settled(uint64_t id) const;
+  // Numbers of label logs: the one that is followed, and the one that the caption's last label came from. A tally of an
+  // earlier log is superseded: the next label of the caption takes its place.
+  uint32_t log() const { return log_; }
+  uint32_t LogOf(uint64_t id) const;
   bool IsSuperseded(uint64_t id) const;
   void RestoreLog(const std::string& judge, const std::string& prompt, const std::string& log_id,
-                  uint64_t next_sequence);
-  void Restore(uint64_t id, const Tally& tally, bool superseded);
+                  uint64_t next_sequence, uint32_t log);
+  // In place of what is there.
+  void Restore(uint64_t id, const Tally& tally, uint32_t log);
+  // Drops all labels.
+  void Clear();
 
  private:
   struct Entry {
@@ -93,7 +99,6 @@ class Tallies {
   // Takes a caption's tally out of the sums, or into them.
   void CountOut(uint64_t id);
   void CountIn(uint64_t id);
-  void Clear();
 
   std::string judge_, prompt_, log_id_;
   uint64_t next_sequence_ = 1;

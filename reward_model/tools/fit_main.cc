@@ -5,15 +5,12 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/caption.h"
 #include "common/config.h"
-#include "common/flags.h"
 #include "common/random.h"
-#include "common/runtime/clock.h"
+#include "common/runtime/program.h"
 #include "common/status_macros.h"
 #include "reward_model/label_log.h"
 #include "reward_model/questions.h"
@@ -64,14 +61,16 @@ void Take(const v1::RewardModelConfig& config, const v1::Label& label, Labels* l
   }
 }
 
-// Works until there is nothing left to do.
-void Finish(LearnedModel& model, const char* doing) {
+// Works until there is nothing left to do. Cancelled: a signal came.
+absl::Status Finish(LearnedModel& model, const char* doing, const std::stop_token& stop) {
   absl::Time shown = absl::Now();
   while (model.Work() == absl::ZeroDuration()) {
+    if (stop.stop_requested()) return absl::CancelledError("stopped before the model was fitted");
     if (absl::Now() - shown < absl::Seconds(5)) continue;
     shown = absl::Now();
     std::fprintf(stderr, "%s: %.0f steps to go\n", doing, std::max(0.0, model.training_steps_due()));
   }
+  return absl::OkStatus();
 }
 
 std::vector<const Caption*> AllOf(const CaptionBook& book) {
@@ -101,8 +100,8 @@ std::optional<double> Accuracy(const v1::RewardModelConfig& config, LearnedModel
   return right / all;
 }
 
-absl::Status Run(const std::vector<std::string>& overrides) {
-  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+absl::Status Fit(Program& program) {
+  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), program.overrides));
   v1::RewardModelConfig& config = *experiment.mutable_reward_model();
   if (config.kind() == v1::REWARD_MODEL_KIND_RETRIEVAL) {
     return absl::InvalidArgumentError(
@@ -123,8 +122,7 @@ absl::Status Run(const std::vector<std::string>& overrides) {
                                             " labels fit); make some with: sibyl annotate"));
   }
   const absl::Time begin = absl::Now();
-  Metrics metrics;
-  LearnedModel model(config, experiment.seed(), Clock::Real(), metrics);
+  LearnedModel model(config, experiment.seed(), program.clock, program.metrics);
   for (const Caption* caption : AllOf(labels.book)) {
     const auto tally = labels.tallies.find(caption->id);
     if (tally != labels.tallies.end()) model.Observe(*caption, tally->second, tally->second.answers);
@@ -132,9 +130,9 @@ absl::Status Run(const std::vector<std::string>& overrides) {
   for (const auto& [pair, comparison] : labels.learned.all()) {
     model.ObserveComparison(*labels.book.Find(pair.first), *labels.book.Find(pair.second), comparison.first_better);
   }
-  Finish(model, "training");
+  SIBYL_RETURN_IF_ERROR(Finish(model, "training", program.stop()));
   if (model.WantsCaptions()) model.OfferCaptions(AllOf(labels.book), /*last=*/true);  // one version, of these captions
-  Finish(model, "scoring");
+  SIBYL_RETURN_IF_ERROR(Finish(model, "scoring", program.stop()));
   if (model.version() == 0) return absl::InternalError("nothing was learned; is --held_out too large?");
   SIBYL_RETURN_IF_ERROR(model.Save(absl::GetFlag(FLAGS_run_dir)));
   nlohmann::ordered_json line = {{"labels", count},
@@ -148,22 +146,19 @@ absl::Status Run(const std::vector<std::string>& overrides) {
   return absl::OkStatus();
 }
 
+absl::Status Run(Program& program) {
+  const absl::Status status = Fit(program);
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? UsageError(status) : status;
+}
+
 }  // namespace
 }  // namespace sibyl::reward_model
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "Fits a reward model to labels: sibyl-fit-reward --config=FILE [--set field=value ...] --annotator=host:port "
-      "--run_dir=DIR");
-  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
-  absl::ParseCommandLine(argc, argv);
-  absl::Status status;
-  try {
-    status = sibyl::reward_model::Run(overrides);
-  } catch (const std::exception& error) {  // LibTorch's
-    status = absl::InternalError(error.what());
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "sibyl fit-reward: %s\n", std::string(status.message()).c_str());
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
+  return sibyl::RunMain(argc, argv,
+                        {"fit-reward",
+                         "Fits a reward model to labels: sibyl-fit-reward --config=FILE [--set field=value ...] "
+                         "--annotator=host:port --run_dir=DIR",
+                         /*takes_overrides=*/true},
+                        sibyl::reward_model::Run);
 }

@@ -181,11 +181,68 @@ TEST(CaptionBook, AForgottenCaptionComesBackAsNewInAFreeSlot) {
   EXPECT_EQ(again.last_step, 0u);
 }
 
+// Texts and ids that are saved next, '+' before those whose text goes along.
+std::vector<std::string> Unsaved(CaptionBook& book) {
+  std::vector<std::string> saved;
+  bool with_text = false;
+  while (const Caption* caption = book.TakeUnsaved(&with_text)) {
+    saved.push_back(absl::StrCat(with_text ? "+" : "", caption->text()));
+  }
+  return saved;
+}
+
+TEST(CaptionBook, SavesWhatHasChangedAndATextOnce) {
+  CaptionBook book;
+  Caption& a = Add(book, "a");
+  Add(book, "b");
+  book.BeginFile();
+  EXPECT_THAT(Unsaved(book), ElementsAre("+a", "+b"));
+  EXPECT_THAT(Unsaved(book), IsEmpty());
+  book.Touch(a);
+  book.SetLearnerCount(a, 2, 7);
+  Add(book, "c");
+  EXPECT_THAT(Unsaved(book), ::testing::UnorderedElementsAre("a", "+c"));
+  book.BeginFile();
+  EXPECT_THAT(Unsaved(book), ElementsAre("+a", "+b", "+c")) << "a new file has all of it";
+}
+
+TEST(CaptionBook, SaysWhichSavedCaptionsWereForgotten) {
+  CaptionBook book;
+  book.BeginFile();
+  Add(book, "a");
+  Unsaved(book);
+  Add(book, "b");
+  const uint64_t a = CaptionId("a"), b = CaptionId("b");
+  book.Forget(*book.Find(b));
+  EXPECT_THAT(book.TakeForgotten(9), IsEmpty()) << "the file never had it";
+  EXPECT_THAT(Unsaved(book), IsEmpty());
+  book.Forget(*book.Find(a));
+  Add(book, "a");
+  EXPECT_THAT(book.TakeForgotten(9), ElementsAre(a)) << "what is said before the new one";
+  EXPECT_THAT(Unsaved(book), ElementsAre("+a"));
+  book.Forget(*book.Find(a));
+  book.BeginFile();
+  EXPECT_THAT(book.TakeForgotten(9), IsEmpty());
+}
+
+TEST(CaptionBook, ANewFileHasEachCaptionThatChangesMeanwhileAtLeastOnce) {
+  CaptionBook book;
+  for (const char* text : {"a", "b", "c"}) Add(book, text);
+  book.BeginFile();
+  bool with_text = false;
+  EXPECT_EQ(book.TakeUnsaved(&with_text)->text(), "a");
+  book.Touch(*book.Find(CaptionId("a")));
+  book.Touch(*book.Find(CaptionId("b")));
+  book.Forget(*book.Find(CaptionId("c")));
+  Add(book, "d");
+  EXPECT_THAT(Unsaved(book), ElementsAre("+b", "+d", "a"));
+}
+
 TEST(CaptionBook, AfterARestartTheOrderIsThatOfTheLastStep) {
   CaptionBook book({.rows = 2});
   for (const auto& [text, step] : {std::pair("a", 30), {"b", 10}, {"c", 20}}) {
     Caption& caption = Add(book, text);
-    book.RestoreCounts(caption, 5, 2, step);
+    book.RestoreCounts(caption, 5, 2, book.learner(), step);
     EXPECT_EQ(book.LearnerCount(caption), 2u);
   }
   book.OrderByLastStep();

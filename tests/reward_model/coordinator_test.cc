@@ -279,18 +279,18 @@ TEST_F(CoordinatorTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
   model->Tick();
   EXPECT_FLOAT_EQ(learner.table.Of("a door"), 0.75);
   // A checkpoint from before the log gets there leaves the label to the log.
-  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*model);
   EXPECT_EQ(checkpoint.next_sequence(), 1);
   EXPECT_EQ(checkpoint.captions(0).answers(), 0);
   Work(*model);
   model->Tick();
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).answers(), 1);
+  EXPECT_EQ(Checkpoint(*model).captions(0).answers(), 1);
 
   auto again = Make(101);
-  ASSERT_TRUE(again->Restore(checkpoint).ok());
+  ASSERT_TRUE(Restore(*again, checkpoint).ok());
   Work(*again);
-  EXPECT_EQ(again->MakeCheckpoint().captions(0).answers(), 1);
-  EXPECT_EQ(again->MakeCheckpoint().next_sequence(), 3);
+  EXPECT_EQ(Checkpoint(*again).captions(0).answers(), 1);
+  EXPECT_EQ(Checkpoint(*again).next_sequence(), 3);
 }
 
 TEST_F(CoordinatorTest, LabelsOfAnotherQuestionAreIgnored) {
@@ -375,7 +375,7 @@ TEST_F(CoordinatorTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
   EXPECT_FLOAT_EQ(other.table.Of("a"), 0.25);
 
   auto next = Make(101);
-  ASSERT_TRUE(next->Restore(model->MakeCheckpoint()).ok());
+  ASSERT_TRUE(Restore(*next, Checkpoint(*model)).ok());
   other.ConnectTo(*next);
   other.table.scores_[99] = 1;
   ASSERT_TRUE(other.Connect().ok());
@@ -425,7 +425,7 @@ TEST_F(CoordinatorTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
   ASSERT_TRUE(model->OnCounts(learner.output.get(), counts).ok());
   model->Tick();
   EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 11);
+  EXPECT_EQ(Checkpoint(*model).captions(0).count(), 11);
 }
 
 TEST_F(CoordinatorTest, ARestartedLearnerCountsNothingTwice) {
@@ -435,12 +435,12 @@ TEST_F(CoordinatorTest, ARestartedLearnerCountsNothingTwice) {
   learner.SeeAndTell("a", 10);
   ASSERT_TRUE(learner.Connect().ok());
   ASSERT_TRUE(learner.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 10);
+  EXPECT_EQ(Checkpoint(*model).captions(0).count(), 10);
   FakeLearner restarted(*model, 2);
   ASSERT_TRUE(restarted.Connect().ok());
   restarted.SeeAndTell("a", 3);
   ASSERT_TRUE(restarted.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 13);
+  EXPECT_EQ(Checkpoint(*model).captions(0).count(), 13);
 }
 
 TEST_F(CoordinatorTest, ARestartedRewardModelCountsNothingTwice) {
@@ -451,15 +451,15 @@ TEST_F(CoordinatorTest, ARestartedRewardModelCountsNothingTwice) {
   FakeLearner second(*model, 2);
   ASSERT_TRUE(second.Connect().ok());
   second.SeeAndTell("a", 4);
-  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*model);
   second.SeeAndTell("a", 5);  // lost with the process, but the learner knows
   model = Make(101);
-  ASSERT_TRUE(model->Restore(checkpoint).ok());
+  ASSERT_TRUE(Restore(*model, checkpoint).ok());
   second.ConnectTo(*model);
   ASSERT_TRUE(second.Connect().ok());
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 19);
+  EXPECT_EQ(Checkpoint(*model).captions(0).count(), 19);
   second.SeeAndTell("a", 1);
-  EXPECT_EQ(model->MakeCheckpoint().captions(0).count(), 20);
+  EXPECT_EQ(Checkpoint(*model).captions(0).count(), 20);
 }
 
 TEST_F(CoordinatorTest, TellsItsProgressToALearnerThatHasJustCome) {
@@ -487,13 +487,13 @@ TEST_F(CoordinatorTest, GoesOnFromACheckpointAndReplaysTheLog) {
   Work(*model);
   annotator_.Answer("a", 0.25);
   Work(*model);
-  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*model);
   annotator_.Answer("b", 0.5);
   Work(*model);  // read, and lost with the process
   annotator_.Answer("c", 0.75);
 
   model = Make(101);
-  ASSERT_TRUE(model->Restore(checkpoint).ok());
+  ASSERT_TRUE(Restore(*model, checkpoint).ok());
   learner.ConnectTo(*model);
   ASSERT_TRUE(learner.Connect().ok());
   EXPECT_THAT(learner.output->TextsRequested(), IsEmpty());
@@ -506,7 +506,7 @@ TEST_F(CoordinatorTest, GoesOnFromACheckpointAndReplaysTheLog) {
   EXPECT_FLOAT_EQ(learner.table.Of("c"), 0.75);
   EXPECT_EQ(learner.table.version_, 3);
   EXPECT_THAT(annotator_.accepted(), SizeIs(4)) << "nothing was asked anew";
-  const v1::RewardModelState now = model->MakeCheckpoint();
+  const v1::RewardModelState now = Checkpoint(*model);
   for (const v1::RewardCaption& caption : now.captions()) {
     EXPECT_EQ(caption.answers(), caption.text() == "d" ? 0 : 1);
     EXPECT_TRUE(caption.asked());
@@ -514,15 +514,15 @@ TEST_F(CoordinatorTest, GoesOnFromACheckpointAndReplaysTheLog) {
 }
 
 TEST_F(CoordinatorTest, RefusesACheckpointOfAnotherGoalOrLabelSetNamingBoth) {
-  const v1::RewardModelState checkpoint = Make()->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*Make());
   experiment_.mutable_reward_model()->set_goal("collect gold");
-  absl::Status status = Make()->Restore(checkpoint);
+  absl::Status status = Restore(*Make(), checkpoint);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("reward_model.goal is `collect gold`"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("`open doors`"));
   experiment_.mutable_reward_model()->set_goal("open doors");
   experiment_.mutable_reward_model()->add_label_set("superb");
-  status = Make()->Restore(checkpoint);
+  status = Restore(*Make(), checkpoint);
   EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful, superb]"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("[unhelpful, helpful];"));
 }
@@ -537,7 +537,7 @@ TEST_F(CoordinatorTest, RefusesAnotherRunGoalOrProtocolWithoutGivingThemAway) {
   EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(other.Connect().message()), differs);
   auto next = Make(101);
-  ASSERT_TRUE(next->Restore(model->MakeCheckpoint()).ok());
+  ASSERT_TRUE(Restore(*next, Checkpoint(*model)).ok());
   other.ConnectTo(*next);
   EXPECT_EQ(other.Connect().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(other.Connect().message()), differs);
@@ -566,9 +566,9 @@ TEST_F(CoordinatorTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
   counts.add_last_step(0);
   ASSERT_TRUE(model->OnCounts(before.get(), counts).ok());
   model->DisconnectLearner(before.get());
-  EXPECT_EQ(model->MakeCheckpoint().captions_size(), 0);
+  EXPECT_EQ(Checkpoint(*model).captions_size(), 0);
   learner.SeeAndTell("a");
-  EXPECT_EQ(model->MakeCheckpoint().captions_size(), 1);
+  EXPECT_EQ(Checkpoint(*model).captions_size(), 1);
   counts.add_id(6);
   EXPECT_EQ(model->OnCounts(learner.output.get(), counts).code(), absl::StatusCode::kInvalidArgument);
 }
@@ -672,7 +672,7 @@ TEST_F(CoordinatorTest, LabelsOfTwoJudgesAreNeverMixed) {
   Work(*model);
   model->Tick();
   EXPECT_THAT(learner.table.scores_, SizeIs(2));
-  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*model);
 
   annotator_.SetJudge("openai:better");
   Work(*model);
@@ -690,7 +690,7 @@ TEST_F(CoordinatorTest, LabelsOfTwoJudgesAreNeverMixed) {
     v1::RewardModelState from = checkpoint;
     from.set_judge(known);
     auto restarted = Make(101);
-    ASSERT_TRUE(restarted->Restore(from).ok());
+    ASSERT_TRUE(Restore(*restarted, from).ok());
     Work(*restarted);
     EXPECT_EQ(annotator_.last_follow().from_sequence(), 1);
     learner.ConnectTo(*restarted);
@@ -731,14 +731,14 @@ TEST_F(CoordinatorTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWha
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   Work(*model);
-  const v1::RewardModelState checkpoint = model->MakeCheckpoint();
+  const v1::RewardModelState checkpoint = Checkpoint(*model);
   EXPECT_EQ(checkpoint.log_id(), "log");
   EXPECT_EQ(checkpoint.next_sequence(), 2u);
 
   annotator_.LoseEverything();
   annotator_.Answer("b", 0.75);  // as long as the log before
   auto again = Make(2);
-  ASSERT_TRUE(again->Restore(checkpoint).ok());
+  ASSERT_TRUE(Restore(*again, checkpoint).ok());
   EXPECT_EQ(again->ConnectAnnotator(*annotator_.Describe()).from_sequence(), 1u);
   again->OnLabels(annotator_.LabelsFrom(1));
   FakeLearner other(*again);
@@ -794,7 +794,7 @@ TEST_F(CoordinatorTest, SurvivesAnyOrderOfLosses) {
     uint64_t incarnation = 1;
     auto learner = std::make_unique<FakeLearner>(*model, 1);
     ASSERT_TRUE(learner->Connect().ok());
-    v1::RewardModelState checkpoint = model->MakeCheckpoint();
+    v1::RewardModelState checkpoint = Checkpoint(*model);
     std::map<std::string, float> truth;
     std::set<std::string> seen;
     const auto answer_some = [&](uint64_t limit) {
@@ -838,12 +838,12 @@ TEST_F(CoordinatorTest, SurvivesAnyOrderOfLosses) {
           ASSERT_TRUE(learner->Connect().ok());
           break;
         case 8:
-          checkpoint = model->MakeCheckpoint();
+          checkpoint = Checkpoint(*model);
           break;
         case 9:
           if (random.Below(3) > 0) break;
           model = Make(++incarnation);
-          ASSERT_TRUE(model->Restore(checkpoint).ok());
+          ASSERT_TRUE(Restore(*model, checkpoint).ok());
           if (random.Below(2) == 0) {
             learner->ConnectTo(*model);
           } else {
@@ -872,11 +872,232 @@ TEST_F(CoordinatorTest, SurvivesAnyOrderOfLosses) {
     for (const std::string& caption : annotator.accepted_captions()) {
       EXPECT_TRUE(distinct.insert(caption).second) << caption << " was accepted twice";
     }
-    const v1::RewardModelState last = model->MakeCheckpoint();
+    const v1::RewardModelState last = Checkpoint(*model);
     for (const v1::RewardCaption& caption : last.captions()) {
       EXPECT_EQ(caption.answers(), 1) << caption.text();
     }
   }
+}
+
+// --- Checkpoints in pieces ---
+
+// Applies pieces as a file holds them.
+class Replay {
+ public:
+  void Take(Coordinator& model, bool whole) {
+    if (whole) pieces_.clear();
+    model.BeginCheckpoint(whole);
+    do {
+      pieces_.push_back(model.NextPiece());
+    } while (!pieces_.back().has_head());
+  }
+  absl::Status RestoreTo(Coordinator& model) const {
+    for (const v1::RewardModelPiece& piece : pieces_) model.Restore(piece);
+    return model.FinishRestore(pieces_.back().head());
+  }
+  const v1::RewardModelPiece& last() const { return pieces_.back(); }
+  size_t size() const { return pieces_.size(); }
+
+ private:
+  std::vector<v1::RewardModelPiece> pieces_;
+};
+
+TEST_F(CoordinatorTest, ACheckpointHasOnlyWhatHasChanged) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
+  Replay replay;
+  replay.Take(*model, /*whole=*/true);
+  EXPECT_EQ(replay.last().captions_size(), 3);
+  EXPECT_FALSE(replay.last().captions(0).text().empty());
+  replay.Take(*model, /*whole=*/false);
+  EXPECT_EQ(replay.last().captions_size(), 0) << "nothing has changed";
+  learner.SeeAndTell("b", 7, 50);
+  replay.Take(*model, /*whole=*/false);
+  ASSERT_EQ(replay.last().captions_size(), 1);
+  EXPECT_EQ(replay.last().captions(0).id(), CaptionId("b"));
+  EXPECT_EQ(replay.last().captions(0).text(), "") << "the file has it";
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  replay.Take(*model, /*whole=*/false);
+  EXPECT_EQ(replay.last().head().next_sequence(), 2u);
+  auto again = Make(101);
+  ASSERT_TRUE(replay.RestoreTo(*again).ok());
+  EXPECT_EQ(Rows(Checkpoint(*again)), Rows(Checkpoint(*model)));
+}
+
+TEST_F(CoordinatorTest, ALargeCheckpointComesInPieces) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (int i = 0; i < 10'000; ++i) {
+    learner.See(absl::StrCat(i));
+    annotator_.Answer(absl::StrCat(i), 1);
+  }
+  ASSERT_TRUE(learner.Offer().ok());
+  Work(*model);
+  model->BeginCheckpoint(/*whole=*/true);
+  Metrics metrics;
+  const auto again = std::make_unique<Coordinator>(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()),
+                                                   101, clock_, metrics);
+  v1::RewardModelPiece piece;
+  int pieces = 0;
+  do {
+    piece = model->NextPiece();
+    EXPECT_LE(piece.captions_size(), 4096);
+    // What comes between two pieces is in a later one.
+    if (++pieces == 1) {
+      annotator_.Answer("late", 0.5);
+      Work(*model);
+    }
+    again->Restore(piece);
+  } while (!piece.has_head());
+  EXPECT_EQ(pieces, 3);
+  ASSERT_TRUE(again->FinishRestore(piece.head()).ok());
+  EXPECT_EQ(piece.head().next_sequence(), 10'002u);
+  EXPECT_EQ(Rows(Checkpoint(*again)), Rows(Checkpoint(*model)));
+}
+
+TEST_F(CoordinatorTest, AnotherJudgesLabelsAreVoidInTheFileToo) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
+  annotator_.Answer("a", 0.25);
+  Work(*model);
+  Replay replay;
+  replay.Take(*model, /*whole=*/true);
+  annotator_.SetJudge("openai:better");
+  annotator_.Answer("b", 0.75);
+  Work(*model);
+  replay.Take(*model, /*whole=*/false);
+  EXPECT_TRUE(replay.last().labels_void());
+  auto again = Make(101);
+  ASSERT_TRUE(replay.RestoreTo(*again).ok());
+  EXPECT_EQ(Rows(Checkpoint(*again)), Rows(Checkpoint(*model)));
+  again->Tick();
+  EXPECT_EQ(Metric("sibyl_reward_model_captions_labelled"), 1);
+}
+
+TEST_F(CoordinatorTest, LabelsOfALostLogAreStillReplacedAfterARestart) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.SeeAndTell("a");
+  learner.SeeAndTell("b");
+  annotator_.Answer("a", 0.25);
+  annotator_.Answer("b", 0.5);
+  Work(*model);
+  annotator_.LoseEverything();
+  Work(*model);
+  Replay replay;
+  replay.Take(*model, /*whole=*/true);
+  auto again = Make(101);
+  ASSERT_TRUE(replay.RestoreTo(*again).ok());
+  annotator_.Answer("a", 0.75);
+  Work(*again);
+  const v1::RewardModelState state = Checkpoint(*again);
+  for (const v1::RewardCaption& caption : state.captions()) {
+    EXPECT_EQ(caption.answers(), 1u) << caption.text();
+    EXPECT_FLOAT_EQ(caption.good_sum(), caption.text() == "a" ? 0.75f : 0.5f);
+  }
+}
+
+// Everything at random, with small bounds: a restart from the file gives what there was.
+TEST_F(CoordinatorTest, AFileOfManyCheckpointsGivesTheLastOne) {
+  experiment_.mutable_reward_model()->set_max_captions(30);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    FakeAnnotator annotator(20);
+    auto model = Make(1);
+    auto learner = std::make_unique<FakeLearner>(*model, 1);
+    ASSERT_TRUE(learner->Connect().ok());
+    Replay replay;
+    replay.Take(*model, /*whole=*/true);
+    for (int step = 0; step < 200; ++step) {
+      switch (random.Below(8)) {
+        case 0:
+        case 1:
+        case 2:
+          learner->SeeAndTell(absl::StrCat("caption ", random.Below(60)), 1 + random.Below(9), step);
+          break;
+        case 3:
+          annotator.Answer(absl::StrCat("caption ", random.Below(60)), static_cast<float>(random.Uniform()));
+          break;
+        case 4:
+          EXPECT_FALSE(FollowOnce(*model, annotator).ok());
+          model->ConnectAnnotator(*annotator.Describe());
+          ASSERT_TRUE(AskOnce(*model, annotator).ok());
+          break;
+        case 5:
+          replay.Take(*model, random.Below(10) == 0);
+          break;
+        case 6:
+          if (random.Below(10) == 0) annotator.SetJudge(absl::StrCat("judge ", step));
+          if (random.Below(10) == 0) annotator.LoseEverything();
+          break;
+        case 7:
+          if (random.Below(5) > 0) break;
+          learner = std::make_unique<FakeLearner>(*model, 1000 + step);
+          ASSERT_TRUE(learner->Connect().ok());
+          break;
+      }
+    }
+    replay.Take(*model, /*whole=*/false);
+    auto again = Make(2);
+    ASSERT_TRUE(replay.RestoreTo(*again).ok());
+    EXPECT_EQ(Rows(Checkpoint(*again)), Rows(Checkpoint(*model)));
+    EXPECT_LE(Checkpoint(*again).captions_size(), 30);
+  }
+}
+
+// --- Bounds ---
+
+TEST_F(CoordinatorTest, ForgetsTheCaptionSeenLongestAgoAndItsScore) {
+  experiment_.mutable_reward_model()->set_max_captions(4);
+  experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RETRIEVAL);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  annotator_.Answer("a", 0.25);
+  EXPECT_FALSE(FollowOnce(*model, annotator_).ok());
+  for (const char* caption : {"a", "b", "c", "d"}) learner.SeeAndTell(caption);
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  learner.SeeAndTell("e");
+  EXPECT_EQ(Metric("sibyl_reward_model_captions"), 4);
+  EXPECT_EQ(Metric("sibyl_reward_model_captions_forgotten_total"), 1) << "b, as a has a label";
+  EXPECT_EQ(Metric("sibyl_reward_model_candidates"), 3);
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  // All others get labels too; then a, which was seen longest ago, has to go.
+  for (const char* caption : {"c", "d", "e"}) annotator_.Answer(caption, 0.5);
+  EXPECT_FALSE(FollowOnce(*model, annotator_).ok());
+  for (const char* caption : {"f", "g"}) learner.SeeAndTell(caption);
+  EXPECT_EQ(learner.table.Of("a"), -1) << "the learner is told";
+  EXPECT_FALSE(learner.table.gaps_);
+  // When it comes back, the annotator knows the answer.
+  learner.SeeAndTell("a", 10);
+  AskNow(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.Of("a"), 0.25);
+  EXPECT_THAT(annotator_.accepted_captions(), Not(::testing::Contains("a")));
+}
+
+TEST_F(CoordinatorTest, RefusesCountsThatCannotBe) {
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  for (const auto& [count, step] : {std::pair(uint64_t{1} << 60, uint64_t{1}), {1, uint64_t{1} << 60}}) {
+    v1::CaptionCounts counts;
+    counts.add_id(5);
+    counts.add_count(count);
+    counts.add_last_step(step);
+    const absl::Status status = model->OnCounts(learner.output.get(), counts);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("caption 5"));
+  }
+  EXPECT_EQ(Checkpoint(*model).captions_size(), 0);
 }
 
 // --- Rankings ---
@@ -1053,7 +1274,7 @@ TEST_F(RankingTest, AFailedComparisonThatALaterAttemptAnswersCounts) {
   annotator_.AnswerPair("a", "b", 0.75f);
   model->ConnectAnnotator(*annotator_.Describe());
   model->OnLabels(annotator_.LabelsFrom(1));
-  const v1::RewardModelState state = model->MakeCheckpoint();
+  const v1::RewardModelState state = Checkpoint(*model);
   ASSERT_EQ(state.comparisons_size(), 1);
   EXPECT_TRUE(state.comparisons(0).answered());
   EXPECT_EQ(state.comparisons(0).first_better(), 0.75);
@@ -1071,24 +1292,24 @@ TEST_F(RankingTest, ComparisonsComeBackFromTheCheckpointAndCountOnce) {
   Work(*model);
   const auto observed = ranker_->observed;
   ASSERT_GE(observed.size(), 2u);
-  v1::RewardModelState state = model->MakeCheckpoint();
+  v1::RewardModelState state = Checkpoint(*model);
   EXPECT_EQ(static_cast<size_t>(state.comparisons_size()), observed.size());
 
   // As if it had been killed before the last labels were noted down: the log brings them again.
   state.set_next_sequence(1);
   auto again = MakeRanking(101);
-  ASSERT_TRUE(again->Restore(state).ok());
+  ASSERT_TRUE(Restore(*again, state).ok());
   EXPECT_EQ(ranker_->observed, observed);
   const size_t asked = annotator_.accepted().size();
   Work(*again);
-  const v1::RewardModelState after = again->MakeCheckpoint();
+  const v1::RewardModelState after = Checkpoint(*again);
   EXPECT_EQ(after.comparisons_size(), state.comparisons_size());
   for (const v1::RewardCaption& caption : after.captions()) EXPECT_EQ(caption.answers(), 2u);
   EXPECT_EQ(annotator_.accepted().size(), asked) << "nothing is asked again";
 
   // Labels of single captions are not comparisons.
   experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RETRIEVAL);
-  EXPECT_THAT(std::string(Make()->Restore(state).message()), HasSubstr("label_set"));
+  EXPECT_THAT(std::string(Restore(*Make(), state).message()), HasSubstr("label_set"));
 }
 
 TEST_F(RankingTest, WithoutAnAnswerThereIsNothingToLearn) {

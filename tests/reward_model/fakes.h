@@ -15,8 +15,9 @@
 #include "common/protocol.h"
 #include "common/runtime/clock.h"
 #include "reward_model/annotator_link.h"
-#include "reward_model/label_source.h"
+#include "reward_model/checkpoint.h"
 #include "reward_model/coordinator.h"
+#include "reward_model/label_source.h"
 #include "reward_model/questions.h"
 #include "reward_model/scoring/retrieval.h"
 
@@ -234,6 +235,45 @@ class FakeAnnotator : public LabelSource {
   std::vector<v1::Query> accepted_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::LabelsRequest> follows_ ABSL_GUARDED_BY(mutex_);
 };
+
+// All pieces of a whole checkpoint in one message, as version 1 was, and back.
+inline v1::RewardModelState Checkpoint(Coordinator& coordinator) {
+  v1::RewardModelState state;
+  state.set_format_version(1);
+  coordinator.BeginCheckpoint(/*whole=*/true);
+  while (true) {
+    const v1::RewardModelPiece piece = coordinator.NextPiece();
+    state.mutable_captions()->MergeFrom(piece.captions());
+    state.mutable_comparisons()->MergeFrom(piece.comparisons());
+    if (!piece.has_head()) continue;
+    state.set_run_id(piece.head().run_id());
+    state.set_goal(piece.head().goal());
+    *state.mutable_label_set() = piece.head().label_set();
+    state.set_judge(piece.head().judge());
+    state.set_prompt(piece.head().prompt());
+    state.set_log_id(piece.head().log_id());
+    state.set_next_sequence(piece.head().next_sequence());
+    state.set_learner_incarnation(piece.head().learner_incarnation());
+    // Version 1 has no numbers of learners and logs: what an earlier learner told is not in it.
+    for (v1::RewardCaption& caption : *state.mutable_captions()) {
+      if (caption.learner() != piece.head().learner()) caption.clear_learner_count();
+      caption.clear_learner();
+      caption.clear_label_log();
+    }
+    return state;
+  }
+}
+// The captions in it, by id, as text.
+inline std::map<uint64_t, std::string> Rows(const v1::RewardModelState& state) {
+  std::map<uint64_t, std::string> rows;
+  for (const v1::RewardCaption& caption : state.captions()) rows[caption.id()] = caption.ShortDebugString();
+  return rows;
+}
+inline absl::Status Restore(Coordinator& coordinator, const v1::RewardModelState& state) {
+  const v1::RewardModelPiece piece = PieceOf(state);
+  coordinator.Restore(piece);
+  return coordinator.FinishRestore(piece.head());
+}
 
 // A learner's table of scores, built as reward.proto says.
 class ScoreTable {

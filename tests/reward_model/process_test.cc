@@ -13,6 +13,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
+#include "common/runtime/ending.h"
 #include "common/runtime/files.h"
 #include "sibyl/v1/annotator.grpc.pb.h"
 #include "sibyl/v1/reward.grpc.pb.h"
@@ -216,9 +217,22 @@ class ProcessTest : public ::testing::Test {
   std::unique_ptr<Connection> Connect(ScoreTable table = {}) {
     return std::make_unique<Connection>(port_, hello_, std::move(table), std::map<uint64_t, std::string>());
   }
+  // What the file holds, with the captions in no order.
   v1::RewardModelState State() {
+    std::map<uint64_t, v1::RewardCaption> captions;
+    const auto head = ReadCheckpoint(folder_ / "run", FileSystem::Real(), [&](const v1::RewardModelPiece& piece) {
+      for (const v1::RewardCaption& caption : piece.captions()) {
+        const std::string text = captions[caption.id()].text();
+        captions[caption.id()] = caption;
+        if (caption.text().empty()) captions[caption.id()].set_text(text);
+      }
+    });
     v1::RewardModelState state;
-    (void)ReadProto(folder_ / "run/reward_model.pb", &state);
+    if (!head.ok() || !head->has_value()) return state;
+    state.set_goal((*head)->goal());
+    state.set_run_id((*head)->run_id());
+    state.set_next_sequence((*head)->next_sequence());
+    for (const auto& [id, caption] : captions) *state.add_captions() = caption;
     return state;
   }
   uint64_t AnswersOnDisk() {
@@ -278,7 +292,7 @@ TEST_F(ProcessTest, KilledInTheMiddleItLosesNoLabelAndAsksNothingTwice) {
   for (const std::string& caption : annotator_.accepted_captions()) EXPECT_TRUE(distinct.insert(caption).second);
   EXPECT_THAT(distinct, SizeIs(captions));
   process_->Signal(SIGTERM);
-  EXPECT_EQ(process_->Wait(), 0);
+  EXPECT_EQ(process_->Wait(), kExitStopped);
   const v1::RewardModelState state = State();
   EXPECT_EQ(state.captions_size(), captions);
   for (const v1::RewardCaption& caption : state.captions()) EXPECT_EQ(caption.answers(), 1) << caption.text();
@@ -322,7 +336,7 @@ TEST_F(ProcessTest, AClassifierLearnsAndGoesOnWhereItWasKilled) {
 
   // Another network's weights are not taken for this one's.
   process_->Signal(SIGTERM);
-  EXPECT_EQ(process_->Wait(), 0);
+  EXPECT_EQ(process_->Wait(), kExitStopped);
   std::string log;
   std::vector<std::string> larger = flags;
   larger[3] = "reward_model.training.text_length=60";
@@ -413,7 +427,7 @@ TEST_F(ProcessTest, StopsAtSigtermWithACheckpoint) {
   }));
   EXPECT_EQ(State().captions_size(), 0);
   process_->Signal(SIGTERM);
-  EXPECT_EQ(process_->Wait(), 0) << process_->log();
+  EXPECT_EQ(process_->Wait(), kExitStopped) << process_->log();
   EXPECT_EQ(learner->End().error_code(), grpc::StatusCode::UNAVAILABLE);
   const v1::RewardModelState state = State();
   ASSERT_EQ(state.captions_size(), 1);
@@ -428,7 +442,7 @@ TEST_F(ProcessTest, StopsAtSigtermWhileItWaitsForEverything) {
   Start();
   ASSERT_TRUE(process_->Says("waiting for the annotator"));
   process_->Signal(SIGTERM);
-  EXPECT_EQ(process_->Wait(), 0) << process_->log();
+  EXPECT_EQ(process_->Wait(), kExitStopped) << process_->log();
 }
 
 TEST_F(ProcessTest, RefusesLearnersThatDoNotFit) {
@@ -475,14 +489,14 @@ TEST_F(ProcessTest, EndsWithAMessageWhereItCannotStart) {
   std::string log;
   EXPECT_EQ(Fails({absl::StrCat("--listen=127.0.0.1:", port_)}, &log), 1);
   EXPECT_THAT(log, HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", port_)));
-  EXPECT_EQ(Fails({"--annotator="}, &log), 1);
+  EXPECT_EQ(Fails({"--annotator="}, &log), kExitUsage);
   EXPECT_THAT(log, HasSubstr("--annotator is not set"));
-  EXPECT_EQ(Fails({"--set", "reward_model.goal="}, &log), 1);
+  EXPECT_EQ(Fails({"--set", "reward_model.goal="}, &log), kExitUsage);
   EXPECT_THAT(log, HasSubstr("reward_model.goal"));
-  EXPECT_EQ(Fails({"--set", "reward_model.no_such_field=1"}, &log), 1);
+  EXPECT_EQ(Fails({"--set", "reward_model.no_such_field=1"}, &log), kExitUsage);
   EXPECT_THAT(log, HasSubstr("no_such_field"));
-  EXPECT_NE(Fails({"--no_such_flag"}, &log), 0);
-  ASSERT_TRUE(Eventually([&] { return State().format_version() > 0; }));
+  EXPECT_EQ(Fails({"--no_such_flag"}, &log), kExitUsage);
+  ASSERT_TRUE(Eventually([&] { return !State().goal().empty(); }));
   EXPECT_EQ(Fails({"--set=reward_model.goal=collect gold"}, &log), 1);
   EXPECT_THAT(log, HasSubstr("`collect gold`"));
   EXPECT_THAT(log, HasSubstr("`open doors`"));
@@ -515,7 +529,7 @@ TEST_F(ProcessTest, WithTheRealAnnotatorALostCheckpointCostsNoLabel) {
   process_->Signal(SIGKILL);
   process_->Wait();
   learner.reset();
-  std::filesystem::remove(folder_ / "run/reward_model.pb");
+  std::filesystem::remove(folder_ / "run/reward_model.records");
 
   Start();
   learner = Connect();
@@ -525,7 +539,7 @@ TEST_F(ProcessTest, WithTheRealAnnotatorALostCheckpointCostsNoLabel) {
   EXPECT_EQ(learner->table().Of("caption 8 bad"), 0);
   EXPECT_EQ(learner->table().version_, captions) << "one label each";
   process_->Signal(SIGTERM);
-  EXPECT_EQ(process_->Wait(), 0);
+  EXPECT_EQ(process_->Wait(), kExitStopped);
   EXPECT_EQ(State().next_sequence(), captions + 1);
 }
 

@@ -46,13 +46,30 @@ TEST(Comparisons, ForgetsTheOldestBeyondItsCapacity) {
   EXPECT_EQ(comparisons.Find({1, 2}), nullptr);
   EXPECT_EQ(comparisons.both_orders(), 0u) << "the other order is left alone";
   EXPECT_EQ(comparisons.flips(), 0u);
-  EXPECT_EQ(comparisons.begin_number(), 1u);
-  EXPECT_EQ(comparisons.end_number(), 3u);
-  EXPECT_EQ(comparisons.At(2).pair, OrderedPair(3, 4));
   EXPECT_EQ(comparisons.Find({3, 4})->first_better, 0.25);
   comparisons.Clear();
-  EXPECT_EQ(comparisons.begin_number(), 3u);
   EXPECT_EQ(comparisons.Find({3, 4}), nullptr);
+}
+
+TEST(Comparisons, EachIsSavedOnceAndAgainWhenItIsReplaced) {
+  Comparisons comparisons(3);
+  comparisons.Add({1, 2}, {false, 0});
+  comparisons.Add({3, 4}, {true, 1});
+  EXPECT_EQ(comparisons.TakeUnsaved()->pair, OrderedPair(1, 2));
+  EXPECT_EQ(comparisons.TakeUnsaved()->pair, OrderedPair(3, 4));
+  EXPECT_EQ(comparisons.TakeUnsaved(), nullptr);
+  comparisons.Add({1, 2}, {true, 1});
+  comparisons.Add({5, 6}, {true, 1});
+  EXPECT_TRUE(comparisons.TakeUnsaved()->comparison.answered);
+  EXPECT_EQ(comparisons.TakeUnsaved()->pair, OrderedPair(5, 6));
+  EXPECT_EQ(comparisons.TakeUnsaved(), nullptr);
+  // Replaced, and forgotten before it was saved.
+  comparisons.Add({1, 2}, {true, 0});
+  comparisons.Add({7, 8}, {true, 0});
+  EXPECT_EQ(comparisons.TakeUnsaved()->pair, OrderedPair(7, 8));
+  EXPECT_EQ(comparisons.TakeUnsaved(), nullptr);
+  comparisons.BeginFile();
+  EXPECT_EQ(comparisons.TakeUnsaved()->pair, OrderedPair(3, 4));
 }
 
 v1::DescribeResponse Annotator(const std::string& judge, uint64_t labels) {
@@ -133,11 +150,14 @@ TEST(Tallies, LabelsOfAnotherJudgeAreDropped) {
 
 TEST(Tallies, ComeBackFromACheckpoint) {
   Tallies tallies;
-  tallies.RestoreLog("j", "p", "log", 0);
+  tallies.Restore(1, {1, 1, 0}, /*log=*/7);
+  tallies.Restore(1, {2, 1.5, 1}, /*log=*/7);
+  tallies.Restore(2, {1, 1, 0}, /*log=*/6);
+  tallies.Restore(3, {}, /*log=*/7);
+  tallies.RestoreLog("j", "p", "log", 0, /*log=*/7);
   EXPECT_EQ(tallies.next_sequence(), 1u);
-  tallies.Restore(1, {2, 1.5, 1}, /*superseded=*/false);
-  tallies.Restore(2, {1, 1, 0}, /*superseded=*/true);
-  tallies.Restore(3, {}, /*superseded=*/false);
+  EXPECT_FALSE(tallies.IsSuperseded(1));
+  EXPECT_TRUE(tallies.IsSuperseded(2));
   EXPECT_EQ(tallies.size(), 2u);
   EXPECT_EQ(tallies.captions_labelled(), 2u);
   EXPECT_EQ(tallies.labels_without_answer(), 1u);

@@ -1,4 +1,4 @@
-// What runs on threads: the link to the annotator, and checkpoints.
+// What runs on threads: the link to the annotator, and checkpoints; and checkpoints on a disk that fails.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,10 +6,13 @@
 #include <filesystem>
 
 #include "absl/time/clock.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/ending.h"
+#include "common/runtime/files.h"
+#include "common/status_macros.h"
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
+#include "tests/common/fake_files.h"
 #include "tests/process.h"
 #include "tests/reward_model/fakes.h"
 
@@ -25,10 +28,14 @@ class AnnotatorLinkTest : public ::testing::Test {
     EXPECT_TRUE(learner_.Connect().ok());
     learner_.SeeAndTell("a door");
   }
+  std::function<void(absl::Status)> Fail() {
+    return [this](absl::Status reason) { ending_.Fail(std::move(reason)); };
+  }
 
   v1::Experiment experiment_ = TestExperiment();
-  Shutdown shutdown_;
+  Ending ending_;
   Metrics metrics_;
+  Heartbeats heartbeats_{Clock::Real(), metrics_};
   Coordinator model_{experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 100, Clock::Real(),
                      metrics_};
   FakeLearner learner_{model_};
@@ -36,7 +43,7 @@ class AnnotatorLinkTest : public ::testing::Test {
 };
 
 TEST_F(AnnotatorLinkTest, AsksAndFollows) {
-  AnnotatorLink link(model_, annotator_, shutdown_, "here", 1);
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
   annotator_.Answer("a door", 0.75);
   EXPECT_TRUE(Eventually([&] {
@@ -47,63 +54,204 @@ TEST_F(AnnotatorLinkTest, AsksAndFollows) {
 
 TEST_F(AnnotatorLinkTest, WaitsForAnAnnotatorThatIsAway) {
   annotator_.SetDown(absl::UnavailableError("nobody there"));
-  AnnotatorLink link(model_, annotator_, shutdown_, "here", 1);
-  EXPECT_FALSE(shutdown_.WaitFor(absl::Milliseconds(1)));
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  EXPECT_FALSE(ending_.requested());
   annotator_.SetDown(absl::OkStatus());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
-  EXPECT_FALSE(shutdown_.requested());
+  EXPECT_FALSE(ending_.requested());
 }
 
 TEST_F(AnnotatorLinkTest, GivesUpWhenTryingAgainWouldNotHelp) {
   annotator_.SetDown(absl::FailedPreconditionError("protocol version 2"));
-  AnnotatorLink link(model_, annotator_, shutdown_, "here", 1);
-  EXPECT_TRUE(shutdown_.WaitFor(absl::Minutes(1)));
-  EXPECT_THAT(std::string(shutdown_.reason().message()), HasSubstr("annotator here: protocol version 2"));
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  EXPECT_TRUE(Eventually([&] { return ending_.requested(); }));
+  EXPECT_THAT(std::string(ending_.failure().message()), HasSubstr("annotator here: protocol version 2"));
 }
 
 class CheckpointTest : public AnnotatorLinkTest {
  protected:
-  CheckpointTest() : folder_(std::filesystem::path(::testing::TempDir()) / absl::StrCat("sibyl-", FreshRandom64())) {
-    std::filesystem::create_directories(folder_);
+  CheckpointTest() {
+    EXPECT_TRUE(files_.MakeFolders("/run").ok());
+    EXPECT_TRUE(files_.SyncFolder("/").ok());
+    annotator_.SetStay(false);
   }
-  ~CheckpointTest() override { std::filesystem::remove_all(folder_); }
+  std::unique_ptr<Checkpointer> Make(FileSystem& files, const std::string& folder,
+                                     absl::Duration period = absl::Hours(1)) {
+    return std::make_unique<Checkpointer>(model_, folder, period, Clock::Real(), files, heartbeats_, Fail());
+  }
+  void Follow() { EXPECT_FALSE(FollowOnce(model_, annotator_).ok()); }
+  // What a process that starts now would have; nullopt: nothing.
+  absl::StatusOr<std::optional<v1::RewardModelState>> Read() {
+    Metrics metrics;
+    Coordinator again(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 101, Clock::Real(),
+                      metrics);
+    SIBYL_ASSIGN_OR_RETURN(const auto head, ReadCheckpoint("/run", files_, [&](const v1::RewardModelPiece& piece) {
+                             again.Restore(piece);
+                           }));
+    if (!head.has_value()) return std::nullopt;
+    SIBYL_RETURN_IF_ERROR(again.FinishRestore(*head));
+    return Checkpoint(again);
+  }
+  uint64_t AnswersRead() {
+    const auto state = Read();
+    if (!state.ok() || !state->has_value()) return 0;
+    uint64_t answers = 0;
+    for (const v1::RewardCaption& caption : (*state)->captions()) answers += caption.answers();
+    return answers;
+  }
 
-  const std::filesystem::path folder_;
+  FakeFiles files_;
 };
 
 TEST_F(CheckpointTest, ComesBackAsItWasWritten) {
-  EXPECT_FALSE(ReadCheckpoint(folder_)->has_value());
+  EXPECT_FALSE(Read()->has_value());
   annotator_.Answer("a door", 0.75);
-  annotator_.SetStay(false);
-  EXPECT_FALSE(FollowOnce(model_, annotator_).ok());
-  const v1::RewardModelState written = model_.MakeCheckpoint();
-  ASSERT_TRUE(WriteCheckpoint(folder_, written).ok());
-  const auto read = ReadCheckpoint(folder_);
+  Follow();
+  ASSERT_TRUE(Make(files_, "/run")->Close().ok());
+  const auto read = Read();
   ASSERT_TRUE(read.ok() && read->has_value());
-  EXPECT_EQ((*read)->SerializeAsString(), written.SerializeAsString());
+  EXPECT_EQ((*read)->SerializeAsString(), Checkpoint(model_).SerializeAsString());
   EXPECT_EQ((*read)->judge(), "rules:test@1");
 }
 
+TEST_F(CheckpointTest, LaterOnesAppendAndSurviveLostPower) {
+  const auto checkpointer = Make(files_, "/run");
+  ASSERT_TRUE(checkpointer->Write().ok());
+  const double first = model_.metrics().checkpoint_bytes.Value();
+  annotator_.Answer("a door", 0.75);
+  Follow();
+  ASSERT_TRUE(checkpointer->Write().ok());
+  const double second = model_.metrics().checkpoint_bytes.Value();
+  EXPECT_GT(second, first);
+  ASSERT_TRUE(checkpointer->Write().ok());
+  EXPECT_EQ(model_.metrics().checkpoint_bytes.Value(), second) << "nothing has changed";
+  files_.LosePower(/*names_kept=*/false);
+  EXPECT_EQ(AnswersRead(), 1u);
+}
+
+TEST_F(CheckpointTest, OneThatWasCutOffLeavesTheOneBefore) {
+  const auto checkpointer = Make(files_, "/run");
+  ASSERT_TRUE(checkpointer->Write().ok());
+  const std::string before = *ReadFile("/run/reward_model.records", files_);
+  annotator_.Answer("a door", 0.75);
+  Follow();
+  ASSERT_TRUE(checkpointer->Write().ok());
+  const std::string after = *ReadFile("/run/reward_model.records", files_);
+  EXPECT_EQ(AnswersRead(), 1u);
+  for (size_t length = before.size(); length < after.size(); ++length) {
+    files_.Damage("/run/reward_model.records", after.substr(0, length));
+    EXPECT_EQ(AnswersRead(), 0u) << length;
+    ASSERT_TRUE((*Read()).has_value()) << length;
+    // A disk that lost a page instead.
+    std::string damaged = after;
+    damaged[length] ^= 1;
+    files_.Damage("/run/reward_model.records", damaged);
+    EXPECT_EQ(AnswersRead(), 0u) << length;
+    ASSERT_TRUE((*Read()).has_value()) << length;
+  }
+}
+
 TEST_F(CheckpointTest, ADamagedOneIsNotReadAsEmpty) {
-  ASSERT_TRUE(WriteFileDurably(folder_ / "reward_model.pb", "\x0f\xff no such thing").ok());
-  EXPECT_EQ(ReadCheckpoint(folder_).status().code(), absl::StatusCode::kDataLoss);
+  for (const char* bytes : {"", "\x0f\xff no such thing", "SIBYLREC"}) {
+    ASSERT_TRUE(WriteFileDurably("/run/reward_model.records", bytes, files_).ok());
+    EXPECT_EQ(Read().status().code(), absl::StatusCode::kDataLoss) << bytes;
+  }
+}
+
+TEST_F(CheckpointTest, TakesOverAFileOfVersion1) {
+  v1::RewardModelState state;
+  state.set_format_version(1);
+  state.set_run_id("run");
+  state.set_goal("open doors");
+  for (const char* label : {"unhelpful", "helpful"}) state.add_label_set(label);
+  state.set_next_sequence(8);
+  state.set_judge("rules:test@1");
+  state.set_learner_incarnation(5);
+  v1::RewardCaption& caption = *state.add_captions();
+  caption.set_id(CaptionId("a key"));
+  caption.set_text("a key");
+  caption.set_context("in view");
+  caption.set_count(9);
+  caption.set_last_step(70);
+  caption.set_asked(true);
+  caption.set_answers(2);
+  caption.set_good_sum(1.5);
+  caption.set_unanswered(1);
+  caption.set_learner_count(4);
+  ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
+  experiment_.mutable_environment()->set_send_context(true);
+  EXPECT_EQ((*Read())->DebugString(), state.DebugString());
+  // The first checkpoint takes its place.
+  ASSERT_TRUE(Make(files_, "/run")->Write().ok());
+  EXPECT_FALSE(files_.Exists("/run/reward_model.pb"));
+  EXPECT_EQ((*Read())->captions_size(), 1) << "a door";
+
+  state.set_format_version(77);
+  ASSERT_TRUE(files_.Remove("/run/reward_model.records").ok());
+  ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
+  EXPECT_EQ(Read().status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(Read().status().message()), HasSubstr("has format 77, this program reads 1"));
+}
+
+// At whatever operation the disk fills up: the error is told, and what was there before is there after.
+TEST_F(CheckpointTest, AFullDiskIsAnErrorAndCostsNothingThatWasSaved) {
+  ASSERT_TRUE(Make(files_, "/run")->Close().ok());
+  annotator_.Answer("a door", 0.75);
+  Follow();
+  for (int64_t operation = 1;; ++operation) {
+    const auto checkpointer = Make(files_, "/run");
+    files_.FailFrom(files_.operations() + operation, absl::ResourceExhaustedError("No space left on device"));
+    const absl::Status written = checkpointer->Write();
+    files_.FailFrom(0);
+    ASSERT_TRUE(Read().ok() && Read()->has_value()) << operation;
+    if (written.ok()) break;
+    EXPECT_EQ(written.code(), absl::StatusCode::kResourceExhausted) << operation;
+    ASSERT_LT(operation, 100);
+  }
+  EXPECT_EQ(AnswersRead(), 1u);
+}
+
+TEST_F(CheckpointTest, AFileIsWrittenAnewOnceItHasGrown) {
+  const auto checkpointer = Make(files_, "/run");
+  ASSERT_TRUE(checkpointer->Write().ok());
+  for (int i = 0; i < 3000; ++i) learner_.See(absl::StrCat("caption ", i));
+  learner_.SeeAndTell("last");
+  double most = 0;
+  int anew = 0;
+  for (int i = 0; i < 80; ++i) {
+    for (int k = 0; k < 3000; ++k) learner_.See(absl::StrCat("caption ", k));
+    learner_.SeeAndTell("last");
+    const double before = model_.metrics().checkpoint_bytes.Value();
+    ASSERT_TRUE(checkpointer->Write().ok());
+    anew += model_.metrics().checkpoint_bytes.Value() < before;
+    most = std::max(most, model_.metrics().checkpoint_bytes.Value());
+  }
+  EXPECT_GE(anew, 2);
+  EXPECT_LT(most, 2e6) << "at least a megabyte is appended";
+  EXPECT_EQ(Rows(**Read()), Rows(Checkpoint(model_)));
 }
 
 TEST_F(CheckpointTest, ComesByItselfAndEndsTheProcessWhenItCannotBeWritten) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) / absl::StrCat("sibyl-", FreshRandom64());
+  std::filesystem::create_directories(folder);
   {
-    Checkpointer checkpointer(model_, folder_, absl::Milliseconds(1), shutdown_);
-    EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ / "reward_model.pb"); }));
+    const auto checkpointer = Make(FileSystem::Real(), folder, absl::Milliseconds(1));
+    EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder / "reward_model.records"); }));
     EXPECT_TRUE(Eventually([&] { return model_.metrics().checkpoint_timestamp.Value() > 0; }));
-    EXPECT_FALSE(shutdown_.requested());
+    EXPECT_FALSE(ending_.requested());
   }
-  Checkpointer nowhere(model_, folder_ / "missing", absl::Milliseconds(1), shutdown_);
-  EXPECT_TRUE(shutdown_.WaitFor(absl::Minutes(1)));
-  EXPECT_FALSE(shutdown_.reason().ok());
+  {
+    const auto nowhere = Make(FileSystem::Real(), folder / "missing", absl::Milliseconds(1));
+    EXPECT_TRUE(Eventually([&] { return ending_.requested(); }));
+    EXPECT_FALSE(ending_.failure().ok());
+    EXPECT_FALSE(nowhere->Close().ok()) << "the end tells it too";
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(CheckpointTest, AnHourBetweenCheckpointsDoesNotDelayTheEnd) {
   const absl::Time start = absl::Now();
-  { Checkpointer checkpointer(model_, folder_, absl::Hours(1), shutdown_); }
+  Make(files_, "/run");
   EXPECT_LT(absl::Now() - start, absl::Seconds(30));
 }
 
