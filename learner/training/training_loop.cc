@@ -75,6 +75,12 @@ struct TrainingLoop::LoopMetrics {
         collisions(m.Gauge("sibyl_learner_caption_collisions",
                            "Caption texts refused because their hash did not fit or was taken by another text.")),
         evicted(m.Gauge("sibyl_learner_captions_forgotten", "Captions that made room for newer ones.")),
+        caption_text_bytes(
+            m.Gauge("sibyl_learner_caption_text_bytes", "Bytes of texts and contexts in the caption table.")),
+        scores_without_row(m.Gauge("sibyl_learner_scores_without_caption",
+                                   "Scores of captions that the caption table does not have.")),
+        scores_dropped(m.Counter("sibyl_learner_scores_dropped_total",
+                                 "Scores of such captions that were dropped because there were too many.")),
         free_unrolls(m.Gauge("sibyl_learner_unrolls_free", "Unrolls that are in no use.")),
         unroll_bytes(m.Gauge("sibyl_learner_unrolls_bytes",
                              "Memory of the unrolls that exist; it follows the actors that are connected.")),
@@ -107,7 +113,9 @@ struct TrainingLoop::LoopMetrics {
   static constexpr char kRewardHelp[] = "Sum of the absolute reward that each source paid, coefficients included.";
   prometheus::Counter &steps, &episodes, &abandoned, &train_seconds, &update_seconds, &wait_seconds, &dropped;
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
-      &evicted, &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
+      &evicted, &caption_text_bytes, &scores_without_row;
+  prometheus::Counter& scores_dropped;
+  prometheus::Gauge &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
       &learning_rate, &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share,
       &unlabelled_share, &label_share;
   prometheus::Counter& extrinsic_reward;
@@ -126,7 +134,9 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       sums_(resumed.reward_sums()),
       last_news_(begin_),
       metrics_(std::make_unique<LoopMetrics>(*parts.metrics)),
-      heartbeat_(parts.heartbeats->Add("training", kHangs)) {}
+      heartbeat_(parts.heartbeats->Add("training", kHangs)) {
+  if (parts.collective != nullptr && parts.collective->rank() != 0) scores_.emplace(parts.captions);
+}
 
 TrainingLoop::~TrainingLoop() = default;
 
@@ -178,9 +188,7 @@ absl::Status TrainingLoop::ExchangeNews() {
       parts_.episodes->Add(news.episodes());
       parts_.episodes->Abandon(news.abandoned_episodes());
     } else {
-      for (const v1::ScoreUpdate& update : news.scores()) {
-        SIBYL_RETURN_IF_ERROR(parts_.captions->Apply(update, StepsHere()));
-      }
+      SIBYL_RETURN_IF_ERROR(scores_->Add(std::move(*news.mutable_scores()), StepsHere()));
     }
   }
   return absl::OkStatus();
@@ -261,6 +269,9 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   m.caption_bytes.Set(static_cast<double>(parts_.captions->bytes()));
   m.collisions.Set(static_cast<double>(parts_.captions->collisions()));
   m.evicted.Set(static_cast<double>(parts_.captions->evicted()));
+  m.caption_text_bytes.Set(static_cast<double>(parts_.captions->text_bytes()));
+  m.scores_without_row.Set(static_cast<double>(parts_.captions->scores_without_row()));
+  RaiseTo(m.scores_dropped, static_cast<double>(parts_.captions->scores_dropped()));
   m.free_unrolls.Set(parts_.unrolls->free());
   m.unroll_bytes.Set(static_cast<double>(parts_.unrolls->bytes()));
   m.finished_unrolls.Set(parts_.unrolls->finished());

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -11,6 +12,7 @@
 #include "common/runtime/clock.h"
 #include "common/runtime/heartbeat.h"
 #include "learner/experience/episode_stats.h"
+#include "learner/experience/score_applier.h"
 #include "learner/experience/unroll_pool.h"
 #include "learner/reward_client.h"
 #include "learner/serving/policy_store.h"
@@ -97,6 +99,8 @@ class TrainingLoop {
 
   bool starved_ = false;  // the last wait for unrolls was in vain
   absl::Time last_news_;
+
+  std::optional<ScoreApplier> scores_;  // where rank 0 passes them on
 
   const std::unique_ptr<LoopMetrics> metrics_;
   const std::unique_ptr<Heartbeat> heartbeat_;
