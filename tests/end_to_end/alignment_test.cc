@@ -15,6 +15,7 @@
 #include "common/caption.h"
 #include "common/checkpoints.h"
 #include "common/random.h"
+#include "common/runtime/ending.h"
 #include "environments/registry.h"
 #include "policy/torch.h"
 #include "policy/weights.h"
@@ -61,7 +62,7 @@ class AlignmentTest : public testing::TestWithParam<std::vector<std::string>> {
     EXPECT_EQ(learner.Wait(), 0) << learner.log();
     for (auto& actor : playing) {
       actor->Signal(SIGTERM);
-      EXPECT_EQ(actor->Wait(), 0) << actor->log();
+      EXPECT_EQ(actor->Wait(), kExitStopped) << actor->log();
     }
     EXPECT_EQ(Batches().size(), static_cast<size_t>(batches));
   }
