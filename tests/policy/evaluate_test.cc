@@ -34,7 +34,11 @@ std::shared_ptr<Policy> PolicyFor(const std::string& environment, uint64_t seed 
   // Far from uniform, so that it matters what is seen, remembered and drawn.
   torch::NoGradGuard no_grad;
   for (auto& parameter : policy->named_parameters()) {
-    if (parameter.key() == "actor.weight") parameter.value() *= 100;
+    if (parameter.key() == "actor.weight") parameter.value() *= 10;
+  }
+  // Inputs that were never normalised would make every draw the same.
+  if (auto statistics = policy->input_statistics(); !statistics.is_empty()) {
+    statistics->Follow(torch::full_like(statistics->mean(), 2), torch::full_like(statistics->mean(), 10), 1000);
   }
   return policy;
 }
