@@ -111,11 +111,6 @@ absl::Status CheckPolicy(const v1::Experiment& e) {
   const v1::PolicyConfig& policy = e.policy();
   SIBYL_RETURN_IF_ERROR(Require(policy.value_high() > policy.value_low(), "policy.value_high", policy.value_high(),
                                 absl::StrCat("above policy.value_low (", policy.value_low(), ")")));
-  // Refused rather than ignored: the fields are reserved for inputs that no network has yet.
-  SIBYL_RETURN_IF_ERROR(
-      Require(!policy.last_action(), "policy.last_action", "true", "false: no network reads the last action yet"));
-  SIBYL_RETURN_IF_ERROR(
-      Require(!policy.last_reward(), "policy.last_reward", "true", "false: no network reads the last rewards yet"));
   return Require(policy.normalise_observations() || !UsesMiniGridNetwork(e), "policy.normalise_observations", "false",
                  "true or left out: MiniGrid's network reads normalised numbers");
 }

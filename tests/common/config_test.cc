@@ -93,9 +93,7 @@ TEST_F(ConfigTest, NamesAValueOfTheWrongType) {
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=many"}), AllOf(HasSubstr("learner.batch_size"), HasSubstr("`many`")));
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=-1"}), AllOf(HasSubstr("learner.batch_size"), HasSubstr("`-1`")));
   EXPECT_THAT(Error(kSmall, {"learner.batch_size=1.5"}), HasSubstr("whole number"));
-  EXPECT_THAT(Error(kSmall, {"policy.last_action=maybe"}), HasSubstr("true or false"));
-  EXPECT_THAT(Error(kSmall, {"policy.last_action=true"}), HasSubstr("no network reads the last action yet"));
-  EXPECT_THAT(Error(kSmall, {"policy.last_reward=true"}), HasSubstr("no network reads the last rewards yet"));
+  EXPECT_THAT(Error(kSmall, {"policy.normalise_returns=maybe"}), HasSubstr("true or false"));
   const std::string both = Error(kSmall, {"reward.credit=BOTH"});
   EXPECT_THAT(both, AllOf(HasSubstr("reward.credit"), HasSubstr("`BOTH`"), HasSubstr("one of ACTION, ONI")));
   EXPECT_THAT(both, Not(HasSubstr("UNSPECIFIED")));
