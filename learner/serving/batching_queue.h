@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -35,18 +36,20 @@ class BatchingQueue {
   }
 
   // Moves all items, oldest first, to the end of `items`: as soon as there are `minimum` of them, or the oldest one has
-  // waited for `limit`. An empty queue is waited for without limit; a minimum of 0 never waits. False once the queue is
-  // closed.
-  bool Pop(size_t minimum, absl::Duration limit, std::vector<T>* items) {
+  // waited for `limit`. An empty queue is waited for no longer than `empty_limit`; a minimum of 0 never waits. False once
+  // the queue is closed.
+  bool Pop(size_t minimum, absl::Duration limit, std::vector<T>* items,
+           absl::Duration empty_limit = absl::InfiniteDuration()) {
     MutexLock lock(mutex_);
     const absl::Time begin = clock_->Now();
     while (!closed_ && items_.size() < minimum) {
-      const absl::Time until = (items_.empty() ? begin : items_.front().arrival) + limit;
-      const absl::Duration left = until - clock_->Now();
+      const absl::Time now = clock_->Now();
+      const absl::Duration left = (items_.empty() ? begin : items_.front().arrival) + limit - now;
+      const absl::Duration empty_left = items_.empty() ? begin + empty_limit - now : absl::InfiniteDuration();
       const bool late = left <= absl::ZeroDuration();
-      if (late && !items_.empty()) break;
+      if ((late && !items_.empty()) || empty_left <= absl::ZeroDuration()) break;
       wake_at_ = late ? 1 : minimum;
-      clock_->WaitFor(enough_, mutex_, late ? absl::InfiniteDuration() : left);
+      clock_->WaitFor(enough_, mutex_, late ? empty_left : std::min(left, empty_left));
     }
     if (closed_) return false;
     for (Entry& entry : items_) items->push_back(std::move(entry.item));

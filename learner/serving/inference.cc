@@ -14,6 +14,8 @@ namespace {
 
 // Events that wait. Each actor has at most an attachment, a detachment, and a step or unrolls for each of its groups.
 constexpr size_t kQueueCapacity = size_t{1} << 20;
+// A group whose step has come is held for a group that waits for unrolls no longer than this.
+constexpr absl::Duration kMostHold = absl::Milliseconds(50);
 
 }  // namespace
 
@@ -194,17 +196,33 @@ absl::Status Inference::Act() {
   return absl::OkStatus();
 }
 
+absl::Duration Inference::HoldFor(absl::Time now) {
+  if (waiting_ == 0 || turns_.empty() || turns_.size() == actors_.size() * static_cast<size_t>(groups_)) {
+    held_since_ = absl::InfiniteFuture();
+    return absl::ZeroDuration();
+  }
+  if (held_since_ == absl::InfiniteFuture()) held_since_ = now;
+  return std::max(absl::ZeroDuration(), held_since_ + kMostHold - now);
+}
+
 absl::Status Inference::Run() {
   std::vector<Event> events;
   while (true) {
     const absl::Time waiting = clock_->Now();
-    const bool starved = waiting_ > 0 && turns_.empty();
+    const bool starved = waiting_ > 0;
     events.clear();
-    if (!queue_.Pop(Wanted(), wait_, &events)) return absl::OkStatus();
+    if (const absl::Duration hold = HoldFor(waiting); hold > absl::ZeroDuration()) {
+      const size_t missing = actors_.size() * groups_ - turns_.size();
+      if (!queue_.Pop(missing, hold, &events, /*empty_limit=*/hold)) return absl::OkStatus();
+    } else if (!queue_.Pop(Wanted(), wait_, &events)) {
+      return absl::OkStatus();
+    }
     const absl::Time begin = clock_->Now();
     if (starved) starved_seconds_.Increment(absl::ToDoubleSeconds(begin - waiting));
     for (Event& event : events) Handle(event);
+    if (HoldFor(clock_->Now()) > absl::ZeroDuration()) continue;
     SIBYL_RETURN_IF_ERROR(Act());
+    held_since_ = absl::InfiniteFuture();
     seconds_counter_.Increment(absl::ToDoubleSeconds(clock_->Now() - begin));
   }
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include "tests/process.h"
 
@@ -110,6 +111,20 @@ TEST_F(BatchingQueueTest, NothingIsLostOrDoubledBetweenManyWritersAndTheReader) 
   for (std::thread& writer : writers) writer.join();
   std::vector<int> next(kWriters);
   for (int item : items_) EXPECT_EQ(item % kEach, next[item / kEach]++);
+}
+
+TEST(BatchingQueue, AnEmptyQueueIsWaitedForNoLongerThanItsLimit) {
+  FakeClock clock;
+  BatchingQueue<int> queue(8, &clock);
+  std::atomic<bool> ended = false;
+  std::vector<int> items;
+  std::thread reader([&] {
+    EXPECT_TRUE(queue.Pop(2, absl::Seconds(1), &items, /*empty_limit=*/absl::Seconds(5)));
+    ended = true;
+  });
+  while (!ended) clock.Advance(absl::Milliseconds(100));
+  reader.join();
+  EXPECT_TRUE(items.empty());
 }
 
 }  // namespace
