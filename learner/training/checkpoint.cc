@@ -28,18 +28,23 @@ absl::Status WriteState(const std::string& path, const v1::LearnerState& state, 
   record.mutable_state()->clear_captions();
   SIBYL_RETURN_IF_ERROR(writer->Append(record));
 
-  google::protobuf::RepeatedPtrField<v1::CaptionState> all;
-  captions.Save(&all);
-  const uint64_t count = static_cast<uint64_t>(all.size());
-  record.mutable_captions();
+  // A piece at a time, so that neither the table is locked for long nor all captions are in memory twice.
+  uint64_t count = 0;
   size_t bytes = 0;
-  for (v1::CaptionState& caption : all) {
-    bytes += caption.ByteSizeLong();
-    record.mutable_captions()->add_captions()->Swap(&caption);
-    if (record.captions().captions_size() < kCaptionsARecord && bytes < kBytesARecord) continue;
-    SIBYL_RETURN_IF_ERROR(writer->Append(record));
-    record.mutable_captions()->Clear();
-    bytes = 0;
+  record.mutable_captions();
+  google::protobuf::RepeatedPtrField<v1::CaptionState> piece;
+  int32_t next_row = 0;
+  for (bool more = true; more; piece.Clear()) {
+    more = captions.SavePiece(&next_row, &piece);
+    count += static_cast<uint64_t>(piece.size());
+    for (v1::CaptionState& caption : piece) {
+      bytes += caption.ByteSizeLong();
+      record.mutable_captions()->add_captions()->Swap(&caption);
+      if (record.captions().captions_size() < kCaptionsARecord && bytes < kBytesARecord) continue;
+      SIBYL_RETURN_IF_ERROR(writer->Append(record));
+      record.mutable_captions()->Clear();
+      bytes = 0;
+    }
   }
   if (record.captions().captions_size() > 0) SIBYL_RETURN_IF_ERROR(writer->Append(record));
 
