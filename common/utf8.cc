@@ -32,4 +32,19 @@ bool IsUtf8(absl::string_view text) {
   return true;
 }
 
+std::string ValidUtf8(absl::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    const size_t length = Utf8CharacterLength(text);
+    if (length == 0) {
+      result.push_back('?');
+    } else {
+      result.append(text.data(), length);
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+  return result;
+}
+
 }  // namespace sibyl

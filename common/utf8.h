@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -11,5 +12,8 @@ namespace sibyl {
 size_t Utf8CharacterLength(absl::string_view text);
 
 bool IsUtf8(absl::string_view text);
+
+// The text with every byte that is not part of valid UTF-8 replaced by '?': what protobuf's strings can carry.
+std::string ValidUtf8(absl::string_view text);
 
 }  // namespace sibyl

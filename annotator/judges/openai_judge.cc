@@ -10,10 +10,10 @@
 #include "absl/strings/strip.h"
 #include "annotator/judges/chat_server.h"
 #include "annotator/judges/similarity.h"
-#include "annotator/utf8.h"
 #include "common/log.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "common/utf8.h"
 
 namespace sibyl::annotator {
 namespace {

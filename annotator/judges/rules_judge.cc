@@ -11,11 +11,11 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "annotator/judges/query_key.h"
-#include "annotator/utf8.h"
 #include "common/caption.h"
 #include "common/random.h"
 #include "common/runtime/files.h"
 #include "common/status_macros.h"
+#include "common/utf8.h"
 
 namespace sibyl::annotator {
 namespace {

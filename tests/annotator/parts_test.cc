@@ -13,7 +13,7 @@
 #include "annotator/judges/query_key.h"
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/choice.h"
-#include "annotator/utf8.h"
+#include "common/utf8.h"
 #include "common/runtime/clock.h"
 #include "environments/registry.h"
 #include "tests/annotator/queries.h"
