@@ -1,6 +1,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "annotator/judges/chat_api.h"
 #include "annotator/judges/prompt.h"
@@ -9,7 +11,13 @@
 
 namespace sibyl::annotator {
 
-// An LLM that reads a prompt and answers in the form that the query asks for.
+// An LLM that reads a prompt and answers in the form that the query asks for. The prompt says how it is asked:
+// - kFree: one request. The server is held to the form of the whole answer.
+// - kDirect: one request for one token, whose alternatives give the label's probability. Where the server gives no
+//   log-probabilities, it is held to the labels instead.
+// - kReasoned: a request for the reasoning, then one as for kDirect.
+// An answer that is unparsable or abstains gets one request more: the model is shown what it wrote and asked for the
+// label alone, or, where it was cut off while it thought, asked anew with four times the tokens.
 class ChatServer : public ServerApi {
  public:
   ChatServer(const v1::OpenAiConfig& config, Prompt prompt) : config_(config), prompt_(std::move(prompt)) {}
@@ -19,20 +27,25 @@ class ChatServer : public ServerApi {
   std::string sampling() const override;
   std::string Rendered(const v1::Query& query) const override;
   absl::Status Check(const v1::Query& query) const override;
-  const char* path() const override { return "/chat/completions"; }
-  std::string Request(const v1::Query& query) const override;
-  bool IsAnswer(const std::string& body) const override { return Completed(body).valid; }
-  Answer Read(const v1::Query& query, const std::string& body) const override;
-  std::string Probe() const override { return ProbeRequest(config_, dialect_); }
-  // Finds out how the server can be held to a form.
+  const char* path() const override { return prompt_.is_text() ? "/completions" : "/chat/completions"; }
+  std::string Request(const v1::Query& query, const Progress& progress) const override;
+  bool IsAnswer(const std::string& body) const override { return ReadCompletion(body, config_.max_tokens()).valid; }
+  Answer Read(const v1::Query& query, const Progress& progress, const std::string& body) const override;
+  bool Adapt(const std::string& request, const std::string& body) override;
+  std::string Probe() const override { return ProbeRequest(config_, dialect_, prompt_.is_text()); }
+  // Finds out how the server can be held to a form, and whether it gives log-probabilities.
   Probed OnProbe(long status, const std::string& body, std::string* found) override;
 
  private:
-  Completion Completed(const std::string& body) const { return ReadCompletion(body, config_.max_tokens()); }
+  enum class Step { kWhole, kReasoning, kVerdict, kSecondTry };
+
+  Step StepOf(const Progress& progress) const;
+  Ask AskFor(const v1::Query& query, const Progress& progress) const;
 
   const v1::OpenAiConfig config_;
   const Prompt prompt_;
   Dialect dialect_;
+  bool gives_logprobs_ = true;  // as the last probe showed
 };
 
 }  // namespace sibyl::annotator

@@ -26,11 +26,20 @@ constexpr long kIdleSeconds = 4;
 const char* const kResults[] = {"answered", "empty",         "rejected",     "rate_limited", "unavailable",
                                 "timeout",  "no_connection", "unauthorized", "invalid"};
 
+// Whether a request was redirected; `url` is where it ended.
+bool Redirected(CURL* easy, char** url) {
+  long redirects = 0;
+  curl_easy_getinfo(easy, CURLINFO_REDIRECT_COUNT, &redirects);
+  curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, url);
+  return redirects > 0;
+}
+
 }  // namespace
 
 struct OpenAiJudge::Task {
   v1::Query query;
   std::function<void(Verdict)> done;
+  ServerApi::Progress progress;
   absl::Time not_before = absl::InfinitePast();
   std::unique_ptr<Backoff> backoff;
   bool retried = false;  // its next request is a retry
@@ -102,6 +111,7 @@ absl::StatusOr<std::unique_ptr<OpenAiJudge>> OpenAiJudge::ByPrompt(const v1::Ope
     return absl::InvalidArgumentError(
         "config: annotator.openai.prompt_file is not set, must be a prompt, e.g. one of configs/prompts");
   }
+  SIBYL_RETURN_IF_ERROR(CheckExtraBody(config));
   SIBYL_ASSIGN_OR_RETURN(Prompt prompt, Prompt::Load(config.prompt_file()));
   return Make(config, std::make_unique<ChatServer>(config, std::move(prompt)), host, patience);
 }
@@ -216,7 +226,7 @@ void OpenAiJudge::StartRequests() {
     budget_.OnRequest();
     std::unique_ptr<Task> taken = std::move(tasks_[i]);
     tasks_.erase(tasks_.begin() + i);
-    std::string body = api_->Request(taken->query);
+    std::string body = api_->Request(taken->query, taken->progress);
     Send(std::move(taken), std::move(body));
   }
 }
@@ -236,6 +246,11 @@ void OpenAiJudge::Send(std::unique_ptr<Task> task, std::string body) {
   const long timeout = static_cast<long>(config_.timeout_seconds() * 1000);
   curl_easy_setopt(easy, CURLOPT_URL, absl::StrCat(base, api_->path()).c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  // A redirected request stays a POST; curl sends the key to the first host alone.
+  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
+  curl_easy_setopt(easy, CURLOPT_POSTREDIR, static_cast<long>(CURL_REDIR_POST_ALL));
+  curl_easy_setopt(easy, CURLOPT_MAXREDIRS, 3L);
+  curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
   curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request->body.size()));
   curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.data());
@@ -285,13 +300,18 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     failure = true;
   } else if (status == 400 || status == 413 || status == 422) {
     result = "rejected";
+    if (request.task != nullptr && api_->Adapt(request.body, request.response)) {
+      gauges_->results.at(result)->Increment();
+      tasks_.insert(tasks_.begin(), std::move(request.task));
+      return;
+    }
   } else if (status == 200) {
     if (!api_->IsAnswer(request.response)) {
       result = "invalid";
       reason = absl::StrCat("it sends what is no answer to ", api_->path(), ": ", said);
       failure = true;
     } else if (request.task != nullptr) {
-      answer = api_->Read(request.task->query, request.response);
+      answer = api_->Read(request.task->query, request.task->progress, request.response);
       if (answer.empty) result = "empty";
     }
   } else {
@@ -330,6 +350,11 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     ++answers_;
     limit_.OnAnswer();
     breaker_.OnAnswer();
+    if (answer.next.has_value()) {
+      task->progress = *std::move(answer.next);
+      tasks_.insert(tasks_.begin(), std::move(task));
+      return;
+    }
     answer.verdict.raw = Presentable(answer.verdict.raw, std::string::npos);
     task->done(std::move(answer.verdict));
     return;
@@ -372,6 +397,9 @@ void OpenAiJudge::CompleteProbe(Request& request, long status) {
     case ServerApi::Probed::kUsable:
       // A query that fails while probes are answered is itself what is wrong.
       ++answers_;
+      if (char* url = nullptr; Redirected(request.easy, &url)) {
+        absl::StrAppend(&found, "; it redirects to ", url, ", set annotator.openai.url to the address there");
+      }
       if (found != found_ || (!waiting_for_.empty() && !RefusesAll())) {
         spdlog::info("judge {} at {}: {}", config_.model(), ShownUrl(), found);
       }

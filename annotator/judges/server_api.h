@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -21,15 +23,30 @@ class ServerApi {
 
   // Path of the requests, below the server's base address.
   virtual const char* path() const = 0;
-  // A request's body.
-  virtual std::string Request(const v1::Query& query) const = 0;
+  // How far the asking of a query has come. A query may take several requests: a model reasons before its verdict, or
+  // is asked a second time.
+  struct Progress {
+    int requests = 0;  // that were answered
+    std::string said;  // what the model has written so far; a further request may show it
+    std::string raw;   // Verdict.raw so far
+    // Of the requests so far.
+    uint64_t prompt_tokens = 0;
+    uint64_t completion_tokens = 0;
+  };
+  // The body of the query's next request.
+  virtual std::string Request(const v1::Query& query, const Progress& progress) const = 0;
   // Whether a body that came with status 200 belongs to this API at all.
   virtual bool IsAnswer(const std::string& body) const = 0;
   struct Answer {
     bool empty = false;  // it was broken off, or says nothing: worth another try
-    Verdict verdict;
+    // The query needs another request, made with this; `verdict` is not set then.
+    std::optional<Progress> next;
+    Verdict verdict;  // with the tokens of all requests
   };
-  virtual Answer Read(const v1::Query& query, const std::string& body) const = 0;
+  virtual Answer Read(const v1::Query& query, const Progress& progress, const std::string& body) const = 0;
+  // A request was refused with `body`. True where the next one will be another: what the server refuses by name is left
+  // out of it, or renamed. Says so in the log.
+  virtual bool Adapt(const std::string& request, const std::string& body) = 0;
 
   // A small request that shows what the server understands.
   virtual std::string Probe() const = 0;

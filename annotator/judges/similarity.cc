@@ -109,7 +109,7 @@ void LettersJudge::Answer(const v1::Query& query, std::function<void(Verdict)> d
 
 absl::Status EmbeddingServer::Check(const v1::Query& query) const { return CheckAlike(query); }
 
-std::string EmbeddingServer::Request(const v1::Query& query) const {
+std::string EmbeddingServer::Request(const v1::Query& query, const Progress&) const {
   return Body(config_, {CaptionOf(query), query.goal()});
 }
 
@@ -117,7 +117,7 @@ bool EmbeddingServer::IsAnswer(const std::string& body) const {
   return !Embeddings(Json::parse(body, nullptr, /*allow_exceptions=*/false)).empty();
 }
 
-ServerApi::Answer EmbeddingServer::Read(const v1::Query& query, const std::string& body) const {
+ServerApi::Answer EmbeddingServer::Read(const v1::Query& query, const Progress&, const std::string& body) const {
   const Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
   const auto embeddings = Embeddings(json);
   Answer answer;

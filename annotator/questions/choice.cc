@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -18,6 +19,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kNowhere = std::string::npos;
+// Probability of all labels together below which a model's first word is no verdict.
+constexpr double kLeastMass = 0.1;
 constexpr absl::string_view kAbstain = "abstain";
 constexpr absl::string_view kMarkers[] = {"label", "answer", "verdict"};
 
@@ -239,15 +242,15 @@ bool Agree(absl::string_view a, absl::string_view b) {
   return absl::StartsWithIgnoreCase(a, b) || absl::StartsWithIgnoreCase(b, a);
 }
 
-// Probability of each label at the place where the answer chose its label. Follows the answer's tokens until they tell
-// the labels apart. Empty when the tokens do not show it.
-std::vector<double> LabelMasses(const std::vector<Token>& tokens, const Labels& labels, const FoundLabel& found) {
+// Probability of each label at `offset` in the answer. Follows the answer's tokens until they tell the labels apart.
+// Empty when the tokens do not show it.
+std::vector<double> LabelMasses(const std::vector<Token>& tokens, const Labels& labels, size_t offset) {
   size_t at = 0;  // of the token in the text
   size_t i = 0;
-  while (i < tokens.size() && at + tokens[i].text.size() <= found.offset) at += tokens[i++].text.size();
-  if (i == tokens.size() || at > found.offset) return {};
+  while (i < tokens.size() && at + tokens[i].text.size() <= offset) at += tokens[i++].text.size();
+  if (i == tokens.size() || at > offset) return {};
   // What stands before the label in its first token (a blank, a quote), which an alternative must share or do without.
-  const std::string lead = tokens[i].text.substr(0, found.offset - at);
+  const std::string lead = tokens[i].text.substr(0, offset - at);
   std::vector<double> masses(labels.size(), 0);
   double reached = 1;  // probability of the tokens of the label so far
   std::string prefix;
@@ -278,12 +281,20 @@ std::vector<double> LabelMasses(const std::vector<Token>& tokens, const Labels& 
       if (fits.size() == 1) masses[fits[0]] += reached * std::exp(logprob);
     }
     if (!own_listed && own_candidates.size() == 1) masses[own_candidates[0]] += reached * std::exp(token.logprob);
-    if (own_candidates.size() <= 1) return masses[found.label] > 0 ? masses : std::vector<double>{};
+    if (own_candidates.size() <= 1) return masses;
     // Several labels begin like this: the next token tells.
     reached *= std::exp(token.logprob);
     prefix = own;
   }
   return {};
+}
+
+// The labels' shares of what they have together.
+Reading Shares(const std::vector<double>& masses) {
+  const double sum = std::accumulate(masses.begin(), masses.end(), 0.0);
+  std::vector<float> distribution;
+  for (const double mass : masses) distribution.push_back(static_cast<float>(mass / sum));
+  return Chosen(std::move(distribution), static_cast<float>(std::clamp(1 - sum, 0.0, 1.0)));
 }
 
 }  // namespace
@@ -326,6 +337,14 @@ AnswerForm ChoiceForm(const Labels& labels) {
   return form;
 }
 
+AnswerForm BareChoiceForm(const Labels& labels) {
+  const Json schema = {{"type", "object"},
+                       {"properties", {{"label", {{"type", "string"}, {"enum", labels}}}}},
+                       {"required", {"label"}},
+                       {"additionalProperties", false}};
+  return {.json_schema = schema.dump(), .choices = labels};
+}
+
 Reading Chosen(std::vector<float> distribution, float outside) {
   Reading reading;
   reading.outcome = distribution.empty() ? v1::OUTCOME_ABSTAINED : v1::OUTCOME_ANSWERED;
@@ -360,15 +379,24 @@ Reading ReadChoice(const Labels& labels, const Reply& reply) {
   if (found.kind == FoundLabel::kUnparsable) return {};
   std::vector<float> distribution(labels.size(), 0);
   std::vector<double> masses;
-  if (found.offset != kNowhere) masses = LabelMasses(reply.tokens, labels, found);
-  if (masses.empty()) {
+  if (found.offset != kNowhere) masses = LabelMasses(reply.tokens, labels, found.offset);
+  if (masses.empty() || masses[found.label] == 0) {
     distribution[found.label] = 1;
     return Chosen(std::move(distribution));
   }
-  double sum = 0;
-  for (double mass : masses) sum += mass;
-  for (size_t i = 0; i < masses.size(); ++i) distribution[i] = static_cast<float>(masses[i] / sum);
-  return Chosen(std::move(distribution), static_cast<float>(std::clamp(1 - sum, 0.0, 1.0)));
+  return Shares(masses);
+}
+
+Reading ReadDirect(const Labels& labels, const Reply& reply) {
+  const size_t first = reply.text.find_first_not_of(" \t\r\n");
+  if (!reply.tokens.empty() && first != kNowhere) {
+    const std::vector<double> masses = LabelMasses(reply.tokens, labels, first);
+    if (std::accumulate(masses.begin(), masses.end(), 0.0) >= kLeastMass) return Shares(masses);
+    if (!masses.empty()) return {};
+  }
+  Reply line;
+  if (first != kNowhere) line.text = reply.text.substr(first, reply.text.find('\n', first) - first);
+  return ReadChoice(labels, line);
 }
 
 }  // namespace sibyl::annotator

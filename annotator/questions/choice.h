@@ -19,8 +19,16 @@ absl::Status CheckLabels(const v1::Grammar& grammar);
 // A JSON object with "knowledge", "analysis" and the label; or the label alone.
 AnswerForm ChoiceForm(const Labels& labels);
 
+// The label alone, as a JSON object or as it is; without "abstain".
+AnswerForm BareChoiceForm(const Labels& labels);
+
 // A soft label where the reply's tokens show the probabilities at the label's place, else a hard one.
 Reading ReadChoice(const Labels& labels, const Reply& reply);
+
+// A reply that begins with its label: the probabilities at its first word, whatever the word is. A label whose words
+// are not among the likeliest ones has none. UNPARSABLE where the labels together have less than a tenth; without
+// log-probabilities the reply's first line is read as ReadChoice does.
+Reading ReadDirect(const Labels& labels, const Reply& reply);
 
 // ANSWERED with this distribution; ABSTAINED where it is empty.
 Reading Chosen(std::vector<float> distribution, float outside = 0);

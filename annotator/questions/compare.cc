@@ -26,9 +26,13 @@ absl::Status Check(const v1::Query& query) {
   return absl::OkStatus();
 }
 
-AnswerForm Form(const v1::Query&) { return ChoiceForm(CompareLabels()); }
+Labels LabelsOf(const v1::Query& query) {
+  return {query.grammar().choice().labels().begin(), query.grammar().choice().labels().end()};
+}
 
-Reading Read(const v1::Query&, const Reply& reply) { return ReadChoice(CompareLabels(), reply); }
+AnswerForm Form(const v1::Query& query) { return ChoiceForm(LabelsOf(query)); }
+
+Reading Read(const v1::Query& query, const Reply& reply) { return ReadChoice(LabelsOf(query), reply); }
 
 // The place in the label set to expect.
 double MeanLabel(const std::vector<float>& distribution) {

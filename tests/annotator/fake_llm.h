@@ -84,6 +84,11 @@ class FakeLlm {
     const std::string content = call.request["messages"].back()["content"];
     return content.substr(content.rfind(": ") + 2);
   }
+  // The caption that a chat is about, also in a second try.
+  static std::string Asked(const Call& call) {
+    const std::string content = call.request["messages"][1]["content"];
+    return content.substr(content.rfind(": ") + 2);
+  }
   // Answers a probe as a server that obeys JSON schemas does.
   static Reply ObeysSchemas() { return Says("{\"label\": \"maple\"}"); }
 

@@ -164,7 +164,7 @@ TEST_F(OpenAiJudgeTest, AServerThatKnowsNothingOfThisIsAskedPlainly) {
 
 TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
   Start(WithProbes([](const Call& call) {
-    const std::string caption = FakeLlm::Caption(call);
+    const std::string caption = FakeLlm::Asked(call);
     if (caption == "abstain") return FakeLlm::Says("Hard to tell.\nLabel: abstain");
     if (caption == "garbage") return FakeLlm::Says("bananas");
     if (caption == "empty") return FakeLlm::Says("");
@@ -175,7 +175,7 @@ TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
   const auto verdicts = AskAll({"abstain", "garbage", "empty", "filtered", "long", "fine"});
   EXPECT_EQ(verdicts[0].outcome, v1::OUTCOME_ABSTAINED);
   EXPECT_EQ(verdicts[1].outcome, v1::OUTCOME_UNPARSABLE);
-  EXPECT_EQ(verdicts[1].raw, "bananas");
+  EXPECT_EQ(verdicts[1].raw, "bananas\nbananas") << "it was asked once more";
   EXPECT_EQ(verdicts[2].outcome, v1::OUTCOME_UNPARSABLE);
   EXPECT_EQ(Requests("empty"), 3) << "an empty answer is worth another try";
   EXPECT_EQ(verdicts[3].outcome, v1::OUTCOME_FAILED);
@@ -184,6 +184,67 @@ TEST_F(OpenAiJudgeTest, AbstainedUnparsableAndFailedAreNoLabels) {
   EXPECT_EQ(Requests("rejected"), 1) << "a permanent refusal is not repeated";
   for (int i = 0; i < 5; ++i) EXPECT_EQ(verdicts[i].answer.form_case(), v1::Answer::FORM_NOT_SET);
   EXPECT_EQ(verdicts[5].outcome, v1::OUTCOME_ANSWERED);
+}
+
+// The judge asks for the label alone where the first answer names none.
+TEST_F(OpenAiJudgeTest, AnAnswerThatNamesNoLabelGetsASecondTry) {
+  std::atomic<int> calls = 0;
+  Start(WithProbes([&](const Call& call) {
+    if (calls++ == 0) return FakeLlm::Says("Keys open doors.");
+    EXPECT_EQ(call.request["messages"].size(), 4u);
+    EXPECT_EQ(call.request["messages"][2]["content"], "Keys open doors.");
+    EXPECT_EQ(call.request["response_format"]["json_schema"]["schema"]["required"].size(), 1u);
+    return FakeLlm::Says("{\"label\": \"helpful\"}");
+  }));
+  const Verdict verdict = AskOne();
+  EXPECT_THAT(Distribution(verdict.answer), ElementsAre(0, 1));
+  EXPECT_EQ(verdict.raw, "Keys open doors.\n{\"label\": \"helpful\"}");
+  EXPECT_EQ(verdict.prompt_tokens, 40u) << "of both requests";
+}
+
+TEST_F(OpenAiJudgeTest, WhatAServerRefusesByNameIsLeftOut) {
+  std::atomic<int> refused = 0;
+  Start([&](const Call& call) {
+    if (call.request.contains("seed")) {
+      ++refused;
+      return Reply{.status = 400, .body = R"({"error":{"message":"Unsupported parameter: 'seed'","param":"seed"}})"};
+    }
+    // Only queries are refused: a server may treat requests unalike.
+    if (!call.probe && call.request.contains("temperature")) {
+      ++refused;
+      return Reply{.status = 400, .body = R"({"error":{"message":"'temperature' does not support 0.1"}})"};
+    }
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  });
+  for (const Verdict& verdict : AskAll({"a", "b", "c", "d"})) EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_GE(refused, 2);
+  EXPECT_EQ(AskOne("e").outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_LE(refused, 1 + 4) << "once it is known, nothing is refused any more";
+}
+
+TEST_F(OpenAiJudgeTest, ARedirectedRequestIsFollowed) {
+  FakeLlm there(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }));
+  Start([&](const Call&) {
+    return Reply{.status = 307, .headers = absl::StrCat("Location: ", there.url(), "/chat/completions\r\n")};
+  });
+  EXPECT_EQ(AskOne().outcome, v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(there.calls(), 1);
+}
+
+TEST_F(OpenAiJudgeTest, TheDirectVerdictOfAPlainTextIsReadFromItsFirstTokens) {
+  config_.set_prompt_file(folder_.Write(
+      "d.txt", "[words]\nunhelpful: no\nhelpful: yes\n[text]\nGoal: {goal}\nEvent: {caption}\nHelpful: {answer}\n"));
+  Start([](const Call& call) {
+    EXPECT_EQ(call.request["max_tokens"], 1);
+    if (!call.probe) {
+      EXPECT_EQ(call.request["prompt"], "Goal: find the ball\nEvent: a key\nHelpful:");
+    }
+    return Reply{.body = R"({"choices":[{"text":" It","finish_reason":"length","logprobs":{"tokens":[" It"],
+        "token_logprobs":[-1.2],"top_logprobs":[{" It":-1.2,"yes":-2.302585," no":-1.609438," Yes":-2.302585}]}}]})"};
+  });
+  const Verdict verdict = AskOne();
+  EXPECT_THAT(Distribution(verdict.answer), ElementsAre(FloatNear(0.5, 1e-4), FloatNear(0.5, 1e-4)));
+  EXPECT_NEAR(verdict.answer.choice().outside(), 0.6, 1e-4);
 }
 
 TEST_F(OpenAiJudgeTest, RetryAfterIsWaitedForAndTheConcurrencyFalls) {
@@ -453,6 +514,11 @@ TEST_F(OpenAiJudgeTest, StopsAtOnceWhateverIsInFlight) {
 TEST_F(OpenAiJudgeTest, WhatIsMissingIsNamed) {
   const auto error = [&] { return std::string(OpenAiJudge::ByPrompt(config_, host_).status().message()); };
   EXPECT_THAT(error(), HasSubstr("annotator.openai.url"));
+  config_.set_extra_body("[1]");
+  EXPECT_THAT(error(), HasSubstr("annotator.openai.extra_body is `[1]`, must be a JSON object"));
+  config_.set_extra_body(R"({"messages": []})");
+  EXPECT_THAT(error(), HasSubstr("without `messages`"));
+  config_.clear_extra_body();
   config_.set_url("http://127.0.0.1:1/v1");
   config_.set_prompt_file(folder_.Write("bad.txt", "[user]\n{captoin}\n"));
   EXPECT_THAT(error(), HasSubstr("bad.txt:2"));

@@ -13,8 +13,8 @@
 #include "annotator/judges/query_key.h"
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/choice.h"
-#include "common/utf8.h"
 #include "common/runtime/clock.h"
+#include "common/utf8.h"
 #include "environments/registry.h"
 #include "tests/annotator/queries.h"
 
@@ -311,13 +311,13 @@ TEST(PromptFile, FillsInWhatTheQueryHolds) {
       "a comment\n[system]\nJudge {labels}.\n[user]\nGoal: {goal} {{\"x\"}}\nSeen: {context}\nText: {caption}\n");
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   v1::Query query = Classify("{goal} is here", "win");
-  auto messages = prompt->Render(query);
+  auto messages = prompt->Render(query).messages;
   ASSERT_EQ(messages.size(), 2u);
   EXPECT_EQ(messages[0].role, "system");
   EXPECT_EQ(messages[0].content, "Judge unhelpful, helpful.");
   EXPECT_EQ(messages[1].content, "Goal: win {\"x\"}\nText: {goal} is here");
   query = WithContext(query, "a door");
-  EXPECT_EQ(prompt->Render(query)[1].content, "Goal: win {\"x\"}\nSeen: a door\nText: {goal} is here");
+  EXPECT_EQ(prompt->Render(query).messages[1].content, "Goal: win {\"x\"}\nSeen: a door\nText: {goal} is here");
   EXPECT_THAT(prompt->name(), ::testing::MatchesRegex("p\\.txt@[0-9a-f]{8}"));
 }
 
@@ -337,19 +337,6 @@ TEST(PromptFile, ErrorsNameFileAndLine) {
   EXPECT_THAT(error("[user]\n} {caption}\n"), HasSubstr("p.txt:2: a `}` without its `{`"));
 }
 
-TEST(PromptFile, TheShippedOnesLoadAndEndWithTheCaption) {
-  for (const char* name :
-       {"minigrid_classify.txt", "minigrid_compare.txt", "nethack_classify.txt", "nethack_compare.txt"}) {
-    auto prompt = Prompt::Load(absl::StrCat(SIBYL_SOURCE_DIR, "/configs/prompts/", name));
-    ASSERT_TRUE(prompt.ok()) << prompt.status();
-    const bool compares = prompt->kind() == "compare";
-    EXPECT_EQ(compares, absl::EndsWith(name, "_compare.txt"));
-    const auto messages = prompt->Render(compares ? Compare("AAA", "BBB") : Classify("BBB"));
-    EXPECT_TRUE(absl::EndsWith(messages.back().content, "BBB")) << messages.back().content;
-    EXPECT_THAT(messages.back().content, Not(HasSubstr("{")));
-  }
-}
-
 // ---- the chat API
 
 v1::OpenAiConfig ApiConfig() {
@@ -363,7 +350,8 @@ v1::OpenAiConfig ApiConfig() {
 
 TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
   const AnswerForm form = ChoiceForm(kLabels);
-  const auto json = nlohmann::json::parse(ChatRequest(ApiConfig(), Dialect{}, {{"system", "s"}, {"user", "u"}}, form));
+  const auto json = nlohmann::json::parse(
+      CompletionRequest(ApiConfig(), Dialect{}, {{{{"system", "s"}, {"user", "u"}}, ""}, form, 99}));
   EXPECT_EQ(json["model"], "m");
   EXPECT_EQ(json["seed"], 7);
   EXPECT_EQ(json["max_tokens"], 99);
@@ -372,13 +360,13 @@ TEST(ChatApi, RequestsSayAllThatAnAnswerDependsOn) {
   const auto& schema = json["response_format"]["json_schema"]["schema"];
   EXPECT_EQ(schema["properties"]["label"]["enum"], nlohmann::json({"unhelpful", "helpful", "abstain"}));
   EXPECT_EQ(json["response_format"]["type"], "json_schema");
-  const auto choice = nlohmann::json::parse(
-      ChatRequest(ApiConfig(), Dialect{Constraint::kStructuredOutputs, false, true}, {{"user", "u"}}, form));
+  const auto choice = nlohmann::json::parse(CompletionRequest(
+      ApiConfig(), Dialect{Constraint::kStructuredOutputs, false, true}, {{{{"user", "u"}}, ""}, form, 99}));
   EXPECT_EQ(choice["structured_outputs"]["choice"].size(), 3u);
   EXPECT_EQ(choice["max_completion_tokens"], 99);
   EXPECT_FALSE(choice.contains("logprobs"));
   EXPECT_FALSE(choice.contains("response_format"));
-  const auto probe = nlohmann::json::parse(ProbeRequest(ApiConfig(), Dialect{}));
+  const auto probe = nlohmann::json::parse(ProbeRequest(ApiConfig(), Dialect{}, /*text=*/false));
   EXPECT_TRUE(probe["messages"].is_array());
   EXPECT_EQ(probe["messages"][0]["role"], "user");
 }
