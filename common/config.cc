@@ -157,8 +157,8 @@ absl::Status CheckRewardModel(const v1::Experiment& e) {
 }
 
 absl::Status CheckServer(const v1::OpenAiConfig& openai) {
-  SIBYL_RETURN_IF_ERROR(
-      Require(!openai.url().empty(), "annotator.openai.url", "not set", "e.g. \"http://127.0.0.1:8000/v1\""));
+  SIBYL_RETURN_IF_ERROR(Require(!openai.url().empty() || !openai.endpoints().empty(), "annotator.openai.url", "not set",
+                                "e.g. \"http://127.0.0.1:8000/v1\""));
   return Require(!openai.model().empty(), "annotator.openai.model", "not set", "the model's name at the server");
 }
 

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "sibyl/v1/annotator.pb.h"
@@ -13,8 +14,31 @@ struct Verdict {
   v1::Outcome outcome = v1::OUTCOME_FAILED;
   v1::Answer answer;  // for ANSWERED
   std::string raw;
+  // Tokens and money of all requests that were made for this attempt.
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
+  double cost = 0;
+  std::string reason;  // why there is no answer; empty for ANSWERED
+  // False: the judge was told to ask no more before it asked, so no attempt was made.
+  bool asked = true;
+};
+
+// A request to a server has ended, whatever came of it.
+struct RequestEnd {
+  std::string endpoint;  // the server's host and port
+  std::string model;     // as the server calls it
+  std::string goal;      // the query's; empty for a probe
+  std::string result;    // as sibyl_annotator_judge_requests_total has it
+  // As the server counts them; 0 where it does not say.
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  double cost = 0;  // by annotator.openai.prices
+};
+
+// Money that a day's requests to a server have cost.
+struct Spent {
+  std::string endpoint;
+  double cost = 0;
 };
 
 // Answers queries. Any thread.
@@ -39,8 +63,21 @@ class Judge {
 
   // Answers a query that passed Check; at most capacity() at a time. Calls `done` once, from any thread, perhaps before
   // Answer returns; never for a query that is still unanswered when the judge is destroyed. The judge waits for trouble
-  // that may pass (an absent server) to pass.
+  // that may pass (an absent server) to pass, and answers more urgent queries first.
   virtual void Answer(const v1::Query& query, std::function<void(Verdict)> done) = 0;
+
+  // Asks no more. Queries that were not asked yet end with `asked` false; those in flight may still be answered.
+  virtual void StopAsking() {}
+
+  // Why nothing can be asked now, in words; empty where something can.
+  virtual std::string waits_for() const { return ""; }
+
+  // `on_end` is told of every request from now on, on a thread of the judge's; it must not block. `today`: what was
+  // spent today before now. Call once, before the first Answer.
+  virtual void ReportRequests(std::function<void(const RequestEnd&)> on_end, const std::vector<Spent>& today) {
+    (void)on_end;
+    (void)today;
+  }
 };
 
 }  // namespace sibyl::annotator

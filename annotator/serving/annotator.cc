@@ -147,6 +147,7 @@ v1::DescribeResponse Annotator::Describe() const {
   response.set_capacity(capacity_);
   response.set_labels(log_->last_sequence());
   response.set_log_id(log_->log_id());
+  response.set_waits_for(judge_->waits_for());
   return response;
 }
 
@@ -186,6 +187,12 @@ absl::Status Annotator::Dispatch(const std::stop_token& stop) {
 }
 
 void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
+  if (!verdict.asked) {
+    MutexLock lock(mutex_);
+    gauges_->in_flight.Set(--in_flight_);
+    changed_.NotifyAll();
+    return;
+  }
   v1::Label entry;
   entry.set_outcome(verdict.outcome);
   *entry.mutable_answer() = std::move(verdict.answer);
@@ -211,9 +218,13 @@ void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
 
 int Annotator::Drain(absl::Duration limit) {
   const absl::Time until = clock_.Now() + limit;
+  {
+    MutexLock lock(mutex_);
+    draining_ = true;
+    changed_.NotifyAll();
+  }
+  judge_->StopAsking();
   MutexLock lock(mutex_);
-  draining_ = true;
-  changed_.NotifyAll();
   while (in_flight_ > 0 && clock_.Now() < until) clock_.WaitFor(changed_, mutex_, until - clock_.Now());
   return in_flight_;
 }

@@ -16,6 +16,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/mutex.h"
 
 namespace sibyl::annotator {
@@ -26,9 +28,11 @@ class FakeLlm {
   struct Reply {
     int status = 200;
     std::string body;
-    std::string headers;  // whole lines, e.g. "Retry-After: 1\r\n"
-    bool hang = false;    // keeps the connection open and says nothing
-    bool close = false;   // closes the connection in the middle of the answer
+    std::string headers;   // whole lines, e.g. "Retry-After: 1\r\n"
+    bool hang = false;     // keeps the connection open and says nothing
+    bool close = false;    // closes the connection in the middle of the answer
+    bool reset = false;    // aborts the connection without an answer
+    absl::Duration delay;  // before the answer
   };
   struct Call {
     nlohmann::json request;
@@ -134,7 +138,16 @@ class FakeLlm {
       for (int most = most_; now > most && !most_.compare_exchange_weak(most, now);) {
       }
       const Reply reply = handler_(call);
+      if (reply.delay > absl::ZeroDuration()) {
+        const absl::Time until = absl::Now() + reply.delay;
+        while (!stop_ && absl::Now() < until) absl::SleepFor(absl::Milliseconds(5));
+      }
       --at_once_;
+      if (reply.reset) {
+        const linger abort = {1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
+        break;
+      }
       if (reply.hang) {
         std::string nothing;
         Fill(fd, &nothing, [] { return false; });  // until the client gives up

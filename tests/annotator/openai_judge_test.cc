@@ -8,9 +8,11 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "absl/strings/str_split.h"
 #include "annotator/judges/query_key.h"
 #include "annotator/questions/question.h"
 #include "tests/annotator/fake_llm.h"
+#include "tests/annotator/faults.h"
 #include "tests/annotator/queries.h"
 
 namespace sibyl::annotator {
@@ -38,6 +40,7 @@ class OpenAiJudgeTest : public ::testing::Test {
     config_.set_timeout_seconds(10);
     patience_.first_wait = absl::Milliseconds(5);
     patience_.longest_wait = absl::Milliseconds(50);
+    patience_.longest_probe_wait = absl::Milliseconds(50);
   }
   void Start(const std::string& url) {
     config_.set_url(url);
@@ -61,6 +64,7 @@ class OpenAiJudgeTest : public ::testing::Test {
     {
       MutexLock lock(mutex_);
       verdicts_.assign(captions.size(), {});
+      ended_.assign(captions.size(), false);
       done_ = 0;
     }
     expected_ = static_cast<int>(captions.size());
@@ -68,6 +72,7 @@ class OpenAiJudgeTest : public ::testing::Test {
       judge_->Answer(Classify(captions[i]), [this, i](Verdict verdict) {
         MutexLock lock(mutex_);
         verdicts_[i] = std::move(verdict);
+        ended_[i] = true;
         ++done_;
       });
     }
@@ -79,13 +84,37 @@ class OpenAiJudgeTest : public ::testing::Test {
   bool AllDone() {
     return Eventually([&] { return done() == expected_; });
   }
-  double Metric(const std::string& name) {
-    const std::string text = "\n" + host_.metrics.Text();
-    const size_t at = text.find("\n" + name + " ");
-    return at == std::string::npos ? -1 : std::stod(text.substr(at + name.size() + 2));
+  // The sum of a metric's series that have this label; -1: there is none.
+  double Metric(const std::string& name, const std::string& label = "") {
+    double sum = 0;
+    bool found = false;
+    for (const absl::string_view line : absl::StrSplit(host_.metrics.Text(), '\n')) {
+      const size_t end = line.find_first_of("{ ");
+      if (line.substr(0, end) != name || !absl::StrContains(line, label)) continue;
+      double value = 0;
+      found |= absl::SimpleAtod(line.substr(line.rfind(' ') + 1), &value);
+      sum += value;
+    }
+    return found ? sum : -1;
   }
   double Requests(const std::string& result) {
-    return Metric("sibyl_annotator_judge_requests_total{result=\"" + result + "\"}");
+    return Metric("sibyl_annotator_judge_requests_total", "result=\"" + result + "\"");
+  }
+  // Requests that all queries and probes took.
+  int AllRequests() { return static_cast<int>(Metric("sibyl_annotator_judge_requests_total")); }
+  static std::vector<std::string> Captions(const std::string& name, int count) {
+    std::vector<std::string> captions;
+    for (int i = 0; i < count; ++i) captions.push_back(absl::StrCat(name, " #", i));
+    return captions;
+  }
+  // Of the queries that were begun and have ended.
+  int Ended(v1::Outcome outcome, size_t from = 0, size_t to = std::string::npos) {
+    MutexLock lock(mutex_);
+    int count = 0;
+    for (size_t i = from; i < std::min(to, verdicts_.size()); ++i) {
+      count += ended_[i] && verdicts_[i].outcome == outcome;
+    }
+    return count;
   }
 
   TemporaryFolder folder_;
@@ -95,6 +124,7 @@ class OpenAiJudgeTest : public ::testing::Test {
   std::unique_ptr<FakeLlm> llm_;
   Mutex mutex_;
   std::vector<Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
+  std::vector<bool> ended_ ABSL_GUARDED_BY(mutex_);
   int done_ ABSL_GUARDED_BY(mutex_) = 0;
   int expected_ = 0;
   std::unique_ptr<OpenAiJudge> judge_;  // last: ends first
@@ -341,7 +371,6 @@ TEST_F(OpenAiJudgeTest, AnOutageOpensTheBreakerAndOnlyProbesGoThrough) {
 
 TEST_F(OpenAiJudgeTest, AQueryThatAloneBreaksTheServerIsGivenUpInTheEnd) {
   patience_.most_tries = 3;
-  patience_.failures_to_open = 1000;
   Start(WithProbes([](const Call& call) {
     return FakeLlm::Caption(call) == "poison" ? Reply{.status = 500, .body = "crash"} : FakeLlm::Says("Label: helpful");
   }));
@@ -360,7 +389,7 @@ TEST_F(OpenAiJudgeTest, AQueryThatAloneBreaksTheServerIsGivenUpInTheEnd) {
 TEST_F(OpenAiJudgeTest, AServerThatRefusesEveryQueryIsLeftAloneAfterAFewAndWaitedFor) {
   config_.set_max_in_flight(2);
   patience_.first_wait = absl::Hours(1);  // no query between the warning and the end of the test
-  patience_.longest_wait = absl::Hours(2);
+  patience_.longest_probe_wait = absl::Hours(2);
   Start(WithProbes([](const Call&) { return Reply{.status = 400, .body = "{\"error\":\"no such field\"}"}; }));
   std::vector<std::string> captions;
   for (int i = 0; i < 50; ++i) captions.push_back(absl::StrCat("c", i));
@@ -370,6 +399,7 @@ TEST_F(OpenAiJudgeTest, AServerThatRefusesEveryQueryIsLeftAloneAfterAFewAndWaite
   EXPECT_EQ(Metric("sibyl_annotator_judge_reachable"), 0);
   EXPECT_GE(done(), 5);
   EXPECT_LE(done(), 5 + 1) << "those in flight, and no more";
+  EXPECT_THAT(judge_->waits_for(), HasSubstr("refuses every query"));
 }
 
 TEST_F(OpenAiJudgeTest, AServerThatRefusedEveryQueryIsUsedAgainWhenItAnswersOne) {
@@ -408,17 +438,258 @@ TEST_F(OpenAiJudgeTest, OneRefusedQueryAmongAnsweredOnesStopsNothing) {
   EXPECT_EQ(llm_->probes(), 1);
 }
 
-// As many queries as the judge takes, each of which makes the server fail: they end, and others are answered.
-TEST_F(OpenAiJudgeTest, QueriesThatBreakTheServerDoNotHoldTheJudgeForEver) {
-  patience_.most_tries = 3;
-  Start(WithProbes([](const Call& call) {
-    return absl::StartsWith(FakeLlm::Caption(call), "poison") ? Reply{.status = 500, .body = "crash"}
-                                                              : FakeLlm::Says("Label: helpful");
-  }));
+// ---- queries that always fail, while the server answers all else
+
+TEST_F(OpenAiJudgeTest, AsManyPoisonedQueriesAsMayBeInFlightDoNotStopTheOthers) {
+  Start(WithFaults(Faults({})));
+  std::vector<std::string> captions = Captions("500", 8);
+  for (const std::string& caption : Captions("fine", 100)) captions.push_back(caption);
+  const auto verdicts = AskAll(captions);
+  EXPECT_EQ(Ended(v1::OUTCOME_FAILED, 0, 8), 8);
+  EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED, 8), 100);
+  EXPECT_THAT(verdicts[0].reason, AllOf(HasSubstr("given up after 5 tries"), HasSubstr("500"), HasSubstr("crash")));
+  EXPECT_LE(Requests("unavailable"), 8 * 5);
+}
+
+TEST_F(OpenAiJudgeTest, OnePoisonedQueryAloneIsNotAskedForEver) {
+  Start(WithFaults(Faults({})));
+  EXPECT_EQ(AskOne("500 #0").outcome, v1::OUTCOME_FAILED);
+  EXPECT_EQ(Requests("unavailable"), 5);
+  EXPECT_LE(llm_->probes(), 1 + 5);
+}
+
+TEST_F(OpenAiJudgeTest, QueriesThatNeverEndDoNotStopTheOthers) {
+  config_.set_timeout_seconds(0.2);
+  Start(WithFaults(Faults({})));
+  std::vector<std::string> captions = Captions("never", 8);
+  for (const std::string& caption : Captions("fine", 100)) captions.push_back(caption);
+  AskAll(captions);
+  EXPECT_EQ(Ended(v1::OUTCOME_FAILED, 0, 8), 8);
+  EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED, 8), 100);
+}
+
+TEST_F(OpenAiJudgeTest, FortyFaultsInFrontOfManyHealthyQueriesHoldUpNobody) {
+  config_.set_timeout_seconds(0.2);
+  const auto faults = Faults(absl::Milliseconds(20));
+  Start(WithFaults(faults));
   std::vector<std::string> captions;
-  for (int i = 0; i < judge_->capacity(); ++i) captions.push_back(absl::StrCat("poison ", i));
-  for (const Verdict& verdict : AskAll(captions)) EXPECT_EQ(verdict.outcome, v1::OUTCOME_FAILED);
-  EXPECT_EQ(AskOne("fine").outcome, v1::OUTCOME_ANSWERED);
+  for (int i = 0; captions.size() < 40; ++i) {
+    for (const auto& [name, fault] : faults) captions.push_back(absl::StrCat(name, " #", i));
+  }
+  const size_t bad = captions.size();
+  for (const std::string& caption : Captions("fine", 422)) captions.push_back(caption);
+  AskAll(captions);
+  EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED, bad), 422);
+}
+
+TEST_F(OpenAiJudgeTest, EveryFaultEndsAsItShouldAndItsReasonIsKept) {
+  config_.set_timeout_seconds(0.2);
+  patience_.most_rate_limited = 4;
+  for (const auto& [name, fault] : Faults(absl::Milliseconds(20))) {
+    SCOPED_TRACE(name);
+    judge_ = nullptr;
+    Start(WithFaults({{name, fault}}));
+    AskAll({name + " #0", "fine #0", "fine #1"});
+    MutexLock lock(mutex_);
+    EXPECT_EQ(verdicts_[0].outcome, fault.fate == Fate::kLabelled     ? v1::OUTCOME_ANSWERED
+                                    : fault.fate == Fate::kUnparsable ? v1::OUTCOME_UNPARSABLE
+                                                                      : v1::OUTCOME_FAILED);
+    EXPECT_EQ(verdicts_[0].reason.empty(), fault.fate == Fate::kLabelled);
+    EXPECT_EQ(verdicts_[0].raw.empty(), name == "null content");
+    EXPECT_EQ(verdicts_[1].outcome, v1::OUTCOME_ANSWERED);
+    EXPECT_EQ(verdicts_[2].outcome, v1::OUTCOME_ANSWERED);
+    // libcurl sends a request again whose connection was closed before a byte of the answer came.
+    EXPECT_LE(llm_->calls(), 2 + 5 * (name == "429" || name == "closed connection" ? 2 : 1));
+    if (name == "refusal") {
+      EXPECT_EQ(verdicts_[0].raw, "I cannot help with that.");
+    }
+    if (name == "content filter") {
+      EXPECT_THAT(verdicts_[0].raw, HasSubstr("content_filter"));
+    }
+  }
+}
+
+TEST_F(OpenAiJudgeTest, OnlyBadQueriesAreAskedABoundedNumberOfTimes) {
+  Start(WithFaults(Faults({})));
+  for (const Verdict& verdict : AskAll(Captions("400", 12))) EXPECT_EQ(verdict.outcome, v1::OUTCOME_FAILED);
+  EXPECT_LE(llm_->calls(), 12 * 5);
+}
+
+// ---- outages
+
+TEST_F(OpenAiJudgeTest, AnOutageOfAnyKindCostsFewRequestsAndLosesNothing) {
+  const std::map<std::string, Reply> outages = {
+      {"503", {.status = 503, .body = "overloaded"}},
+      {"429", {.status = 429, .body = "slow down"}},
+      {"429, Retry-After", {.status = 429, .body = "slow down", .headers = "Retry-After: 1\r\n"}},
+      {"never", {.hang = true}},
+      {"closed connection", {.reset = true}},
+      {"garbage", {.body = "<html>"}},
+      {"no quota", {.status = 429, .body = R"({"error":{"code":"insufficient_quota"}})"}},
+      {"401", {.status = 401, .body = "{}"}}};
+  config_.set_timeout_seconds(0.2);
+  patience_.first_quota_wait = absl::Milliseconds(20);
+  for (const auto& [name, outage] : outages) {
+    SCOPED_TRACE(name);
+    judge_ = nullptr;
+    std::atomic<bool> down = false;
+    std::atomic<int> queries = 0;
+    Start([&, outage = outage](const Call& call) {
+      queries += !call.probe;
+      if (down) return outage;
+      return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+    });
+    Begin(Captions("c", 200));
+    ASSERT_TRUE(Eventually([&] { return done() >= 20; }));
+    down = true;
+    // Long enough for every one of the pauses between two probes.
+    const int before = llm_->probes();
+    ASSERT_TRUE(Eventually([&] { return llm_->probes() >= before + (name == "429, Retry-After" ? 0 : 8); }));
+    if (name == "429, Retry-After") {
+      ASSERT_TRUE(Eventually([&] { return Requests("rate_limited") >= 9; }));
+    }
+    EXPECT_THAT(judge_->waits_for(), Not(HasSubstr("limits")));
+    down = false;
+    ASSERT_TRUE(AllDone());
+    EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED), 200);
+    EXPECT_LE(queries, 200 + 20) << "1.1 requests a query";
+  }
+}
+
+TEST_F(OpenAiJudgeTest, ARequestThatHangsSinceBeforeTheOutageKeepsNoOtherBack) {
+  std::atomic<bool> hang = true;
+  Start([&](const Call& call) {
+    if (call.probe) return FakeLlm::ObeysSchemas();
+    if (FakeLlm::Caption(call) == "hangs") return Reply{.hang = true};
+    return hang ? Reply{.status = 500, .body = "down"} : FakeLlm::Says("Label: helpful");
+  });
+  std::vector<std::string> captions = Captions("c", 20);
+  captions.insert(captions.begin(), "hangs");
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return Requests("unavailable") >= 6; }));
+  hang = false;
+  EXPECT_TRUE(Eventually([&] { return Ended(v1::OUTCOME_ANSWERED) == 20; }));
+}
+
+TEST_F(OpenAiJudgeTest, AnAccountWithoutQuotaIsToldFromTooManyRequests) {
+  patience_.first_quota_wait = absl::Hours(1);
+  Start(WithProbes([](const Call&) {
+    return Reply{.status = 429,
+                 .body = R"({"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}})"};
+  }));
+  Begin(Captions("c", 50));
+  ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_asking_paused", "server_quota") == 1; }));
+  EXPECT_THAT(judge_->waits_for(), AllOf(HasSubstr("no quota left"), HasSubstr("127.0.0.1")));
+  EXPECT_EQ(Requests("rate_limited"), 0);
+  EXPECT_LE(llm_->calls(), 8) << "those in flight";
+  EXPECT_EQ(done(), 0);
+}
+
+// ---- limits
+
+TEST_F(OpenAiJudgeTest, TheMoneyOfADayIsNotExceededAndThePauseIsSaid) {
+  config_.add_prices("tiny 1000000 1000000");  // a query of 20 and 4 tokens costs 24, and is expected to cost more
+  config_.set_money_per_day(2000);
+  Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }));
+  std::atomic<double> cost = 0;
+  judge_->ReportRequests([&](const RequestEnd& end) { cost = cost + end.cost; }, {{llm_->url().substr(7, 15), 100}});
+  Begin(Captions("c", 500));
+  ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_asking_paused", "money") == 1 || done() == 500; }));
+  EXPECT_LT(done(), 500);
+  EXPECT_LE(cost, 2000);
+  EXPECT_GT(cost, 1000);
+  EXPECT_THAT(judge_->waits_for(), HasSubstr("money_per_day"));
+}
+
+TEST_F(OpenAiJudgeTest, RequestsAMinuteAreHeldBackAndSaid) {
+  config_.set_requests_per_minute(60);
+  Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }));
+  Begin(Captions("c", 500));
+  ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_asking_paused", "limits") == 1; }));
+  EXPECT_THAT(judge_->waits_for(), HasSubstr("limits of requests and tokens a minute"));
+  EXPECT_LE(llm_->calls(), 10) << "a twentieth at once";
+}
+
+// ---- several servers
+
+TEST_F(OpenAiJudgeTest, ServersShareQueriesByWeightAndOneThatIsAwayLeavesItsShare) {
+  std::atomic<bool> down = false;
+  const auto handler = [](const Call& call) {
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  };
+  FakeLlm small(handler);
+  FakeLlm large([&](const Call& call) { return down ? Reply{.status = 503, .body = "away"} : handler(call); });
+  config_.add_endpoints(small.url());
+  config_.add_endpoints(large.url() + " weight=3 model=other-name");
+  Start("");
+  ASSERT_TRUE(Eventually([&] { return small.probes() == 1 && large.probes() == 1; }));
+  AskAll({"first"});
+  const int small_before = small.calls(), large_before = large.calls();
+  for (const std::string& caption : Captions("a", 40)) AskOne(caption);
+  EXPECT_NEAR(small.calls() - small_before, 10, 2);
+  EXPECT_NEAR(large.calls() - large_before, 30, 2);
+  AskAll(Captions("a", 400));
+  EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED), 400);
+  down = true;
+  AskAll(Captions("b", 100));
+  EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED), 100) << "the other server answers them";
+  EXPECT_EQ(judge_->waits_for(), "");
+  EXPECT_EQ(judge_->name(), "openai:tiny");
+}
+
+TEST_F(OpenAiJudgeTest, EveryRequestsTokensAreReported) {
+  config_.add_prices("tiny 1 10");
+  Start(WithProbes([](const Call& call) {
+    if (FakeLlm::Caption(call) == "empty") return FakeLlm::Says("");
+    if (FakeLlm::Caption(call) == "long") {
+      return Reply{.status = 400, .body = R"({"error":"too long","usage":{"prompt_tokens":7,"completion_tokens":0}})"};
+    }
+    return FakeLlm::Says("Label: helpful");
+  }));
+  Mutex mutex;
+  std::map<std::string, std::pair<int, uint64_t>> ends;  // requests and tokens by result
+  double cost = 0;
+  judge_->ReportRequests(
+      [&](const RequestEnd& end) {
+        MutexLock lock(mutex);
+        auto& [requests, tokens] = ends[end.goal.empty() ? "probe" : end.result];
+        ++requests;
+        tokens += end.prompt_tokens + end.completion_tokens;
+        cost += end.cost;
+        EXPECT_EQ(end.model, "tiny");
+        if (!end.goal.empty()) {
+          EXPECT_EQ(end.goal, "find the ball");
+        }
+      },
+      {});
+  const auto verdicts = AskAll({"empty", "long", "fine"});
+  EXPECT_EQ(verdicts[0].prompt_tokens, 60u) << "of its three requests";
+  EXPECT_EQ(verdicts[0].completion_tokens, 12u);
+  EXPECT_DOUBLE_EQ(verdicts[2].cost, (20 + 40) / 1e6);
+  MutexLock lock(mutex);
+  EXPECT_EQ(ends["empty"], (std::pair<int, uint64_t>(3, 72)));
+  EXPECT_EQ(ends["rejected"], (std::pair<int, uint64_t>(1, 7)));
+  EXPECT_EQ(ends["answered"], (std::pair<int, uint64_t>(1, 24)));
+}
+
+TEST_F(OpenAiJudgeTest, ToldToAskNoMoreItGivesBackWhatItHasNotAsked) {
+  std::atomic<bool> release = false;
+  config_.set_max_in_flight(2);
+  Start(WithProbes([&](const Call&) {
+    Eventually([&] { return release.load(); });
+    return FakeLlm::Says("Label: helpful");
+  }));
+  Begin(Captions("c", 50));
+  ASSERT_TRUE(Eventually([&] { return llm_->calls() >= 1; }));
+  judge_->StopAsking();
+  ASSERT_TRUE(Eventually([&] { return done() >= 48; }));
+  release = true;
+  ASSERT_TRUE(AllDone());
+  MutexLock lock(mutex_);
+  int asked = 0;
+  for (const Verdict& verdict : verdicts_) asked += verdict.asked;
+  EXPECT_GE(asked, 1);
+  EXPECT_LE(asked, 2);
 }
 
 TEST_F(OpenAiJudgeTest, SeveralRequestsAreInFlightButNeverMoreThanAllowed) {

@@ -3,14 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
 #include "annotator/judges/chat_api.h"
 #include "annotator/judges/congestion.h"
 #include "annotator/judges/delayed_judge.h"
+#include "annotator/judges/endpoint_options.h"
 #include "annotator/judges/prompt.h"
 #include "annotator/judges/query_key.h"
+#include "annotator/judges/quota.h"
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/choice.h"
 #include "common/runtime/clock.h"
@@ -21,6 +24,7 @@
 namespace sibyl::annotator {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
@@ -550,6 +554,10 @@ TEST(ConcurrencyLimit, RisesByOneARoundAndHalvesOnceAnOverload) {
   clock.Advance(absl::Seconds(1));
   for (int i = 0; i < 8; ++i) limit.OnOverload(sent, clock.Now());
   EXPECT_EQ(limit.limit(), 4) << "requests of one overload count once";
+  for (int i = 0; i < 4; ++i) limit.OnAnswer();
+  EXPECT_EQ(limit.limit(), 4);
+  limit.OnAnswer();
+  EXPECT_EQ(limit.limit(), 5) << "one more a round";
   for (int i = 0; i < 10; ++i) {
     clock.Advance(absl::Seconds(1));
     limit.OnOverload(clock.Now(), clock.Now());
@@ -557,19 +565,12 @@ TEST(ConcurrencyLimit, RisesByOneARoundAndHalvesOnceAnOverload) {
   EXPECT_EQ(limit.limit(), 1);
 }
 
-TEST(RetryBudget, IsAFifthOfTheRequestsAndTenASecond) {
-  FakeClock clock;
-  RetryBudget budget;
-  const auto drain = [&] {
-    int taken = 0;
-    while (budget.Take(clock.Now())) ++taken;
-    return taken;
-  };
-  EXPECT_EQ(drain(), 10);
-  clock.Advance(absl::Milliseconds(500));
-  EXPECT_EQ(drain(), 5);
-  for (int i = 0; i < 20; ++i) budget.OnRequest();
-  EXPECT_EQ(drain(), 4);
+TEST(ConcurrencyLimit, IsBackWithinAFewAnswersAfterAnOutage) {
+  ConcurrencyLimit limit(8);
+  limit.OnReturn();
+  EXPECT_EQ(limit.limit(), 1);
+  for (int i = 0; i < 7; ++i) limit.OnAnswer();
+  EXPECT_EQ(limit.limit(), 8);
 }
 
 TEST(CircuitBreaker, OpensAfterFailuresAndLetsOneProbeThrough) {
@@ -578,6 +579,9 @@ TEST(CircuitBreaker, OpensAfterFailuresAndLetsOneProbeThrough) {
   EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kHalfOpen) << "the server is not known yet";
   breaker.OnProbe(true, clock.Now());
   EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kClosed);
+  EXPECT_TRUE(breaker.on_trial());
+  breaker.OnAnswer();
+  EXPECT_FALSE(breaker.on_trial());
   breaker.OnFailure(clock.Now());
   breaker.OnFailure(clock.Now());
   breaker.OnAnswer();
@@ -585,9 +589,11 @@ TEST(CircuitBreaker, OpensAfterFailuresAndLetsOneProbeThrough) {
   breaker.OnFailure(clock.Now());
   EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kClosed) << "only failures in a row count";
   breaker.OnFailure(clock.Now());
-  EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kOpen);
+  EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kHalfOpen) << "the first probe goes out at once";
+  breaker.OnProbe(false, clock.Now());
   absl::Duration longest;
   for (int i = 0; i < 12; ++i) {
+    EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kOpen);
     const absl::Duration wait = breaker.probe_at() - clock.Now();
     EXPECT_LE(wait, absl::Seconds(60));
     longest = std::max(longest, wait);
@@ -598,6 +604,98 @@ TEST(CircuitBreaker, OpensAfterFailuresAndLetsOneProbeThrough) {
     breaker.OnProbe(false, clock.Now());
   }
   EXPECT_GT(longest, absl::Seconds(10)) << "waits grow";
+}
+
+TEST(CircuitBreaker, OneFailedQueryOpensItAgainAfterAnOutage) {
+  FakeClock clock;
+  CircuitBreaker breaker(3, absl::Seconds(1), absl::Seconds(60), 1);
+  breaker.OnProbe(true, clock.Now());
+  breaker.OnFailure(clock.Now());
+  EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kHalfOpen);
+  breaker.OnProbe(true, clock.Now());
+  breaker.OnFailure(clock.Now());
+  EXPECT_EQ(breaker.state(clock.Now()), CircuitBreaker::kOpen) << "from the second time on it waits";
+}
+
+// ---- quotas
+
+TEST(RateLimit, NoMinuteTakesMoreThanTheLimit) {
+  FakeClock clock;
+  RateLimit limit(60);
+  std::deque<absl::Time> taken;
+  size_t most = 0;
+  for (int i = 0; i < 6000; ++i) {
+    if (limit.ready_at(1, clock.Now()) <= clock.Now()) {
+      limit.Take(1, clock.Now());
+      taken.push_back(clock.Now());
+    }
+    while (!taken.empty() && taken.front() <= clock.Now() - absl::Minutes(1)) taken.pop_front();
+    most = std::max(most, taken.size());
+    clock.Advance(absl::Milliseconds(50));
+  }
+  EXPECT_LE(most, 60u);
+  EXPECT_GE(most, 55u);
+}
+
+TEST(RateLimit, SaysWhenMoreMayBeTakenAndTakesBackWhatWasNotUsed) {
+  FakeClock clock;
+  RateLimit limit(6000);  // tokens: 95 a second, 300 at once
+  limit.Take(300, clock.Now());
+  const absl::Time ready = limit.ready_at(95, clock.Now());
+  EXPECT_NEAR(absl::ToDoubleSeconds(ready - clock.Now()), 1, 0.01);
+  limit.Take(-95, clock.Now());
+  EXPECT_LE(limit.ready_at(95, clock.Now()), clock.Now());
+  limit.Take(10'000, clock.Now());
+  clock.Advance(absl::Seconds(90));
+  EXPECT_GT(limit.ready_at(1, clock.Now()), clock.Now()) << "what was too much is paid back";
+}
+
+TEST(DailyBudget, PausesUntilMidnight) {
+  FakeClock clock(absl::FromUnixSeconds(86'400 * 10 + 3600));
+  DailyBudget budget(1);
+  budget.Spend(0.9, clock.Now());
+  EXPECT_LE(budget.ready_at(0.1, clock.Now()), clock.Now());
+  EXPECT_EQ(budget.ready_at(0.11, clock.Now()), absl::FromUnixSeconds(86'400 * 11));
+  clock.Advance(absl::Hours(23));
+  EXPECT_LE(budget.ready_at(0.5, clock.Now()), clock.Now());
+  EXPECT_EQ(budget.spent(clock.Now()), 0);
+}
+
+TEST(Endpoints, AreReadFromTheConfigurationAndWhatIsWrongIsNamed) {
+  v1::OpenAiConfig config;
+  config.set_model("m");
+  config.set_max_in_flight(8);
+  config.set_api_key_env("KEY");
+  config.set_url("http://user:secret@127.0.0.1:8000/v1/");
+  config.add_endpoints("https://b.example/v1 weight=2 model=org/m key_env=B in_flight=3 money_per_day=5");
+  config.add_prices("m 0.15 0.6");
+  config.add_prices("org/m 1 2");
+  const auto endpoints = EndpointsOf(config);
+  ASSERT_TRUE(endpoints.ok()) << endpoints.status();
+  ASSERT_EQ(endpoints->size(), 2u);
+  const EndpointOptions& first = (*endpoints)[0];
+  const EndpointOptions& second = (*endpoints)[1];
+  EXPECT_EQ(first.url, "http://user:secret@127.0.0.1:8000/v1");
+  EXPECT_EQ(first.name, "127.0.0.1:8000");
+  EXPECT_EQ(first.model, "m");
+  EXPECT_EQ(first.max_in_flight, 8);
+  EXPECT_DOUBLE_EQ(first.price.Of(1'000'000, 500'000), 0.45);
+  EXPECT_EQ(second.name, "b.example");
+  EXPECT_EQ(second.model, "org/m");
+  EXPECT_EQ(second.key_env, "B");
+  EXPECT_EQ(second.weight, 2);
+  EXPECT_EQ(second.max_in_flight, 3);
+  EXPECT_EQ(second.quota.money_per_day, 5);
+  const auto error = [&](const std::string& endpoint) {
+    v1::OpenAiConfig bad = config;
+    bad.set_endpoints(0, endpoint);
+    return std::string(EndpointsOf(bad).status().message());
+  };
+  EXPECT_THAT(error("b.example/v1"), AllOf(HasSubstr("annotator.openai.endpoints"), HasSubstr("b.example/v1")));
+  EXPECT_THAT(error("http://b/v1 speed=3"), AllOf(HasSubstr("speed=3"), HasSubstr("weight=N")));
+  EXPECT_THAT(error("http://b/v1 weight=0"), HasSubstr("weight=0"));
+  EXPECT_THAT(error("http://127.0.0.1:8000/v1"), HasSubstr("named already"));
+  EXPECT_THAT(error("http://b/v1 model=x money_per_day=1"), AllOf(HasSubstr("prices"), HasSubstr("`x`")));
 }
 
 // ---- identity
