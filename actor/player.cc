@@ -1,6 +1,7 @@
 #include "actor/player.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/random.h"
@@ -55,6 +56,7 @@ Player::Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_pt
       stagger_(welcome.stagger()),
       groups_(static_cast<int>(welcome.groups())),
       rows_(static_cast<int>(welcome.environments() / welcome.groups())),
+      action_bytes_(ActionBytes(environments->front()->spec().action())),
       environments_(environments),
       running_(environments->size()),
       next_episode_(environments->size(), welcome.episodes().begin()),
@@ -138,11 +140,13 @@ absl::Status Player::Start(int group, v1::StepBatch* batch) {
 
 absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) {
   const int group = static_cast<int>(actions.group());
-  if (group >= groups_ || CountIn<uint16_t>(actions.action()) != static_cast<size_t>(rows_)) {
+  if (group >= groups_ || actions.action().size() != rows_ * action_bytes_) {
     return absl::InvalidArgumentError(absl::StrCat("actions for group ", group, " with ",
-                                                   CountIn<uint16_t>(actions.action()), " rows; there are ", groups_,
-                                                   " groups of ", rows_));
+                                                   actions.action().size(), " bytes; there are ", groups_,
+                                                   " groups of ", rows_, " rows of ", action_bytes_, " bytes"));
   }
+  const v1::EnvironmentSpec& spec = environments_->front()->spec();
+  SIBYL_RETURN_IF_ERROR(CheckActions(spec.action(), actions.action()));
   batch->set_group(group);
   batch->set_sequence(actions.sequence() + 1);
   finals_.clear();
@@ -150,12 +154,10 @@ absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) 
     const int index = group * rows_ + row;
     Environment& environment = *(*environments_)[index];
     Episode& episode = running_[index];
-    const int action = EntryOf<uint16_t>(actions.action(), row);
-    if (action >= environment.spec().actions_size()) {
-      return absl::InvalidArgumentError(absl::StrCat("action ", action, " of ", environment.spec().actions_size()));
-    }
+    action_.assign(actions.action(), row * action_bytes_, action_bytes_);
+    if (spec.action().has_box()) ScaleToBounds(spec.action().box(), action_.data());
     char* observation = &observations_[row * observation_bytes_];
-    SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment.Step(action, Buffers(observation)));
+    SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment.Step(ActionView(action_.data()), Buffers(observation)));
     ++steps_;
     ++episode.length;
     episode.episode_return += result.reward;

@@ -95,6 +95,7 @@ class Player {
   const size_t max_caption_length_;
   const bool send_context_, stagger_;
   const int groups_, rows_;  // rows a group
+  const size_t action_bytes_;
   const std::vector<std::unique_ptr<Environment>>* const environments_;
   std::vector<size_t> array_offsets_;
   size_t observation_bytes_ = 0;
@@ -104,6 +105,7 @@ class Player {
   uint64_t cut_captions_ = 0;
   TextMemory texts_;
   std::string observations_, finals_;
+  std::string action_;  // one, in the environment's units
   std::vector<void*> buffers_;
   uint64_t steps_ = 0, episodes_ = 0;
 };

@@ -29,6 +29,14 @@ T EntryOf(absl::string_view column, size_t index) {
   return value;
 }
 
+// An entry of a column whose length the caller knows.
+template <typename T>
+T EntryOf(const char* column, size_t index) {
+  T value;
+  std::memcpy(&value, column + index * sizeof value, sizeof value);
+  return value;
+}
+
 // StepBatch.flags.
 inline constexpr unsigned char kTerminated = 1, kTruncated = 2, kFirst = 4;
 

@@ -63,6 +63,26 @@ std::string ListDifference(const char* what, const List& actual, const List& exp
   return "";
 }
 
+std::string ActionDifference(const v1::ActionSpec& actual, const v1::ActionSpec& expected) {
+  if (actual.kind_case() != expected.kind_case()) {
+    const auto form = [](const v1::ActionSpec& spec) { return spec.has_box() ? "real numbers" : "choices"; };
+    return absl::StrCat("its actions are ", form(actual), ", not ", form(expected));
+  }
+  const v1::ActionSpec::Discrete &a = actual.discrete(), &e = expected.discrete();
+  if (a.parts_size() != e.parts_size()) {
+    return absl::StrCat("its actions have ", a.parts_size(), " parts, not ", e.parts_size());
+  }
+  for (int i = 0; i < a.parts_size(); ++i) {
+    if (auto d = ListDifference("action", a.parts(i).choices(), e.parts(i).choices()); !d.empty()) return d;
+  }
+  if (auto d = ListDifference("lower bound", actual.box().low(), expected.box().low()); !d.empty()) return d;
+  if (auto d = ListDifference("upper bound", actual.box().high(), expected.box().high()); !d.empty()) return d;
+  if (actual.mask() != expected.mask()) {
+    return absl::StrCat("the mask of its actions is `", actual.mask(), "`, not `", expected.mask(), "`");
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string Difference(const v1::EnvironmentSpec& actual, const v1::EnvironmentSpec& expected) {
@@ -76,7 +96,7 @@ std::string Difference(const v1::EnvironmentSpec& actual, const v1::EnvironmentS
     const std::string a = Describe(actual.observation(i)), e = Describe(expected.observation(i));
     if (a != e) return absl::StrCat("observation array ", i, " is `", a, "`, not `", e, "`");
   }
-  if (auto d = ListDifference("action", actual.actions(), expected.actions()); !d.empty()) return d;
+  if (auto d = ActionDifference(actual.action(), expected.action()); !d.empty()) return d;
   if (auto d = ListDifference("figure", actual.figures(), expected.figures()); !d.empty()) return d;
   if (actual.max_episode_steps() != expected.max_episode_steps()) {
     return absl::StrCat("its step limit is ", actual.max_episode_steps(), ", not ", expected.max_episode_steps());

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/columns.h"
 #include "sibyl/v1/tensor.pb.h"
 
 namespace sibyl {
@@ -16,6 +17,25 @@ namespace sibyl {
 // that array (row-major, native byte order, no alignment promised). nullptr: this array is not wanted. The caller owns
 // the memory, which need live only during the call.
 using ObservationBuffers = absl::Span<void* const>;
+
+// One action, in the environment's units.
+class ActionView {
+ public:
+  // The action of an environment whose action is one choice.
+  ActionView(int choice) : choice_(choice) {}  // NOLINT: an index is an action
+  // The action at `bytes`, laid out as ActionSpec says. The caller owns the memory, which need live only as long as
+  // this.
+  explicit ActionView(const char* bytes) : bytes_(bytes) {}
+
+  // The choice of a part, for discrete actions.
+  int choice(int part = 0) const { return bytes_ == nullptr ? choice_ : EntryOf<uint16_t>(bytes_, part); }
+  // A number of a box. Only for an action made from bytes.
+  float number(int i) const { return EntryOf<float>(bytes_, i); }
+
+ private:
+  int choice_ = 0;
+  const char* bytes_ = nullptr;
+};
 
 struct StepResult {
   float reward = 0;
@@ -41,9 +61,9 @@ class Environment {
   // in any process, on any day, whatever was played before.
   virtual absl::Status Reset(uint64_t seed, ObservationBuffers observation) = 0;
 
-  // Plays an action, 0 <= action < spec().actions_size(), and writes the observation it led to: the final one where
-  // the episode ended. Must not be called after the end of an episode.
-  virtual absl::StatusOr<StepResult> Step(int action, ObservationBuffers observation) = 0;
+  // Plays an action of spec().action() and writes the observation it led to: the final one where the episode ended.
+  // Must not be called after the end of an episode.
+  virtual absl::StatusOr<StepResult> Step(ActionView action, ObservationBuffers observation) = 0;
 
   // What happened at the last Reset or Step, as text; empty when nothing did. Valid until the next call.
   virtual absl::string_view Caption() const = 0;

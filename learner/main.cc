@@ -11,6 +11,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
 #include "common/log.h"
@@ -216,7 +217,7 @@ absl::Status Train(Program& program) {
                         {spec.figures().begin(), spec.figures().end()});
   episodes.Load(state);
   UnrollPool unrolls(
-      {static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec), policies[0]->state_size(),
+      {static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec), ActionBytes(spec.action()), policies[0]->state_size(),
        ValueCount(experiment.policy()), CountsObservations(experiment.reward())},
       /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,

@@ -19,4 +19,10 @@ inline int DrawAction(const float* log_probs, int actions, Random& random) {
   return action;
 }
 
+// A number drawn from the standard normal distribution (Box & Muller 1958).
+inline float DrawNormal(Random& random) {
+  const float radius = std::sqrt(-2 * std::log(1 - random.Uniform()));
+  return radius * std::cos(2 * static_cast<float>(M_PI) * random.Uniform());
+}
+
 }  // namespace sibyl

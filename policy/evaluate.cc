@@ -6,12 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/action_spec.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"
-#include "policy/draw.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 
@@ -37,10 +37,6 @@ absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
   row.playing = true;
   row.random = Random(Mix64(seed + episode));
   return row.environment->Reset(seed + episode, row.buffers);
-}
-
-int Best(const float* log_probs, int actions) {
-  return static_cast<int>(std::max_element(log_probs, log_probs + actions) - log_probs);
 }
 
 }  // namespace
@@ -72,6 +68,8 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
       rows[b].buffers.push_back(static_cast<char*>(observations.back().data_ptr()) + b * bytes);
     }
   }
+  const ActionDistribution& distribution = policy.distribution();
+  std::string action(distribution.action_bytes(), '\0');
   torch::Tensor first = torch::ones({1, B}, torch::kBool);
   torch::Tensor state = torch::zeros({B, policy.state_size()});
   std::vector<EpisodeResult> results(options.episodes);
@@ -81,18 +79,20 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
     const PolicyOutput output = policy.Forward(observations, first, state);
     state = output.states[0];
     first.zero_();
-    const torch::Tensor log_probs = output.logits[0].log_softmax(-1).contiguous();
-    const int actions = static_cast<int>(log_probs.size(1));
+    const torch::Tensor choices = distribution.ForDrawing(output.action[0]);
     for (size_t b = 0; b < rows.size(); ++b) {
       Row& row = rows[b];
       if (!row.playing) continue;
-      const float* row_log_probs = log_probs.data_ptr<float>() + b * actions;
-      const int action = options.greedy ? Best(row_log_probs, actions) : DrawAction(row_log_probs, actions, row.random);
-      if (!std::isfinite(row_log_probs[action])) {
+      const float* of_row = choices.data_ptr<float>() + b * choices.size(1);
+      const float log_prob =
+          options.greedy ? distribution.Best(of_row, action.data()) : distribution.Draw(of_row, row.random, action.data());
+      if (!std::isfinite(log_prob)) {
         return absl::InternalError(absl::StrCat("the policy's output is not finite in the episode of seed ",
                                                 options.seed + row.episode, "; its weights are damaged"));
       }
-      SIBYL_ASSIGN_OR_RETURN(const StepResult step, row.environment->Step(action, row.buffers));
+      if (spec.action().has_box()) ScaleToBounds(spec.action().box(), action.data());
+      SIBYL_ASSIGN_OR_RETURN(const StepResult step,
+                             row.environment->Step(ActionView(action.data()), row.buffers));
       EpisodeResult& result = results[row.episode];
       result.episode_return += step.reward;
       ++result.length;

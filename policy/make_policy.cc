@@ -1,4 +1,6 @@
 #include "absl/strings/match.h"
+#include "common/action_spec.h"
+#include "common/status_macros.h"
 #include "policy/minigrid_conv_gru.h"
 #include "policy/mlp.h"
 #include "policy/nethack_oni.h"
@@ -12,6 +14,7 @@ constexpr double kInputClip = 5;
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
+  SIBYL_RETURN_IF_ERROR(CheckActionSpec(spec));
   switch (config.kind()) {
     case v1::POLICY_KIND_MINIGRID_CONV_GRU:
       return MakeMinigridConvGru(config, spec);
@@ -26,9 +29,9 @@ absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& confi
   }
 }
 
-PolicyOutput Policy::Output(torch::nn::Linear actor, const torch::Tensor& features, torch::Tensor states) {
+PolicyOutput Policy::Output(const torch::Tensor& features, torch::Tensor states, const Observations& observations) {
   PolicyOutput output;
-  output.logits = actor(features);
+  output.action = distribution_.Masked(actor_(features), observations);
   output.critic = critic_(features);
   output.value = critic_->code().Decode(output.critic.detach());
   output.states = std::move(states);
@@ -43,10 +46,10 @@ torch::Tensor Policy::NormalisedNumbers(const Observations& observations) {
 void InitOrthogonal(torch::nn::Module& layer, double gain) {
   torch::NoGradGuard no_grad;
   for (auto& parameter : layer.named_parameters()) {
-    if (parameter.key() == "bias") {
-      parameter.value().zero_();
-    } else {
+    if (parameter.key() == "weight") {
       torch::nn::init::orthogonal_(parameter.value(), gain);
+    } else {
+      parameter.value().zero_();
     }
   }
 }

@@ -13,14 +13,14 @@ constexpr int64_t kNumbers = 7 * 7 * 3, kConvolved = 64, kFeatures = 512, kState
 
 class MinigridConvGru : public Policy {
  public:
-  MinigridConvGru(const v1::PolicyConfig& config, int actions, int image, int direction)
-      : image_(image), direction_(direction) {
+  MinigridConvGru(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int image, int direction)
+      : Policy(spec), image_(image), direction_(direction) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(3, 16, 3));
     conv2_ = register_module("conv2", torch::nn::Conv2d(16, 32, 3));
     conv3_ = register_module("conv3", torch::nn::Conv2d(32, kConvolved, 3));
     features_ = register_module("features", torch::nn::Linear(kConvolved + kDirections, kFeatures));
     gru_ = register_module("gru", Gru(kFeatures, kState));
-    actor_ = register_module("actor", torch::nn::Linear(kState, actions));
+    actor_ = register_module("actor", ActionHead(kState, distribution_));
     critic_ = register_module("critic", Critic(kState, config));
     input_statistics_ = register_module("inputs", RunningStatistics(kNumbers, 0));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
@@ -44,7 +44,7 @@ class MinigridConvGru : public Policy {
       x = torch::elu(features_(torch::cat({x, facing.to(x.dtype())}, 1)));
       states = gru_(x.view({T, B, -1}), first, state);
     }
-    return Output(actor_, states, states);
+    return Output(states, states, observations);
   }
 
   int64_t state_size() const override { return kState; }
@@ -62,7 +62,7 @@ class MinigridConvGru : public Policy {
   const int image_, direction_;  // where the arrays are
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   Gru gru_{nullptr};
-  torch::nn::Linear features_{nullptr}, actor_{nullptr};
+  torch::nn::Linear features_{nullptr};
 };
 
 }  // namespace
@@ -72,7 +72,7 @@ absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConf
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
   SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
   SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));
-  return std::make_shared<MinigridConvGru>(config, spec.actions_size(), image, direction);
+  return std::make_shared<MinigridConvGru>(config, spec, image, direction);
 }
 
 }  // namespace sibyl

@@ -7,7 +7,7 @@ namespace {
 
 class Mlp : public Policy {
  public:
-  Mlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
+  Mlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) : Policy(spec) {
     int64_t inputs = 0;
     for (const auto& array : spec.observation()) {
       inputs += static_cast<int64_t>(Elements(array));
@@ -15,7 +15,7 @@ class Mlp : public Policy {
     }
     hidden1_ = register_module("hidden1", torch::nn::Linear(inputs, 128));
     hidden2_ = register_module("hidden2", torch::nn::Linear(128, 128));
-    actor_ = register_module("actor", torch::nn::Linear(128, spec.actions_size()));
+    actor_ = register_module("actor", ActionHead(128, distribution_));
     critic_ = register_module("critic", Critic(128, config));
     InitOrthogonal(*hidden1_, std::sqrt(2));
     InitOrthogonal(*hidden2_, std::sqrt(2));
@@ -29,7 +29,7 @@ class Mlp : public Policy {
     const int64_t T = first.size(0), B = first.size(1);
     torch::Tensor x = torch::relu(hidden1_(NormalisedNumbers(observations)));
     x = torch::relu(hidden2_(x));
-    return Output(actor_, x.view({T, B, -1}), torch::zeros({T, B, 0}, x.options()));
+    return Output(x.view({T, B, -1}), torch::zeros({T, B, 0}, x.options()), observations);
   }
 
   torch::Tensor InputNumbers(const Observations& observations) const override {
@@ -46,7 +46,7 @@ class Mlp : public Policy {
 
  private:
   std::vector<bool> integer_;  // by array
-  torch::nn::Linear hidden1_{nullptr}, hidden2_{nullptr}, actor_{nullptr};
+  torch::nn::Linear hidden1_{nullptr}, hidden2_{nullptr};
 };
 
 }  // namespace

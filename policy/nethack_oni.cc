@@ -39,8 +39,9 @@ constexpr double kStatusClip = 5;
 
 class NetHackOni : public Policy {
  public:
-  NetHackOni(const v1::PolicyConfig& config, int actions, int chars, int colours, int status, int message)
-      : chars_(chars), colours_(colours), status_(status), message_(message) {
+  NetHackOni(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int chars, int colours, int status,
+             int message)
+      : Policy(spec), chars_(chars), colours_(colours), status_(status), message_(message) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 32, 8).stride(4)));
     conv2_ = register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 4).stride(2)));
     conv3_ = register_module("conv3", torch::nn::Conv2d(torch::nn::Conv2dOptions(64, 128, 3).stride(2)));
@@ -50,7 +51,7 @@ class NetHackOni : public Policy {
     message1_ = register_module("message1", torch::nn::Linear(kMessage, kHidden));
     message2_ = register_module("message2", torch::nn::Linear(kHidden, kHidden));
     gru_ = register_module("gru", Gru(kPicture + 2 * kHidden + kStatus, kState));
-    actor_ = register_module("actor", torch::nn::Linear(kState, actions));
+    actor_ = register_module("actor", ActionHead(kState, distribution_));
     critic_ = register_module("critic", Critic(kState, config));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     for (torch::nn::Linear layer : {picture_, status1_, status2_, message1_, message2_}) {
@@ -86,7 +87,7 @@ class NetHackOni : public Policy {
       message = torch::elu(message2_(torch::elu(message1_(message))));
       states = gru_(torch::cat({picture, status, message, scaled}, 1).view({T, B, -1}), first, state);
     }
-    return Output(actor_, states, states);
+    return Output(states, states, observations);
   }
 
   torch::Tensor InputNumbers(const Observations& observations) const override {
@@ -101,7 +102,6 @@ class NetHackOni : public Policy {
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   torch::nn::Linear picture_{nullptr}, status1_{nullptr}, status2_{nullptr}, message1_{nullptr}, message2_{nullptr};
   Gru gru_{nullptr};
-  torch::nn::Linear actor_{nullptr};
   torch::Tensor tiles_, status_scale_;  // constants
   TileConvolution tile_convolution_;
 };
@@ -131,7 +131,7 @@ absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& c
                          ArrayIndex(kKind, spec, "colors", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int status, ArrayIndex(kKind, spec, "blstats", v1::DTYPE_INT64, {kStatus}));
   SIBYL_ASSIGN_OR_RETURN(const int message, ArrayIndex(kKind, spec, "message", v1::DTYPE_UINT8, {kMessage}));
-  return std::make_shared<NetHackOni>(config, spec.actions_size(), chars, colours, status, message);
+  return std::make_shared<NetHackOni>(config, spec, chars, colours, status, message);
 }
 
 }  // namespace sibyl

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "policy/draw.h"
 
 namespace sibyl {
 
@@ -11,22 +10,20 @@ absl::Status Sampler::Draw(Policy& policy, const Observations& observations, con
                            const torch::Tensor& state, Sample* sample) {
   const c10::InferenceMode no_gradients;
   const PolicyOutput output = policy.Forward(observations, first, state);
-  const torch::Tensor log_probs = output.logits[0].log_softmax(-1).to(torch::kCPU).contiguous();
+  const ActionDistribution& distribution = policy.distribution();
+  const torch::Tensor choices = distribution.ForDrawing(output.action[0]);
   sample->value = output.value[0].to(torch::kCPU).contiguous();
   sample->states = output.states[0];
-  const int64_t rows = log_probs.size(0);
-  const int actions = static_cast<int>(log_probs.size(1));
-  sample->action.resize(rows);
+  const int64_t rows = choices.size(0);
+  sample->action.resize(rows * distribution.action_bytes());
   sample->log_prob.resize(rows);
   for (int64_t row = 0; row < rows; ++row) {
-    const float* choices = log_probs.data_ptr<float>() + row * actions;
-    const int action = DrawAction(choices, actions, random_);
-    if (!std::isfinite(choices[action])) {
+    sample->log_prob[row] = distribution.Draw(choices.data_ptr<float>() + row * choices.size(1), random_,
+                                              &sample->action[row * distribution.action_bytes()]);
+    if (!std::isfinite(sample->log_prob[row])) {
       return absl::InternalError(
-          absl::StrCat("the policy's output is not finite: a log-probability is ", choices[action]));
+          absl::StrCat("the policy's output is not finite: a log-probability is ", sample->log_prob[row]));
     }
-    sample->action[row] = static_cast<uint16_t>(action);
-    sample->log_prob[row] = choices[action];
   }
   const float* values = sample->value.data_ptr<float>();
   for (int64_t i = 0; i < sample->value.numel(); ++i) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,8 +13,8 @@ namespace sibyl {
 
 // What a policy chose for B observations.
 struct Sample {
-  std::vector<uint16_t> action;  // [B]
-  std::vector<float> log_prob;   // [B] of the action
+  std::string action;           // [B] actions, as ActionSpec lays them out
+  std::vector<float> log_prob;  // [B] of the action
   torch::Tensor value;           // [B, V] float, on the CPU, contiguous
   torch::Tensor states;          // [B, H] float: recurrent state after the step, on the policy's device
 };

@@ -72,8 +72,7 @@ absl::Status LocalPlayer::Step(v1::UnrollBatch* batch) {
     return absl::InternalError(absl::StrCat(status.message(), "; the weights are of version ", version_));
   }
   states_ = sample_.states.contiguous();
-  actions.mutable_action()->assign(reinterpret_cast<const char*>(sample_.action.data()),
-                                   sample_.action.size() * sizeof(uint16_t));
+  actions.set_action(sample_.action);
   batch->mutable_log_prob()->append(reinterpret_cast<const char*>(sample_.log_prob.data()),
                                     sample_.log_prob.size() * sizeof(float));
   batch->mutable_value()->append(static_cast<const char*>(sample_.value.data_ptr()), sample_.value.nbytes());

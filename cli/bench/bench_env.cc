@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "cli/arguments.h"
+#include "common/action_spec.h"
 #include "common/caption.h"
 #include "common/runtime/files.h"
 #include "common/log.h"
@@ -48,14 +49,14 @@ struct Share {
   absl::Status status;
 };
 
-absl::Status Play(Share& share, absl::Span<const int> actions, bool observe, const std::atomic<bool>& stop) {
+absl::Status Play(Share& share, const std::string& actions, size_t action_bytes, bool observe, const std::atomic<bool>& stop) {
   size_t next_action = 0;
   // At least once, however late the thread comes to run.
   do {
     for (size_t i = 0; i < share.environments.size(); ++i) {
       Environment& environment = *share.environments[i];
       SIBYL_ASSIGN_OR_RETURN(const StepResult result,
-                             environment.Step(actions[next_action++ % kActions], share.arrays[i]));
+                             environment.Step(ActionView(&actions[next_action++ % kActions * action_bytes]), share.arrays[i]));
       if (observe) share.captions ^= CaptionId(environment.Caption());
       if (!result.terminated && !result.truncated) continue;
       ++share.episodes;
@@ -89,9 +90,10 @@ absl::StatusOr<EnvironmentSpeed> MeasureEnvironments(const EnvironmentBenchmark&
     share.environments.push_back(std::move(environment));
     share.arrays.push_back(std::move(arrays));
   }
-  std::vector<int> actions(kActions);
+  const size_t action_bytes = ActionBytes(spec.action());
+  std::string actions(kActions * action_bytes, '\0');
   Random random(1);
-  for (int& action : actions) action = static_cast<int>(random.Below(spec.actions_size()));
+  for (size_t i = 0; i < kActions; ++i) RandomAction(spec.action(), random, &actions[i * action_bytes]);
 
   EnvironmentSpeed speed;
   std::atomic<bool> stop = false;
@@ -103,7 +105,7 @@ absl::StatusOr<EnvironmentSpeed> MeasureEnvironments(const EnvironmentBenchmark&
     shares[t].next_seed = (static_cast<uint64_t>(t) + 1) << 24;
     threads.emplace_back([&, t] {
       NameThread("bench");
-      shares[t].status = Play(shares[t], actions, benchmark.observe, stop);
+      shares[t].status = Play(shares[t], actions, action_bytes, benchmark.observe, stop);
     });
   }
   std::this_thread::sleep_for(absl::ToChronoNanoseconds(benchmark.time));

@@ -19,6 +19,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/action_spec.h"
+#include "common/columns.h"
 #include "common/runtime/files.h"
 #include "common/random.h"
 #include "common/safetensors.h"
@@ -38,7 +40,8 @@ Python package) and caption, which is that of the observation the action led to,
 
   --seed N                N of the first episode; episode k has N + k. Below 2^32. Default 0.
   --steps K               how many steps, over all episodes. Default: as many as FILE has actions.
-  --actions random|FILE   random: drawn from the seed. FILE: an action's index a line. Default random.
+  --actions random|FILE   random: drawn from the seed. FILE: an action a line, as an index, or as the
+                          numbers of its parts. Default random.
   --save FILE             every observation array [K + 1, ...] under the package's name, and action, reward, terminated,
                           truncated [K]. The observation after an episode's end is the next one's first.
   --max_episode_steps M   cut episodes off after M steps. Default: the environment's own limit.
@@ -107,43 +110,86 @@ absl::StatusOr<Options> Parse(absl::Span<const std::string> arguments) {
   return options;
 }
 
-absl::StatusOr<std::vector<int64_t>> ReadActions(const std::string& path, int actions) {
+// Actions one after another, as ActionSpec lays them out.
+absl::StatusOr<std::string> ReadActions(const std::string& path, const v1::ActionSpec& spec) {
   SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  std::vector<int64_t> result;
+  std::string actions;
   int number = 0;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
-    const absl::string_view word = absl::StripAsciiWhitespace(line);
-    if (word.empty()) continue;
-    int64_t action = -1;
-    if (!absl::SimpleAtoi(word, &action) || action < 0 || action >= actions) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, " line ", number, ": action `", word, "` is not a number from 0 to ", actions - 1));
+    const std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+    if (words.empty()) continue;
+    const auto wrong = [&](const std::string& must) {
+      return absl::InvalidArgumentError(absl::StrCat(path, " line ", number, ": action `",
+                                                     absl::StripAsciiWhitespace(line), "` is not ", must));
+    };
+    if (static_cast<int>(words.size()) != ActionNumbers(spec)) {
+      return wrong(absl::StrCat(ActionNumbers(spec), " numbers, separated by blanks"));
     }
-    result.push_back(action);
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (spec.has_box()) {
+        const float low = spec.box().low(static_cast<int>(i)), high = spec.box().high(static_cast<int>(i));
+        float value = 0;
+        if (!absl::SimpleAtof(words[i], &value) || !(value >= low && value <= high)) {
+          return wrong(absl::StrCat("a number from ", low, " to ", high));
+        }
+        AppendTo(&actions, value);
+        continue;
+      }
+      const int choices = spec.discrete().parts(static_cast<int>(i)).choices_size();
+      int64_t choice = -1;
+      if (!absl::SimpleAtoi(words[i], &choice) || choice < 0 || choice >= choices) {
+        return wrong(absl::StrCat("a number from 0 to ", choices - 1));
+      }
+      AppendTo(&actions, static_cast<uint16_t>(choice));
+    }
   }
-  return result;
+  return actions;
 }
 
-absl::StatusOr<std::vector<int64_t>> Actions(const Options& options, int actions) {
+absl::StatusOr<std::string> Actions(const Options& options, const v1::ActionSpec& spec) {
+  const size_t bytes = ActionBytes(spec);
   if (options.actions == "random") {
     if (!options.steps.has_value()) {
       return absl::InvalidArgumentError("--steps is missing; with random actions it says when to stop");
     }
     Random random(Mix64(options.seed));
-    std::vector<int64_t> result(*options.steps);
-    for (int64_t& action : result) action = static_cast<int64_t>(random.Below(actions));
-    return result;
+    std::string actions(*options.steps * bytes, '\0');
+    for (size_t i = 0; i < *options.steps; ++i) RandomAction(spec, random, &actions[i * bytes]);
+    return actions;
   }
-  SIBYL_ASSIGN_OR_RETURN(std::vector<int64_t> result, ReadActions(options.actions, actions));
+  SIBYL_ASSIGN_OR_RETURN(std::string actions, ReadActions(options.actions, spec));
   if (options.steps.has_value()) {
-    if (*options.steps > result.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--steps is ", *options.steps, ", but ", options.actions, " holds ", result.size(), " actions"));
+    if (*options.steps > actions.size() / bytes) {
+      return absl::InvalidArgumentError(absl::StrCat("--steps is ", *options.steps, ", but ", options.actions,
+                                                     " holds ", actions.size() / bytes, " actions"));
     }
-    result.resize(*options.steps);
+    actions.resize(*options.steps * bytes);
   }
+  return actions;
+}
+
+// The double whose shortest text is the float's: -0.01 rather than -0.009999999776482582.
+double Shortest(float value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  double result = value;
+  std::from_chars(text, end, result);
   return result;
+}
+
+// An action as JSON: an index, or a list of the numbers where there is not exactly one choice.
+nlohmann::ordered_json ActionJson(const v1::ActionSpec& spec, const char* action) {
+  if (!spec.has_box() && ActionNumbers(spec) == 1) return EntryOf<uint16_t>(action, 0);
+  nlohmann::ordered_json numbers = nlohmann::ordered_json::array();
+  for (int i = 0; i < ActionNumbers(spec); ++i) {
+    if (spec.has_box()) {
+      numbers.push_back(Shortest(EntryOf<float>(action, i)));
+    } else {
+      numbers.push_back(EntryOf<uint16_t>(action, i));
+    }
+  }
+  return numbers;
 }
 
 ArrayType TypeOf(v1::DType dtype) {
@@ -192,9 +238,9 @@ absl::string_view BytesOf(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
 }
 
-absl::Status Save(const Options& options, const v1::EnvironmentSpec& spec, absl::Span<const int64_t> actions,
+absl::Status Save(const Options& options, const v1::EnvironmentSpec& spec, const std::string& actions,
                   const Columns& columns) {
-  const int64_t steps = static_cast<int64_t>(actions.size());
+  const int64_t steps = static_cast<int64_t>(actions.size() / ActionBytes(spec.action()));
   std::vector<NamedArray> arrays;
   for (int i = 0; i < spec.observation_size(); ++i) {
     const v1::TensorSpec& array = spec.observation(i);
@@ -202,35 +248,32 @@ absl::Status Save(const Options& options, const v1::EnvironmentSpec& spec, absl:
     shape.insert(shape.end(), array.shape().begin(), array.shape().end());
     arrays.push_back({array.name(), TypeOf(array.dtype()), std::move(shape), columns.observation[i]});
   }
-  arrays.push_back({"action",
-                    ArrayType::kInt64,
-                    {steps},
-                    {reinterpret_cast<const char*>(actions.data()), actions.size() * sizeof(int64_t)}});
+  std::vector<int64_t> action_shape = {steps};
+  std::string numbers = actions;
+  if (!spec.action().has_box()) {
+    numbers.clear();
+    for (size_t i = 0; i < CountIn<uint16_t>(actions); ++i) AppendTo<int64_t>(&numbers, EntryOf<uint16_t>(actions, i));
+  }
+  if (spec.action().has_box() || ActionNumbers(spec.action()) > 1) action_shape.push_back(ActionNumbers(spec.action()));
+  arrays.push_back(
+      {"action", spec.action().has_box() ? ArrayType::kFloat32 : ArrayType::kInt64, std::move(action_shape), numbers});
   arrays.push_back({"reward", ArrayType::kFloat32, {steps}, BytesOf(columns.reward)});
   arrays.push_back({"terminated", ArrayType::kBool, {steps}, BytesOf(columns.terminated)});
   arrays.push_back({"truncated", ArrayType::kBool, {steps}, BytesOf(columns.truncated)});
   return WriteSafetensors(options.save, arrays, {{"environment", spec.name()}, {"seed", absl::StrCat(options.seed)}});
 }
 
-// The double whose shortest text is the float's: -0.01 rather than -0.009999999776482582.
-double Shortest(float value) {
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  double result = value;
-  std::from_chars(text, end, result);
-  return result;
-}
-
-absl::Status Rollout(const Options& options, Environment& environment, absl::Span<const int64_t> actions,
-                     std::ostream& out) {
-  Columns columns(environment.spec(), actions.size(), !options.save.empty());
+absl::Status Rollout(const Options& options, Environment& environment, const std::string& actions, std::ostream& out) {
+  const v1::ActionSpec& action_spec = environment.spec().action();
+  const size_t action_bytes = ActionBytes(action_spec), steps = actions.size() / action_bytes;
+  Columns columns(environment.spec(), steps, !options.save.empty());
   uint64_t seed = options.seed;
   SIBYL_RETURN_IF_ERROR(environment.Reset(seed, columns.Row(0)));
-  for (size_t step = 0; step < actions.size(); ++step) {
+  for (size_t step = 0; step < steps; ++step) {
     SIBYL_ASSIGN_OR_RETURN(const StepResult result,
-                           environment.Step(static_cast<int>(actions[step]), columns.Row(step + 1)));
+                           environment.Step(ActionView(&actions[step * action_bytes]), columns.Row(step + 1)));
     const nlohmann::ordered_json line = {{"step", step},
-                                         {"action", actions[step]},
+                                         {"action", ActionJson(action_spec, &actions[step * action_bytes])},
                                          {"reward", Shortest(result.reward)},
                                          {"terminated", result.package_terminated},
                                          {"truncated", result.package_truncated},
@@ -281,7 +324,7 @@ int RunRollout(absl::Span<const std::string> arguments, std::ostream& out, std::
       .max_episode_steps = options->max_episode_steps, .all_arrays = true, .system_clock = true};
   const auto spec = FindEnvironmentSpec(options->environment, environment_options);
   if (!spec.ok()) return Fail(spec.status(), 2, errors);
-  const auto actions = Actions(*options, spec->actions_size());
+  const auto actions = Actions(*options, spec->action());
   if (!actions.ok()) return Fail(actions.status(), 2, errors);
   if (const absl::Status status = CheckSave(options->save); !status.ok()) return Fail(status, 2, errors);
   const auto environment = MakeEnvironment(options->environment, environment_options);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
 
@@ -22,9 +23,9 @@ class Alignment : public Environment {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<StepResult> Step(int action, ObservationBuffers observation) override {
+  absl::StatusOr<StepResult> Step(ActionView action, ObservationBuffers observation) override {
     ++step_;
-    Observe(action, observation);
+    Observe(action.choice(), observation);
     StepResult result;
     result.reward = AlignmentReward(seed_, step_);
     const bool own_end = step_ == AlignmentLength(seed_);
@@ -66,7 +67,7 @@ v1::EnvironmentSpec AlignmentSpec(const EnvironmentOptions& options) {
   *spec.add_observation() = MakeTensorSpec("seed", v1::DTYPE_INT64, {});
   *spec.add_observation() = MakeTensorSpec("step", v1::DTYPE_INT32, {});
   *spec.add_observation() = MakeTensorSpec("last", v1::DTYPE_INT32, {});
-  for (int i = 0; i < 4; ++i) spec.add_actions(absl::StrCat("action", i));
+  *spec.mutable_action() = OneOf({"action0", "action1", "action2", "action3"});
   spec.add_figures("steps");
   spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : 50);
   return spec;

@@ -2,6 +2,7 @@
 
 #include "environments/debug/alignment.h"
 #include "environments/debug/nethack_replay.h"
+#include "environments/debug/targets.h"
 
 namespace sibyl {
 
@@ -9,13 +10,17 @@ EnvironmentFamily DebugFamily() {
   return {
       "debug/",
       [] {
-        return std::vector<std::string>{kAlignmentName, kNetHackReplayName};
+        return std::vector<std::string>{kAlignmentName, kChoicesName, kNetHackReplayName, kReachName};
       },
       [](absl::string_view name, const EnvironmentOptions& options) {
-        return name == kAlignmentName ? AlignmentSpec(options) : NetHackReplaySpec(options);
+        if (name == kAlignmentName) return AlignmentSpec(options);
+        if (name == kNetHackReplayName) return NetHackReplaySpec(options);
+        return TargetsSpec(name, options);
       },
       [](absl::string_view name, const EnvironmentOptions& options) -> absl::StatusOr<std::unique_ptr<Environment>> {
-        return name == kAlignmentName ? MakeAlignment(options) : MakeNetHackReplay(options);
+        if (name == kAlignmentName) return MakeAlignment(options);
+        if (name == kNetHackReplayName) return MakeNetHackReplay(options);
+        return MakeTargets(name, options);
       }};
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/action_spec.h"
 #include "common/random.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -44,7 +45,7 @@ absl::StatusOr<Recording> Record() {
       SIBYL_RETURN_IF_ERROR(environment->Reset(seed++, arrays));
       over = false;
     } else {
-      const int action = static_cast<int>(random.Below(spec.actions_size()));
+      const int action = static_cast<int>(random.Below(Choices(spec.action()).size()));
       SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment->Step(action, arrays));
       reward = result.reward;
       over = result.terminated || result.truncated;
@@ -81,7 +82,7 @@ class NetHackReplay : public Environment {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<StepResult> Step(int, ObservationBuffers observation) override {
+  absl::StatusOr<StepResult> Step(ActionView, ObservationBuffers observation) override {
     at_ = (at_ + 1) % kSteps;
     ++steps_;
     Observe(observation);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/tensor_spec.h"
 #include "environments/minigrid/levels.h"
 #include "environments/minigrid/text.h"
@@ -29,7 +30,7 @@ v1::EnvironmentSpec Spec(absl::string_view name, const EnvironmentOptions& optio
   spec.set_name(std::string(name));
   *spec.add_observation() = MakeTensorSpec("image", v1::DTYPE_UINT8, {kViewSize, kViewSize, 3});
   *spec.add_observation() = MakeTensorSpec("direction", v1::DTYPE_INT64, {});
-  for (const char* action : kActions) spec.add_actions(action);
+  *spec.mutable_action() = OneOf({std::begin(kActions), std::end(kActions)});
   spec.add_figures("doors_opened");
   spec.add_figures("objects_picked");
   spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : level->max_steps);
@@ -53,8 +54,9 @@ class MiniGrid : public Environment {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<StepResult> Step(int action, ObservationBuffers observation) override {
-    assert(action >= 0 && action < spec_.actions_size());
+  absl::StatusOr<StepResult> Step(ActionView played, ObservationBuffers observation) override {
+    const int action = played.choice();
+    assert(action >= 0 && action < static_cast<int>(std::size(kActions)));
     ++steps_;
     const Outcome outcome = Act(world_, static_cast<Action>(action));
     caption_ = EventCaption(outcome.event);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/action_spec.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/nethack/figures.h"
@@ -33,7 +34,9 @@ v1::EnvironmentSpec SpecOf(const Task& task, const EnvironmentOptions& options) 
     if (!options.all_arrays && !IsPolicyArray(array.name)) continue;
     *spec.add_observation() = MakeTensorSpec(array.name, array.dtype, array.shape);
   }
-  for (const Action& action : task.actions) spec.add_actions(action.name);
+  std::vector<std::string> actions;
+  for (const Action& action : task.actions) actions.emplace_back(action.name);
+  *spec.mutable_action() = OneOf(actions);
   for (const char* figure : kFigureNames) spec.add_figures(figure);
   spec.set_max_episode_steps(options.max_episode_steps != 0 ? options.max_episode_steps : task.max_episode_steps);
   return spec;
@@ -78,11 +81,12 @@ class NetHack : public Environment {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<StepResult> Step(int action, ObservationBuffers observation) override {
+  absl::StatusOr<StepResult> Step(ActionView played, ObservationBuffers observation) override {
     if (over_) return absl::FailedPreconditionError("nethack: Step after the end of an episode; call Reset");
-    if (action < 0 || action >= spec_.actions_size()) {
+    const int action = played.choice(), actions = static_cast<int>(std::size(task_.actions));
+    if (action < 0 || action >= actions) {
       return absl::InvalidArgumentError(
-          absl::StrCat("nethack: action ", action, " is not one of 0 to ", spec_.actions_size() - 1));
+          absl::StrCat("nethack: action ", action, " is not one of 0 to ", actions - 1));
     }
     const Moment before = now_;
     task_.play(*game_, task_.actions[action].key);

@@ -14,6 +14,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/config.h"
 #include "common/cores.h"
 #include "common/flags.h"
@@ -50,6 +51,7 @@ absl::StatusOr<std::pair<Observations, torch::Tensor>> RandomPlay(const v1::Expe
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
   Random random(1);
+  std::string action(ActionBytes(spec.action()), '\0');
   for (int64_t b = 0; b < B; ++b) {
     SIBYL_ASSIGN_OR_RETURN(const auto environment, MakeEnvironment(experiment.environment().name(), options));
     const auto buffers = [&](int64_t t) {
@@ -67,8 +69,8 @@ absl::StatusOr<std::pair<Observations, torch::Tensor>> RandomPlay(const v1::Expe
         starts = false;
         continue;
       }
-      const int action = static_cast<int>(random.Below(spec.actions_size()));
-      SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment->Step(action, arrays));
+      RandomAction(spec.action(), random, action.data());
+      SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment->Step(ActionView(action.data()), arrays));
       starts = result.terminated || result.truncated;
     }
   }
@@ -90,7 +92,7 @@ double InferenceRows(Policy& policy, const Observations& observations, const tor
       at::set_num_threads(1);
       torch::NoGradGuard no_grad;
       while (!stop) {
-        policy.Forward(observations, first, state).logits.log_softmax(-1).to(torch::kCPU);
+        policy.distribution().ForDrawing(policy.Forward(observations, first, state).action[0]);
         done += rows;
       }
     });
@@ -145,8 +147,10 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   batch.observation = on_device(played.first);
   batch.first = played.second;
   batch.state = torch::zeros({B, policy->state_size()});
-  batch.action = torch::randint(spec.actions_size(), {T, B});
-  batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(spec.actions_size())));
+  // The first choice of each part, or the middle of the box.
+  batch.action = torch::zeros({T, B, policy->distribution().numbers()},
+                              spec.action().has_box() ? torch::kFloat32 : torch::kInt64);
+  batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(policy->distribution().parameters())));
   const int64_t V = ValueCount(experiment.policy());
   batch.behaviour_value = torch::zeros({T, B, V});
   batch.reward = torch::randn({T, B, V});

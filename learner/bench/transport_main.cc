@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "absl/flags/flag.h"
+#include "common/action_spec.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/rpc/server.h"
@@ -30,24 +31,23 @@ namespace {
 // All actions alike, at no cost.
 class NullPolicy : public Policy {
  public:
-  explicit NullPolicy(int64_t actions) : actions_(actions) {}
+  explicit NullPolicy(const v1::EnvironmentSpec& spec) : Policy(spec) {}
 
   PolicyOutput Forward(const Observations&, const torch::Tensor& first, const torch::Tensor&) override {
     const int64_t rows = first.size(1);
-    if (rows > logits_.size(1)) {
-      logits_ = torch::zeros({1, rows, actions_});
+    if (rows > action_.size(1)) {
+      action_ = torch::zeros({1, rows, distribution_.parameters()});
       value_ = torch::zeros({1, rows, 1});
       states_ = torch::zeros({1, rows, 0});
     }
     const torch::Tensor value = value_.narrow(1, 0, rows);
-    return {logits_.narrow(1, 0, rows), value.unsqueeze(-1), value, states_.narrow(1, 0, rows)};
+    return {action_.narrow(1, 0, rows), value.unsqueeze(-1), value, states_.narrow(1, 0, rows)};
   }
   int64_t state_size() const override { return 0; }
 
  private:
-  const int64_t actions_;
   // Of the largest batch so far. Inference is the only caller.
-  torch::Tensor logits_ = torch::zeros({1, 0, 0}), value_, states_;
+  torch::Tensor action_ = torch::zeros({1, 0, 0}), value_, states_;
 };
 
 // What training does with unrolls, less the training. Until the pool is closed.
@@ -56,7 +56,7 @@ void GiveBack(int unrolls_a_batch, UnrollPool& unrolls, CaptionTable& captions) 
   Unrolls finished;
   while (unrolls.PopFinished(unrolls_a_batch, &finished)) {
     for (const auto& unroll : finished) {
-      captions.Unpin(unroll->CaptionRows(static_cast<int>(unroll->action.size())));
+      captions.Unpin(unroll->CaptionRows(static_cast<int>(unroll->log_prob.size())));
     }
     unrolls.Release(std::move(finished));
   }
@@ -71,13 +71,13 @@ absl::Status Serve(Program& program) {
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
   SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
-  PolicyStore policies(std::make_shared<NullPolicy>(spec.actions_size()), nullptr);
+  PolicyStore policies(std::make_shared<NullPolicy>(spec), nullptr);
   Metrics& metrics = program.metrics;
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   CaptionTable captions(experiment.learner().max_captions(), experiment.learner().max_caption_bytes());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
-  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec)},
+  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec), ActionBytes(spec.action())},
                      /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(
       const std::unique_ptr<Slots> slots,

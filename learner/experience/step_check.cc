@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -49,9 +50,10 @@ absl::Status CheckEpisode(const v1::EpisodeEnd& episode, size_t row, int figures
 
 }  // namespace
 
-StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows) : rows_(rows), figures_(spec.figures_size()) {
+StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows) : rows_(rows), figures_(spec.figures_size()), action_(spec.action()) {
   for (const v1::TensorSpec& array : spec.observation()) {
     if (array.dtype() == v1::DTYPE_FLOAT32) floats_.push_back({array.name(), observation_bytes_, Elements(array)});
+    if (array.name() == action_.mask()) mask_offset_ = observation_bytes_;
     observation_bytes_ += Bytes(array);
   }
 }
@@ -111,6 +113,14 @@ absl::Status StepCheck::CheckObservations(absl::string_view observations) const 
   return absl::OkStatus();
 }
 
+absl::Status StepCheck::CheckMasks(absl::string_view observations) const {
+  if (action_.mask().empty()) return absl::OkStatus();
+  for (; !observations.empty(); observations.remove_prefix(observation_bytes_)) {
+    SIBYL_RETURN_IF_ERROR(CheckMask(action_, observations.substr(mask_offset_)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckColumns(const v1::UnrollBatch& batch, const UnrollColumns& expected) {
   const size_t cells = size_t(expected.unroll_length) * expected.environments;
   const struct {
@@ -118,7 +128,7 @@ absl::Status CheckColumns(const v1::UnrollBatch& batch, const UnrollColumns& exp
     const std::string& column;
     size_t bytes;
   } columns[] = {
-      {"action", batch.action(), cells * sizeof(uint16_t)},
+      {"action", batch.action(), cells * ActionBytes(expected.action)},
       {"log_prob", batch.log_prob(), cells * sizeof(float)},
       {"value", batch.value(), cells * expected.value_heads * sizeof(float)},
       {"version", batch.version(), expected.unroll_length * sizeof(uint64_t)},
@@ -131,12 +141,9 @@ absl::Status CheckColumns(const v1::UnrollBatch& batch, const UnrollColumns& exp
                                                      " steps of ", expected.environments, " environments)"));
     }
   }
-  for (size_t i = 0; i < cells; ++i) {
-    if (const int action = EntryOf<uint16_t>(batch.action(), i); action >= expected.actions) {
-      return absl::InvalidArgumentError(absl::StrCat("action ", action, " of ", expected.actions));
-    }
-  }
-  SIBYL_RETURN_IF_ERROR(CheckRange("log_prob", batch.log_prob(), kLowestLogProb, kHighestLogProb));
+  SIBYL_RETURN_IF_ERROR(CheckActions(expected.action, batch.action()));
+  SIBYL_RETURN_IF_ERROR(CheckRange("log_prob", batch.log_prob(), kLowestLogProb,
+                                   expected.action.has_box() ? kHighestLogDensity : kHighestLogProb));
   SIBYL_RETURN_IF_ERROR(CheckRange("value", batch.value(), -kValueLimit, kValueLimit));
   return CheckRange("state", batch.state(), -kStateLimit, kStateLimit);
 }

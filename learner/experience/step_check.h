@@ -18,8 +18,8 @@ namespace sibyl::learner {
 
 // Greatest absolute values.
 inline constexpr double kRewardLimit = 1e9, kReturnLimit = 1e18, kValueLimit = 1e9, kStateLimit = 1e6;
-// Lowest log-probability of an action, and the highest: 0 and what rounding may add.
-inline constexpr double kLowestLogProb = -1e4, kHighestLogProb = 1e-3;
+// Lowest log-probability of an action, and the highest: 0 and what rounding may add. A density is within +-1e4.
+inline constexpr double kLowestLogProb = -1e4, kHighestLogProb = 1e-3, kHighestLogDensity = 1e4;
 
 class StepCheck {
  public:
@@ -32,6 +32,8 @@ class StepCheck {
 
   // Whether the numbers in unpacked observations are finite. `observations`: a whole number of them, one after another.
   absl::Status CheckObservations(absl::string_view observations) const;
+  // Whether each of these observations that will be acted on leaves the policy a legal choice (ActionSpec.mask).
+  absl::Status CheckMasks(absl::string_view observations) const;
 
  private:
   struct Floats {  // an array of float32 within an observation
@@ -42,13 +44,16 @@ class StepCheck {
   const size_t rows_;
   const int figures_;
   size_t observation_bytes_ = 0;
+  const v1::ActionSpec action_;
+  size_t mask_offset_ = 0;  // in an observation, where action_ has a mask
   std::vector<Floats> floats_;
 };
 
 // Whether the columns beside the steps of a local actor's batch keep to what unroll.proto says of UnrollBatch: action,
 // log_prob, value, version, state. InvalidArgument as above.
 struct UnrollColumns {
-  int unroll_length, environments, actions;
+  int unroll_length, environments;
+  v1::ActionSpec action;
   size_t value_heads;
   int64_t state_size;
 };

@@ -16,7 +16,7 @@ std::vector<int32_t> Unroll::CaptionRows(int filled_steps) const {
 size_t UnrollShape::Bytes() const {
   const size_t steps = length, seen = steps + 1;
   const size_t of_seen = observation_bytes + sizeof(uint8_t) + sizeof(uint64_t) + sizeof(int32_t) + sizeof(uint32_t);
-  const size_t of_step = sizeof(int32_t) + sizeof(uint32_t) + sizeof(uint16_t) + sizeof(float) +
+  const size_t of_step = sizeof(int32_t) + sizeof(uint32_t) + action_bytes + sizeof(float) +
                          (counts_observations ? sizeof(uint32_t) : 0) + value_heads * sizeof(float) + sizeof(uint64_t) +
                          sizeof(float) + 2 * sizeof(uint8_t);
   return sizeof(Unroll) + seen * of_seen + steps * of_step + state_size * sizeof(float);
@@ -36,7 +36,7 @@ std::unique_ptr<Unroll> UnrollPool::Make() const {
   unroll->paid_caption.resize(steps);
   unroll->paid_count.resize(steps);
   if (shape_.counts_observations) unroll->observation_count.resize(steps);
-  unroll->action.resize(steps);
+  unroll->action.resize(steps * shape_.action_bytes);
   unroll->log_prob.resize(steps);
   unroll->value.resize(steps * shape_.value_heads);
   unroll->version.resize(steps);

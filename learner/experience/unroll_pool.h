@@ -26,7 +26,7 @@ struct Unroll {
   std::vector<int32_t> paid_caption;  // [T] caption row of o_{t+1}, the final observation's where the episode ended
   std::vector<uint32_t> paid_count;   // [T] how often it had occurred in that episode, this time included
   std::vector<uint32_t> observation_count;     // [T] how often o_{t+1} had occurred in its episode; [0]: not counted
-  std::vector<uint16_t> action;                // [T]
+  std::string action;                          // [T] a_t, as ActionSpec lays it out
   std::vector<float> log_prob;                 // [T] of the action under the behaviour policy
   std::vector<float> value;                    // [T, V] of o_t under the behaviour policy
   std::vector<uint64_t> version;               // [T] optimiser steps behind the behaviour policy
@@ -47,7 +47,7 @@ using Unrolls = std::vector<std::unique_ptr<Unroll>>;
 // The sizes of every unroll of a run.
 struct UnrollShape {
   int length = 0;  // T
-  size_t observation_bytes = 0;
+  size_t observation_bytes = 0, action_bytes = 0;
   int64_t state_size = 0;  // H
   int value_heads = 1;     // V
   bool counts_observations = false;

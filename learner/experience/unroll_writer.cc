@@ -15,6 +15,7 @@ UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBook
                            int rows)
     : rows_(rows),
       observation_bytes_(books.unrolls->shape().observation_bytes),
+      action_bytes_(books.unrolls->shape().action_bytes),
       value_heads_(books.unrolls->shape().value_heads),
       unroll_length_(books.unrolls->shape().length),
       counts_observations_(books.unrolls->shape().counts_observations),
@@ -58,6 +59,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
     SIBYL_RETURN_IF_ERROR(final_unpacker_.Unpack(step.final_observation(), observation_bytes_, &finals));
   }
   SIBYL_RETURN_IF_ERROR(check_.CheckObservations(observations));
+  SIBYL_RETURN_IF_ERROR(check_.CheckMasks(observations));
   SIBYL_RETURN_IF_ERROR(check_.CheckObservations(finals));
   ++next_sequence_[step.group()];
 
@@ -158,7 +160,7 @@ void UnrollWriter::Begin(int group, Unrolls unrolls) {
 void UnrollWriter::WriteDecision(int environment, const Decision& decision) {
   Track& track = tracks_[environment];
   Unroll& unroll = *track.unroll;
-  unroll.action[track.t] = decision.action;
+  std::memcpy(&unroll.action[track.t * action_bytes_], decision.action, action_bytes_);
   unroll.log_prob[track.t] = decision.log_prob;
   std::copy_n(decision.value, value_heads_, unroll.value.begin() + track.t * value_heads_);
   unroll.version[track.t] = decision.version;

@@ -29,7 +29,7 @@ struct ExperienceBooks {
 
 // What was decided at o_t.
 struct Decision {
-  uint16_t action = 0;
+  const char* action = nullptr;  // as ActionSpec lays it out
   float log_prob = 0;            // of the action under the policy that chose it
   const float* value = nullptr;  // [V] of o_t
   uint64_t version = 0;          // optimiser steps behind that policy
@@ -96,7 +96,7 @@ class UnrollWriter {
   // How often the observation has occurred in the track's episode, this time included.
   uint32_t Count(Track& track, absl::string_view observation);
 
-  const size_t rows_, observation_bytes_, value_heads_;
+  const size_t rows_, observation_bytes_, action_bytes_, value_heads_;
   const int unroll_length_;
   const bool counts_observations_;
   const uint32_t slot_;

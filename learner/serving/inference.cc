@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "policy/observation_tensor.h"
@@ -27,6 +28,7 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
       max_rows_(static_cast<int>(experiment.learner().inference_batch())),
       wait_(absl::Milliseconds(experiment.learner().inference_wait_ms())),
       spec_(spec),
+      action_bytes_(ActionBytes(spec.action())),
       device_(device),
       policies_(policies),
       books_(books),
@@ -180,12 +182,12 @@ absl::Status Inference::Act() {
     v1::ActionBatch batch;
     batch.set_group(group);
     batch.set_sequence(sequence);
-    batch.set_action(reinterpret_cast<const char*>(&sample_.action[row]), group_rows_ * sizeof(uint16_t));
+    batch.set_action(&sample_.action[row * action_bytes_], group_rows_ * action_bytes_);
     batch.set_policy_version(published.version);
     for (int i = 0; i < group_rows_; ++i, ++row) {
       actor->writer.WriteDecision(
           static_cast<int>(group) * group_rows_ + i,
-          {sample_.action[row], sample_.log_prob[row], sample_.value.data_ptr<float>() + row * heads, published.version,
+          {&sample_.action[row * action_bytes_], sample_.log_prob[row], sample_.value.data_ptr<float>() + row * heads, published.version,
            states.data_ptr<float>() + row * state_size});
     }
     actor->sink->SendActions(std::move(batch));

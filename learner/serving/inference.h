@@ -90,6 +90,7 @@ class Inference {
   const int environments_, groups_, group_rows_, max_rows_;
   const absl::Duration wait_;
   const v1::EnvironmentSpec spec_;
+  const size_t action_bytes_;
   std::vector<Array> arrays_;
   const torch::Device device_;
   PolicyStore* const policies_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
 
@@ -17,7 +18,7 @@ constexpr size_t kQueueCapacity = size_t{1} << 20;
 
 UnrollReceiver::UnrollReceiver(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec,
                                const ExperienceBooks& books, Clock* clock, Metrics* metrics)
-    : columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.actions_size(),
+    : columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.action(),
                static_cast<size_t>(books.unrolls->shape().value_heads), books.unrolls->shape().state_size},
       spec_(spec),
       books_(books),
@@ -136,7 +137,7 @@ absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& ba
 
 absl::Status UnrollReceiver::Take(Actor& actor, const v1::UnrollBatch& batch) {
   SIBYL_RETURN_IF_ERROR(Check(actor, batch));
-  const size_t E = columns_.environments, V = columns_.value_heads, H = columns_.state_size;
+  const size_t action_bytes = ActionBytes(columns_.action), E = columns_.environments, V = columns_.value_heads, H = columns_.state_size;
   // Copies, because a column of a message need not be aligned.
   std::vector<float> values(CountIn<float>(batch.value())), states(CountIn<float>(batch.state()));
   std::memcpy(values.data(), batch.value().data(), batch.value().size());
@@ -151,7 +152,7 @@ absl::Status UnrollReceiver::Take(Actor& actor, const v1::UnrollBatch& batch) {
     for (size_t row = 0; row < E; ++row) {
       const size_t cell = t * E + row;
       actor.writer.WriteDecision(static_cast<int>(row),
-                                 {EntryOf<uint16_t>(batch.action(), cell), EntryOf<float>(batch.log_prob(), cell),
+                                 {&batch.action()[cell * action_bytes], EntryOf<float>(batch.log_prob(), cell),
                                   &values[cell * V], EntryOf<uint64_t>(batch.version(), t), states.data() + row * H});
     }
     SIBYL_RETURN_IF_ERROR(actor.writer.Write(*step, &textless));

@@ -28,7 +28,10 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
   }
   training.first = torch::empty({T + 1, B}, bools);
   training.state = torch::empty({B, settings.state_size}, floats);
-  training.action = torch::empty({T, B}, int64s);
+  const ActionDistribution distribution(spec);
+  const size_t action_bytes = distribution.action_bytes();
+  training.action = torch::empty({T, B, distribution.numbers()}, distribution.is_box() ? floats : int64s);
+  const size_t action_stride = training.action.nbytes() / (T * B);
   training.behaviour_log_prob = torch::empty({T, B}, floats);
   training.behaviour_value = torch::empty({T, B, V}, floats);
   training.reward = torch::empty({T, B, V}, floats);
@@ -109,7 +112,8 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
       const MixedReward mixed = MixReward(mix, coefficients, settings.learner.intrinsic_gamma(), payment);
       const double extrinsic = mixed.extrinsic, intrinsic = mixed.intrinsic;
       for (int i = 0; i < kChannelCount; ++i) batch.channel_sums[i] += std::abs(mixed.channels[i]);
-      training.action.data_ptr<int64_t>()[at] = unroll.action[t];
+      distribution.Decode(&unroll.action[t * action_bytes],
+                          static_cast<char*>(training.action.data_ptr()) + at * action_stride);
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
       std::copy_n(unroll.value.begin() + t * V, V, training.behaviour_value.data_ptr<float>() + at * V);
       float* reward = training.reward.data_ptr<float>() + at * V;

@@ -86,9 +86,10 @@ Trainer::Share Trainer::ShareOf(const TrainingBatch& batch, int64_t begin, int64
 void Trainer::Forward(Share& share) {
   const int64_t T = share.action.size(0);
   const PolicyOutput output = policy_->Forward(share.observation, share.first, share.state);
-  const torch::Tensor log_probs = output.logits.slice(0, 0, T).log_softmax(-1);
-  share.log_prob = log_probs.gather(-1, share.action.unsqueeze(-1)).squeeze(-1);
-  share.entropy = -(log_probs.exp() * log_probs).sum(-1);
+  const ActionDistribution::Densities densities =
+      policy_->distribution().At(output.action.slice(0, 0, T), share.action);
+  share.log_prob = densities.log_prob;
+  share.entropy = densities.entropy;
   share.critic = output.critic;
   share.value = output.value;
 

@@ -12,7 +12,7 @@ struct TrainingBatch {
   Observations observation;          // [T+1, B, ...] raw dtypes
   torch::Tensor first;               // [T+1, B] bool: o_t starts an episode
   torch::Tensor state;               // [B, H] float: recurrent state before o_0, before `first` zeroes it
-  torch::Tensor action;              // [T, B] int64
+  torch::Tensor action;              // [T, B, N] int64 or float, as ActionDistribution::At takes it
   torch::Tensor behaviour_log_prob;  // [T, B] float: log-probability of the action when it was chosen
   torch::Tensor proximal_log_prob;   // [T, B] float: that of the policy that first trains on it; undefined until then
   torch::Tensor behaviour_value;     // [T, B, V] float: values of o_t when the action was chosen

@@ -229,7 +229,7 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
     batch = MakeBatch(parts_.settings, unrolls, *parts_.captions, CoefficientsAt(parts_.settings.reward, progress),
                       parts_.trainer->version(), StepsHere());
     for (const auto& unroll : unrolls) {
-      parts_.captions->Unpin(unroll->CaptionRows(static_cast<int>(unroll->action.size())));
+      parts_.captions->Unpin(unroll->CaptionRows(static_cast<int>(unroll->log_prob.size())));
     }
     if (!parts_.record_dir.empty()) {
       const std::string path = absl::StrFormat("%s/batch-%012d.safetensors", parts_.record_dir, this->steps());

@@ -16,6 +16,8 @@
 #include "annotator/judges/quota.h"
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/choice.h"
+#include "common/action_spec.h"
+#include "common/utf8.h"
 #include "common/runtime/clock.h"
 #include "common/utf8.h"
 #include "environments/registry.h"
@@ -266,7 +268,7 @@ TEST(MiniGridRules, FitTheCaptionsOfTheEnvironments) {
       for (int step = 0; step < 3000; ++step) {
         random = random * 6364136223846793005u + 1442695040888963407u;
         const auto result =
-            (*environment)->Step(static_cast<int>((random >> 33) % (*environment)->spec().actions_size()), nothing);
+            (*environment)->Step(static_cast<int>((random >> 33) % Choices((*environment)->spec().action()).size()), nothing);
         ASSERT_TRUE(result.ok());
         const std::string caption((*environment)->Caption());
         if (!caption.empty()) {

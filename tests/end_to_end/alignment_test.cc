@@ -215,7 +215,7 @@ TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
       const torch::Tensor columns = (batch.at("version") == of_version).all(0).nonzero().squeeze(1);
       const PolicyOutput output = (*policy)->Forward(observations, batch.at("first"), batch.at("state"));
       const torch::Tensor log_prob =
-          output.logits.slice(0, 0, T).log_softmax(-1).gather(-1, batch.at("action").unsqueeze(-1)).squeeze(-1);
+          output.action.slice(0, 0, T).log_softmax(-1).gather(-1, batch.at("action")).squeeze(-1);
       const auto difference = [&](const torch::Tensor& ours, const char* name) {
         const torch::Tensor theirs = batch.at(name).reshape(ours.sizes());
         return columns.numel() == 0 ? 0.0f : (ours - theirs).index_select(1, columns).abs().max().item<float>();

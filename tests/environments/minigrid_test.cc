@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/action_spec.h"
 #include "common/random.h"
 #include "environments/minigrid/family.h"
 #include "environments/minigrid/levels.h"
@@ -170,7 +171,7 @@ TEST(Environment, DescribesItself) {
   EXPECT_EQ(spec.observation(1).name(), "direction");
   EXPECT_EQ(spec.observation(1).dtype(), v1::DTYPE_INT64);
   EXPECT_THAT(spec.observation(1).shape(), ElementsAre());
-  EXPECT_THAT(spec.actions(), ElementsAre("left", "right", "forward", "pickup", "drop", "toggle", "done"));
+  EXPECT_THAT(Choices(spec.action()), ElementsAre("left", "right", "forward", "pickup", "drop", "toggle", "done"));
   EXPECT_THAT(spec.figures(), ElementsAre("doors_opened", "objects_picked"));
   EXPECT_EQ(spec.max_episode_steps(), 640u);
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "common/action_spec.h"
 #include "environments/nethack/tasks.h"
 #include "environments/registry.h"
 
@@ -104,7 +105,7 @@ TEST(Challenge, EndsAfterFiveThousandActionsWithoutATurn) {
   const std::vector<void*> nowhere(environment->spec().observation_size(), nullptr);
   ASSERT_TRUE(environment->Reset(1, nowhere).ok());
   int escape = 0;
-  while (environment->spec().actions(escape) != "esc") ++escape;
+  while (Choices(environment->spec().action())[escape] != "esc") ++escape;
   for (int step = 1; step < 5000; ++step) {
     const auto result = environment->Step(escape, nowhere);
     ASSERT_FALSE(result->terminated || result->truncated) << step;

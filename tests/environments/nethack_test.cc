@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
@@ -113,7 +114,7 @@ TEST(NetHack, ShowsAPolicyWhatItReadsAndAComparisonEverything) {
     const auto spec = FindEnvironmentSpec("nethack/Score", options);
     EXPECT_TRUE(spec.ok()) << spec.status();
     for (const v1::TensorSpec& array : spec->observation()) all.push_back(array.name());
-    EXPECT_EQ(spec->actions_size(), 23);
+    EXPECT_EQ(Choices(spec->action()).size(), 23);
     EXPECT_EQ(spec->max_episode_steps(), 5000u);
     return all;
   };

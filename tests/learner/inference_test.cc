@@ -1,3 +1,4 @@
+#include "common/action_spec.h"
 #include "learner/serving/inference.h"
 
 #include <gmock/gmock.h>
@@ -67,8 +68,7 @@ class InferenceTest : public testing::Test {
     experiment_.mutable_learner()->set_batch_size(kT);
     FillDefaults(&experiment_);
     *spec_.add_observation() = MakeTensorSpec("x", v1::DTYPE_FLOAT32, {});
-    spec_.add_actions("left");
-    spec_.add_actions("right");
+    *spec_.mutable_action() = OneOf({"left", "right"});
     v1::PolicyConfig mlp;
     mlp.set_kind(v1::POLICY_KIND_MLP);
     policies_ = std::make_unique<PolicyStore>(*MakePolicy(mlp, spec_), *MakePolicy(mlp, spec_));
@@ -135,7 +135,7 @@ class InferenceTest : public testing::Test {
   v1::Experiment experiment_;
   v1::EnvironmentSpec spec_;
   Metrics metrics_;
-  UnrollPool pool_{{.length = kT, .observation_bytes = sizeof(float)}, 2 * kE, &Clock::Real()};
+  UnrollPool pool_{{.length = kT, .observation_bytes = sizeof(float), .action_bytes = sizeof(uint16_t)}, 2 * kE, &Clock::Real()};
   CaptionTable captions_{1000};
   EpisodeStats episodes_{10, {}};
   StepCounter steps_{0, &metrics_};
@@ -155,7 +155,7 @@ TEST_F(InferenceTest, AnUnrollHoldsWhatTheActorShowedAndWhatWasDecided) {
     for (int t = 0; t <= kT; ++t) EXPECT_EQ(EntryOf<float>(unrolls[e]->observation, t), 10 * e + t);
     for (int t = 0; t < kT; ++t) {
       EXPECT_EQ(unrolls[e]->reward[t], 1);
-      EXPECT_LT(unrolls[e]->action[t], 2);
+      EXPECT_LT(EntryOf<uint16_t>(unrolls[e]->action, t), 2);
       EXPECT_LT(unrolls[e]->log_prob[t], 0);
     }
   }

@@ -1,3 +1,4 @@
+#include "common/action_spec.h"
 #include "learner/training/trainer.h"
 
 #include <gmock/gmock.h>
@@ -76,7 +77,7 @@ TrainingBatch RandomBatch(uint64_t seed, int64_t T = 8, int64_t B = 6, int64_t s
   TrainingBatch batch;
   batch.observation = RandomObservations(spec, T + 1, B);
   batch.state = torch::randn({B, state_size}) * 0.5;
-  batch.action = torch::randint(spec.actions_size(), {T, B});
+  batch.action = torch::randint(AllChoices(spec.action()), {T, B, 1});
   batch.behaviour_log_prob = torch::randn({T, B}) * 0.2 - 2;
   batch.behaviour_value = torch::randn({T, B, V});
   batch.reward = torch::randn({T, B, V});
@@ -199,8 +200,8 @@ TEST(Minibatches, HoldEveryUnrollOnceAndWhole) {
 // Sets the proximal policy's log-probabilities to those of `policy`.
 void MeetFirst(Policy& policy, TrainingBatch* batch) {
   torch::NoGradGuard no_grad;
-  const torch::Tensor logits = policy.Forward(batch->observation, batch->first, batch->state).logits.slice(0, 0, -1);
-  batch->proximal_log_prob = logits.log_softmax(-1).gather(-1, batch->action.unsqueeze(-1)).squeeze(-1);
+  const torch::Tensor logits = policy.Forward(batch->observation, batch->first, batch->state).action.slice(0, 0, -1);
+  batch->proximal_log_prob = logits.log_softmax(-1).gather(-1, batch->action).squeeze(-1);
 }
 
 TEST(Trainer, AStepOnEachMinibatchInTurn) {
@@ -329,7 +330,7 @@ TEST(Trainer, GoesOnFromASnapshotBitForBit) {
 
 TEST(Trainer, RefusesTheFileOfAnotherNetwork) {
   v1::EnvironmentSpec more = MinigridSpec();
-  more.add_actions("dance");
+  more.mutable_action()->mutable_discrete()->mutable_parts(0)->add_choices("dance");
   torch::manual_seed(1);
   Trainer other(Config(), *MakePolicy({}, more)), mine(Config(), GruPolicy(1));
   const std::string path = TempFile("other.safetensors");
@@ -382,8 +383,8 @@ LiteralLosses StepByStep(Policy& policy, const TrainingBatch& batch, const v1::L
     values.push_back(output.value[0]);
     if (t == T) break;
     critics.push_back(output.critic[0]);
-    const torch::Tensor all = output.logits[0].log_softmax(-1);
-    log_probs.push_back(all.gather(1, batch.action[t].unsqueeze(1)).squeeze(1));
+    const torch::Tensor all = output.action[0].log_softmax(-1);
+    log_probs.push_back(all.gather(1, batch.action[t]).squeeze(1));
     entropies.push_back(-(all.exp() * all).sum(1));
     for (int64_t f = 0; f < batch.final_step.size(0); ++f) {
       if (batch.final_step[f].item<int64_t>() != t) continue;
@@ -600,9 +601,9 @@ TEST(Trainer, StepsAsLibTorchsAdamDoes) {
       for (torch::Tensor& array : batch.final_observation) array = array.slice(0, 0, 0);
       const int64_t T = batch.reward.size(0);
       const PolicyOutput output = policy->Forward(batch.observation, batch.first, batch.state);
-      const torch::Tensor all = output.logits.slice(0, 0, T).log_softmax(-1);
+      const torch::Tensor all = output.action.slice(0, 0, T).log_softmax(-1);
       LossInputs loss;
-      loss.log_prob = all.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
+      loss.log_prob = all.gather(-1, batch.action).squeeze(-1);
       loss.entropy = -(all.exp() * all).sum(-1);
       loss.critic = output.critic.slice(0, 0, T);
       loss.code = policy->critic()->code();
@@ -649,7 +650,7 @@ void ExpectToLearnWhichArmPays(const v1::PolicyConfig& kind) {
   v1::EnvironmentSpec spec;
   spec.set_name("test/Bandit");
   *spec.add_observation() = MakeTensorSpec("nothing", v1::DTYPE_FLOAT32, {2});
-  for (const char* action : {"left", "middle", "right"}) spec.add_actions(action);
+  *spec.mutable_action() = OneOf({"left", "middle", "right"});
   torch::manual_seed(1);
   const std::shared_ptr<Policy> policy = *MakePolicy(kind, spec);
   v1::LearnerConfig config = Config();
@@ -665,14 +666,14 @@ void ExpectToLearnWhichArmPays(const v1::PolicyConfig& kind) {
     {
       torch::NoGradGuard no_grad;
       const PolicyOutput output = policy->Forward(batch.observation, batch.first, batch.state);
-      const torch::Tensor log_probs = output.logits.slice(0, 0, T).log_softmax(-1);
+      const torch::Tensor log_probs = output.action.slice(0, 0, T).log_softmax(-1);
       probability = log_probs[0][0].exp();
-      batch.action = log_probs.exp().view({T * B, 3}).multinomial(1).view({T, B});
-      batch.behaviour_log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1);
+      batch.action = log_probs.exp().view({T * B, 3}).multinomial(1).view({T, B, 1});
+      batch.behaviour_log_prob = log_probs.gather(-1, batch.action).squeeze(-1);
       batch.behaviour_value = output.value.slice(0, 0, T);
     }
     const int64_t V = ValueCount(kind);
-    batch.reward = batch.action.eq(2).to(torch::kFloat32).unsqueeze(-1).expand({T, B, V}) / V;
+    batch.reward = batch.action.eq(2).to(torch::kFloat32).expand({T, B, V}) / V;
     batch.terminated = torch::ones({T, B}, torch::kBool);
     batch.truncated = torch::zeros({T, B}, torch::kBool);
     batch.valid = torch::ones({T, B}, torch::kBool);

@@ -1,3 +1,4 @@
+#include "common/action_spec.h"
 #include "learner/serving/unroll_receiver.h"
 
 #include <gmock/gmock.h>
@@ -129,7 +130,7 @@ class UnrollReceiverTest : public testing::Test {
     experiment_.mutable_learner()->set_batch_size(kT);
     FillDefaults(&experiment_);
     *spec_.add_observation() = MakeTensorSpec("x", v1::DTYPE_INT64, {});
-    for (const char* action : {"a", "b", "c"}) spec_.add_actions(action);
+    *spec_.mutable_action() = OneOf({"a", "b", "c"});
     lease_.set_slot(4);
     lease_.set_token(99);
     receiver_ = std::make_unique<UnrollReceiver>(
@@ -164,7 +165,7 @@ class UnrollReceiverTest : public testing::Test {
   v1::EnvironmentSpec spec_;
   v1::SlotLease lease_;
   Metrics metrics_;
-  UnrollPool pool_{{.length = kT, .observation_bytes = 8, .state_size = kH}, 8, &Clock::Real()};
+  UnrollPool pool_{{.length = kT, .observation_bytes = 8, .action_bytes = sizeof(uint16_t), .state_size = kH}, 8, &Clock::Real()};
   CaptionTable captions_{1000};
   EpisodeStats episodes_{10, {}};
   StepCounter steps_{50, &metrics_};
@@ -204,7 +205,7 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
           EXPECT_EQ(unroll.reward[t], static_cast<float>(k + 1) / 10);
           EXPECT_EQ(unroll.truncated[t], ends && e == 0);
           EXPECT_EQ(unroll.terminated[t], ends && e == 1);
-          EXPECT_EQ(unroll.action[t], (k + 1 + e) % 3);
+          EXPECT_EQ(EntryOf<uint16_t>(unroll.action, t), (k + 1 + e) % 3);
           EXPECT_EQ(unroll.log_prob[t], static_cast<float>(-(k + 1 + 10 * e)));
           EXPECT_EQ(unroll.value[t], static_cast<float>(k + 1 + 10 * e) / 2);
           EXPECT_EQ(unroll.version[t], static_cast<uint64_t>(71 + k));
@@ -279,7 +280,7 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
       {"value has 25 bytes", [](auto* batch) { batch->mutable_value()->push_back(0); }},
       {"version has 8 bytes, must have 24", [](auto* batch) { batch->mutable_version()->resize(8); }},
       {"state has 0 bytes, must have 16", [](auto* batch) { batch->clear_state(); }},
-      {"action 3 of 3", [](auto* batch) { (*batch->mutable_action())[4] = 3; }},
+      {"action 2 makes choice 3 of 3 in part 0", [](auto* batch) { (*batch->mutable_action())[4] = 3; }},
       {"not finite: log_prob 2 is nan", [](auto* batch) { Put(kNan, 2, batch->mutable_log_prob()); }},
       {"log_prob 5 is 1", [](auto* batch) { Put(1, 5, batch->mutable_log_prob()); }},
       {"not finite: value 0 is -inf", [](auto* batch) { Put(-kInfinity, 0, batch->mutable_value()); }},

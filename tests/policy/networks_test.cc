@@ -1,6 +1,7 @@
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
+#include "common/action_spec.h"
 #include "policy/nethack_oni.h"
 #include "policy/policy.h"
 #include "policy/tile_convolution.h"
@@ -43,15 +44,15 @@ TEST_P(NetworkTest, GivesTheSameForAnUnrollAndStepByStep) {
   const torch::Tensor first = RandomFlags(T, B, 3);
   torch::Tensor state = torch::randn({B, policy->state_size()});
   const PolicyOutput whole = policy->Forward(observations, first, state);
-  const int64_t actions = Spec().actions_size();
-  EXPECT_EQ(whole.logits.sizes(), (std::vector<int64_t>{T, B, actions}));
+  const int64_t actions = AllChoices(Spec().action());
+  EXPECT_EQ(whole.action.sizes(), (std::vector<int64_t>{T, B, actions}));
   EXPECT_EQ(whole.critic.sizes(), (std::vector<int64_t>{T, B, 1, 1}));
   EXPECT_EQ(whole.value.sizes(), (std::vector<int64_t>{T, B, 1}));
   EXPECT_EQ(whole.states.sizes(), (std::vector<int64_t>{T, B, policy->state_size()}));
   torch::NoGradGuard no_grad;
   for (int64_t t = 0; t < T; ++t) {
     const PolicyOutput step = policy->Forward(Step(observations, t), first.slice(0, t, t + 1), state);
-    EXPECT_TRUE(torch::allclose(step.logits[0], whole.logits[t], 1e-4, 1e-5)) << "step " << t;
+    EXPECT_TRUE(torch::allclose(step.action[0], whole.action[t], 1e-4, 1e-5)) << "step " << t;
     EXPECT_TRUE(torch::allclose(step.value[0], whole.value[t], 1e-4, 1e-5)) << "step " << t;
     EXPECT_TRUE(torch::allclose(step.states[0], whole.states[t], 1e-4, 1e-5)) << "step " << t;
     state = step.states[0];
@@ -62,7 +63,7 @@ TEST_P(NetworkTest, TrainsEveryParameter) {
   const auto policy = Make(GetParam(), Spec());
   const PolicyOutput output =
       policy->Forward(RandomObservations(Spec(), 3, 4), RandomFlags(3, 4, 5), torch::randn({4, policy->state_size()}));
-  (output.logits.square().sum() + output.critic.square().sum()).backward();
+  (output.action.square().sum() + output.critic.square().sum()).backward();
   for (const auto& parameter : policy->named_parameters()) {
     if (!parameter.value().requires_grad()) continue;  // statistics
     ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
@@ -76,14 +77,14 @@ TEST_P(NetworkTest, IsNearlyTheSameInBfloat16AndSoAreItsGradients) {
   constexpr int64_t T = 6, B = 16;
   const Observations observations = RandomObservations(Spec(), T, B);
   const torch::Tensor first = RandomFlags(T, B, 3), state = torch::randn({B, policy->state_size()});
-  const torch::Tensor by_logits = torch::randn({T, B, Spec().actions_size()}), by_value = torch::randn({T, B, 1, 1});
+  const torch::Tensor by_logits = torch::randn({T, B, AllChoices(Spec().action())}), by_value = torch::randn({T, B, 1, 1});
   const auto run = [&](Policy& network) {
     PolicyOutput output = network.Forward(observations, first, state);
-    ((output.logits * by_logits).sum() + (output.critic * by_value).sum()).backward();
+    ((output.action * by_logits).sum() + (output.critic * by_value).sum()).backward();
     return output;
   };
   const PolicyOutput expected = run(*exact), output = run(*policy);
-  for (const auto& [got, wanted] : {std::pair(output.logits, expected.logits), {output.value, expected.value}}) {
+  for (const auto& [got, wanted] : {std::pair(output.action, expected.action), {output.value, expected.value}}) {
     EXPECT_EQ(got.scalar_type(), torch::kFloat32);
     EXPECT_LT((got - wanted).norm().item<float>(), 0.02 * wanted.norm().item<float>());
   }
@@ -104,14 +105,14 @@ TEST_P(NetworkTest, FollowsItsWeightsInBfloat16) {
   policy->UseBfloat16();
   const Observations observations = RandomObservations(Spec(), 1, 4);
   const torch::Tensor first = RandomFlags(1, 4, 3), state = torch::randn({4, policy->state_size()});
-  const torch::Tensor before = policy->Forward(observations, first, state).logits.detach();
+  const torch::Tensor before = policy->Forward(observations, first, state).action.detach();
   {
     torch::NoGradGuard no_grad;
     for (torch::Tensor& parameter : policy->parameters()) {
       if (parameter.requires_grad()) parameter.mul_(0);
     }
   }
-  EXPECT_EQ(policy->Forward(observations, first, state).logits.abs().max().item<float>(), 0);
+  EXPECT_EQ(policy->Forward(observations, first, state).action.abs().max().item<float>(), 0);
   EXPECT_GT(before.abs().max().item<float>(), 0);
 }
 
@@ -119,9 +120,9 @@ TEST_P(NetworkTest, StartsNearlyUniform) {
   const auto policy = Make(GetParam(), Spec());
   const PolicyOutput output =
       policy->Forward(RandomObservations(Spec(), 4, 8), RandomFlags(4, 8, 5), torch::zeros({8, policy->state_size()}));
-  const torch::Tensor probabilities = output.logits.softmax(-1);
+  const torch::Tensor probabilities = output.action.softmax(-1);
   EXPECT_TRUE(probabilities.isfinite().all().item<bool>());
-  EXPECT_LT((probabilities * Spec().actions_size() - 1).abs().max().item<float>(), 0.5);
+  EXPECT_LT((probabilities * AllChoices(Spec().action()) - 1).abs().max().item<float>(), 0.5);
 }
 
 TEST_P(NetworkTest, TakesAnyBytes) {
@@ -133,7 +134,7 @@ TEST_P(NetworkTest, TakesAnyBytes) {
     }
     const PolicyOutput output =
         policy->Forward(observations, RandomFlags(2, 2, 2), torch::zeros({2, policy->state_size()}));
-    EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
+    EXPECT_TRUE(output.action.isfinite().all().item<bool>());
     EXPECT_TRUE(output.value.isfinite().all().item<bool>());
   }
 }
@@ -180,7 +181,7 @@ TEST(MakePolicy, NormalisesTheNumbersThatTheNetworkReads) {
     const Observations observations = RandomObservations(spec, 3, 4);
     const auto logits = [&] {
       return policy->Forward(observations, RandomFlags(3, 4, 100), torch::zeros({4, policy->state_size()}))
-          .logits.detach();
+          .action.detach();
     };
     const torch::Tensor before = logits(), numbers = policy->InputNumbers(observations);
     EXPECT_EQ(numbers.size(0), 12);
@@ -195,14 +196,14 @@ TEST(Mlp, StaysFiniteOverWholeRangesOfIntegers) {
   *spec.add_observation() = MakeTensorSpec("seed", v1::DTYPE_INT64, {1});
   *spec.add_observation() = MakeTensorSpec("step", v1::DTYPE_INT32, {2});
   *spec.add_observation() = MakeTensorSpec("figure", v1::DTYPE_FLOAT32, {});
-  for (const char* action : {"a", "b"}) spec.add_actions(action);
+  *spec.mutable_action() = OneOf({"a", "b"});
   const auto policy = Make(v1::POLICY_KIND_AUTO, spec);
   const Observations observations = {
       torch::tensor({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}).view({1, 2, 1}),
       torch::tensor({std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min(), 0, -1}).view({1, 2, 2}),
       torch::tensor({1.0f, -1.0f}).view({1, 2})};
   const PolicyOutput output = policy->Forward(observations, RandomFlags(1, 2, 2), torch::zeros({2, 0}));
-  EXPECT_TRUE(output.logits.isfinite().all().item<bool>());
+  EXPECT_TRUE(output.action.isfinite().all().item<bool>());
   EXPECT_LT(output.value.abs().max().item<float>(), 1000);
 }
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/action_spec.h"
 #include "learner/training/trainer.h"
 #include "policy/memory.h"
 #include "policy/torch.h"
@@ -47,7 +48,7 @@ void Inference(benchmark::State& state) {
   torch::NoGradGuard no_grad;
   for (auto _ : state) {
     const PolicyOutput output = policy->Forward(observations, first, before);
-    benchmark::DoNotOptimize(output.logits.data_ptr());
+    benchmark::DoNotOptimize(output.action.data_ptr());
   }
   state.counters["rows/s"] =
       benchmark::Counter(static_cast<double>(rows * state.iterations()), benchmark::Counter::kIsRate);
@@ -79,8 +80,8 @@ void Training(benchmark::State& state) {
   batch.observation = RandomObservations(spec, T + 1, B);
   batch.first = RandomFlags(T + 1, B, 50);
   batch.state = torch::randn({B, policy->state_size()});
-  batch.action = torch::randint(spec.actions_size(), {T, B});
-  batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<float>(spec.actions_size())));
+  batch.action = torch::randint(AllChoices(spec.action()), {T, B, 1});
+  batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<float>(AllChoices(spec.action()))));
   batch.behaviour_value = torch::zeros({T, B, 1});
   batch.reward = torch::rand({T, B, 1});
   batch.terminated = batch.first.slice(0, 1);

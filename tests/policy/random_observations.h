@@ -1,5 +1,6 @@
 #pragma once
 
+#include "common/action_spec.h"
 #include "common/tensor_spec.h"
 #include "policy/observation_tensor.h"
 #include "policy/policy.h"
@@ -19,7 +20,7 @@ inline v1::EnvironmentSpec MinigridSpec() {
   spec.set_name("minigrid/Test");
   *spec.add_observation() = MakeTensorSpec("image", v1::DTYPE_UINT8, {7, 7, 3});
   *spec.add_observation() = MakeTensorSpec("direction", v1::DTYPE_INT64, {});
-  for (const char* action : {"left", "right", "forward", "pickup", "drop", "toggle", "done"}) spec.add_actions(action);
+  *spec.mutable_action() = OneOf({"left", "right", "forward", "pickup", "drop", "toggle", "done"});
   return spec;
 }
 
@@ -30,7 +31,9 @@ inline v1::EnvironmentSpec NetHackSpec(int actions = 23) {
   *spec.add_observation() = MakeTensorSpec("colors", v1::DTYPE_UINT8, {21, 79});
   *spec.add_observation() = MakeTensorSpec("blstats", v1::DTYPE_INT64, {27});
   *spec.add_observation() = MakeTensorSpec("message", v1::DTYPE_UINT8, {256});
-  for (int i = 0; i < actions; ++i) spec.add_actions("action " + std::to_string(i));
+  std::vector<std::string> names;
+  for (int i = 0; i < actions; ++i) names.push_back("action " + std::to_string(i));
+  *spec.mutable_action() = OneOf(names);
   return spec;
 }
 

@@ -77,7 +77,7 @@ TEST_F(WeightsTest, LoadsAPolicy) {
 
 TEST_F(WeightsTest, RefusesAnotherNetworkAndNamesTheFirstTensorBothShapesAndTheFile) {
   v1::EnvironmentSpec more_actions = MinigridSpec();
-  more_actions.add_actions("dance");
+  more_actions.mutable_action()->mutable_discrete()->mutable_parts(0)->add_choices("dance");
   ASSERT_TRUE(Write(**MakePolicy({}, more_actions)).ok());
   const auto policy = *MakePolicy({}, MinigridSpec());
   const torch::Tensor before = policy->parameters()[0].detach().clone();
