@@ -16,7 +16,7 @@ namespace sibyl::actor {
 namespace {
 
 bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
-  return a.environment() == b.environment() && a.environments() == b.environments() &&
+  return a.environment() == b.environment() && a.environments() == b.environments() && a.groups() == b.groups() && a.send_context() == b.send_context() &&
          a.max_episode_steps() == b.max_episode_steps();
 }
 
@@ -55,7 +55,7 @@ absl::Status Accept(const v1::ActorWelcome& welcome, Kept* kept) {
                welcome.environments(), welcome.environment(), welcome.groups());
   if (kept->environments.empty() || !SameEnvironments(kept->made_for, welcome)) {
     kept->environments.clear();
-    SIBYL_ASSIGN_OR_RETURN(kept->environments, Player::MakeEnvironments(welcome));
+    SIBYL_ASSIGN_OR_RETURN(kept->environments, MakeEnvironments(welcome));
     kept->made_for = welcome;
   }
   return absl::OkStatus();

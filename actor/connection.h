@@ -12,7 +12,7 @@
 #include "common/metrics.h"
 #include "common/rpc/status.h"
 #include "common/runtime/program.h"
-#include "environments/environment.h"
+#include "actor/player.h"
 #include "sibyl/v1/act.pb.h"
 
 // What both kinds of actors do alike: how they reach the learner, and what they keep when they lose it.
@@ -33,7 +33,7 @@ struct ActorMetrics {
 // What a process keeps between streams: its lease, and its environments as long as the learner asks for the same.
 struct Kept {
   std::optional<v1::SlotLease> lease;
-  std::vector<std::unique_ptr<Environment>> environments;
+  EnvironmentGroups environments;
   v1::ActorWelcome made_for;
   bool welcomed = false;  // on the present stream
 };

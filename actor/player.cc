@@ -1,5 +1,6 @@
 #include "actor/player.h"
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "common/action_spec.h"
 #include "common/caption.h"
@@ -32,41 +33,48 @@ const std::string* TextMemory::Find(uint64_t id) const {
   return it == by_id_.end() ? nullptr : &it->second->text;
 }
 
-absl::StatusOr<std::vector<std::unique_ptr<Environment>>> Player::MakeEnvironments(const v1::ActorWelcome& welcome) {
+absl::StatusOr<EnvironmentGroups> MakeEnvironments(const v1::ActorWelcome& welcome) {
   if (welcome.groups() == 0 || welcome.environments() % welcome.groups() != 0) {
     return absl::InvalidArgumentError(absl::StrCat("the learner asks for ", welcome.environments(), " environments in ",
                                                    welcome.groups(), " groups"));
   }
-  std::vector<std::unique_ptr<Environment>> environments;
-  EnvironmentOptions options;
-  options.max_episode_steps = welcome.max_episode_steps();
-  for (uint32_t i = 0; i < welcome.environments(); ++i) {
-    SIBYL_ASSIGN_OR_RETURN(auto environment, MakeEnvironment(welcome.environment(), options));
-    environments.push_back(std::move(environment));
+  EnvironmentGroups groups;
+  GroupOptions options;
+  options.environment.max_episode_steps = welcome.max_episode_steps();
+  options.contexts = welcome.send_context();
+  for (uint32_t i = 0; i < welcome.groups(); ++i) {
+    SIBYL_ASSIGN_OR_RETURN(groups.emplace_back(),
+                           MakeEnvironmentGroup(welcome.environment(),
+                                                static_cast<int>(welcome.environments() / welcome.groups()), options));
   }
-  return environments;
+  return groups;
 }
 
-Player::Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments)
+Player::Player(const v1::ActorWelcome& welcome, const EnvironmentGroups* environments)
     : slot_(welcome.lease().slot()),
       run_seed_(welcome.run_seed()),
       caption_rule_(welcome.caption_rule()),
       max_caption_length_(welcome.max_caption_length()),
       send_context_(welcome.send_context()),
       stagger_(welcome.stagger()),
-      groups_(static_cast<int>(welcome.groups())),
+      count_observations_(welcome.count_observations()),
       rows_(static_cast<int>(welcome.environments() / welcome.groups())),
-      action_bytes_(ActionBytes(environments->front()->spec().action())),
-      environments_(environments),
-      running_(environments->size()),
-      next_episode_(environments->size(), welcome.episodes().begin()),
+      spec_(environments->front()->spec()),
+      action_bytes_(ActionBytes(spec_.action())),
+      observation_bytes_(ObservationBytes(spec_)),
+      groups_(environments->size()),
+      shown_(&groups_[0]),
+      running_(welcome.environments()),
+      next_episode_(welcome.environments(), welcome.episodes().begin()),
       last_episode_(welcome.episodes().end()),
       texts_(std::max<uint32_t>(welcome.text_memory(), 1)) {
-  for (const auto& array : environments_->front()->spec().observation()) {
-    array_offsets_.push_back(observation_bytes_);
-    observation_bytes_ += Bytes(array);
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    Group& group = groups_[i];
+    group.environments = (*environments)[i].get();
+    group.orders.resize(rows_);
+    group.observations.resize(rows_ * observation_bytes_);
+    group.finals.resize(rows_ * observation_bytes_);
   }
-  observations_.resize(rows_ * observation_bytes_);
 }
 
 void Player::AddEpisodes(const v1::EpisodeBlock& block) {
@@ -77,13 +85,11 @@ void Player::AddEpisodes(const v1::EpisodeBlock& block) {
   last_episode_ = std::max(last_episode_, block.end());
 }
 
-ObservationBuffers Player::Buffers(char* observation) {
-  buffers_.clear();
-  for (size_t offset : array_offsets_) buffers_.push_back(observation + offset);
-  return buffers_;
+uint64_t Player::SeedOf(int environment, uint64_t episode) const {
+  return EpisodeSeed(run_seed_, slot_, environment, episode);
 }
 
-absl::Status Player::Reset(int environment, char* observation) {
+absl::Status Player::BeginEpisode(int environment) {
   if (next_episode_[environment] >= last_episode_) {
     return absl::ResourceExhaustedError(absl::StrCat("environment ", environment, " of slot ", slot_,
                                                      " has no episode number left after ", last_episode_));
@@ -94,12 +100,12 @@ absl::Status Player::Reset(int environment, char* observation) {
   episode.episode_return = 0;
   episode.cut_off_at = 0;
   episode.caption_counts.clear();
-  const uint64_t seed = EpisodeSeed(run_seed_, slot_, environment, episode.number);
-  return (*environments_)[environment]->Reset(seed, Buffers(observation));
+  episode.observation_counts.clear();
+  return absl::OkStatus();
 }
 
-std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, v1::StepBatch* batch) {
-  const absl::string_view raw = (*environments_)[environment]->Caption();
+std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, absl::string_view raw, const std::string& context,
+                                                  v1::StepBatch* batch) {
   if (raw.empty()) return {0, 0};
   bool cut = false;
   std::string text = CanonicalCaption(raw, caption_rule_, max_caption_length_, &cut);
@@ -111,81 +117,116 @@ std::pair<uint64_t, uint32_t> Player::TakeCaption(int environment, v1::StepBatch
     v1::CaptionText* sent = batch->add_texts();
     sent->set_id(id);
     sent->set_text(std::move(text));
-    if (send_context_) sent->set_context((*environments_)[environment]->Context());
+    if (send_context_) sent->set_context(context);
   }
   return {id, count};
 }
 
-absl::Status Player::Start(int group, v1::StepBatch* batch) {
-  batch->set_group(group);
-  batch->set_sequence(0);
-  finals_.clear();
-  for (int row = 0; row < rows_; ++row) {
-    const int environment = group * rows_ + row;
-    SIBYL_RETURN_IF_ERROR(Reset(environment, &observations_[row * observation_bytes_]));
-    Episode& episode = running_[environment];
-    const uint32_t longest = (*environments_)[environment]->spec().max_episode_steps();
-    if (stagger_ && longest > 0) {
-      episode.cut_off_at = 1 + Random(EpisodeSeed(run_seed_, slot_, environment, episode.number)).Below(longest);
-    }
-    AppendTo<float>(batch->mutable_reward(), 0);
-    batch->mutable_flags()->push_back(static_cast<char>(kFirst));
-    AppendTo<uint64_t>(batch->mutable_caption_id(), 0);
-    AppendTo<uint32_t>(batch->mutable_caption_count(), 0);
-    AppendTo<uint64_t>(batch->mutable_first_caption_id(), TakeCaption(environment, batch).first);
-    AppendTo<uint64_t>(batch->mutable_first_episode(), episode.number);
-  }
-  return absl::OkStatus();
+uint32_t Player::Count(int environment, absl::string_view observation) {
+  return ++running_[environment].observation_counts[absl::HashOf(observation)];
 }
 
-absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) {
-  const int group = static_cast<int>(actions.group());
-  if (group >= groups_ || actions.action().size() != rows_ * action_bytes_) {
-    return absl::InvalidArgumentError(absl::StrCat("actions for group ", group, " with ",
-                                                   actions.action().size(), " bytes; there are ", groups_,
+absl::Status Player::Begin(Group& group) {
+  const int first = static_cast<int>(&group - groups_.data()) * rows_;
+  for (int row = 0; row < rows_; ++row) {
+    const Episode& episode = running_[first + row];
+    RowOrder& order = group.orders[row];
+    order.action = group.actions.empty() ? nullptr : &group.actions[row * action_bytes_];
+    order.seed = SeedOf(first + row, next_episode_[first + row]);
+    order.cut_off = episode.length + 1 == episode.cut_off_at;
+  }
+  return group.environments->Start(group.orders, group.observations.data(), group.finals.data());
+}
+
+absl::Status Player::StartEpisodes(int group) {
+  groups_[group].actions.clear();
+  groups_[group].sequence = 0;
+  return Begin(groups_[group]);
+}
+
+absl::Status Player::StartStep(const v1::ActionBatch& actions) {
+  if (actions.group() >= groups_.size() || actions.action().size() != rows_ * action_bytes_) {
+    return absl::InvalidArgumentError(absl::StrCat("actions for group ", actions.group(), " with ",
+                                                   actions.action().size(), " bytes; there are ", groups_.size(),
                                                    " groups of ", rows_, " rows of ", action_bytes_, " bytes"));
   }
-  const v1::EnvironmentSpec& spec = environments_->front()->spec();
-  SIBYL_RETURN_IF_ERROR(CheckActions(spec.action(), actions.action()));
-  batch->set_group(group);
-  batch->set_sequence(actions.sequence() + 1);
+  SIBYL_RETURN_IF_ERROR(CheckActions(spec_.action(), actions.action()));
+  Group& group = groups_[actions.group()];
+  group.actions = actions.action();
+  group.sequence = actions.sequence() + 1;
+  if (spec_.action().has_box()) {
+    for (int row = 0; row < rows_; ++row) ScaleToBounds(spec_.action().box(), &group.actions[row * action_bytes_]);
+  }
+  return Begin(group);
+}
+
+absl::Status Player::Finish(int group_index, v1::StepBatch* batch) {
+  Group& group = groups_[group_index];
+  SIBYL_ASSIGN_OR_RETURN(const absl::Span<const RowResult> results, group.environments->Finish());
+  shown_ = &group;
   finals_.clear();
+  batch->set_group(group_index);
+  batch->set_sequence(group.sequence);
   for (int row = 0; row < rows_; ++row) {
-    const int index = group * rows_ + row;
-    Environment& environment = *(*environments_)[index];
-    Episode& episode = running_[index];
-    action_.assign(actions.action(), row * action_bytes_, action_bytes_);
-    if (spec.action().has_box()) ScaleToBounds(spec.action().box(), action_.data());
-    char* observation = &observations_[row * observation_bytes_];
-    SIBYL_ASSIGN_OR_RETURN(const StepResult result, environment.Step(ActionView(action_.data()), Buffers(observation)));
-    ++steps_;
-    ++episode.length;
-    episode.episode_return += result.reward;
-    const auto [caption, count] = TakeCaption(index, batch);
-    AppendTo(batch->mutable_reward(), result.reward);
-    AppendTo(batch->mutable_caption_id(), caption);
-    AppendTo(batch->mutable_caption_count(), count);
-    const bool cut_off = !result.terminated && !result.truncated && episode.length == episode.cut_off_at;
-    unsigned char flags = (result.terminated ? kTerminated : 0) | (result.truncated || cut_off ? kTruncated : 0);
-    if (flags != 0) {
-      finals_.append(observation, observation_bytes_);
+    const int environment = group_index * rows_ + row;
+    const RowResult& result = results[row];
+    const StepResult& step = result.step;
+    Episode& episode = running_[environment];
+    const bool ended = step.terminated || step.truncated;
+    const absl::string_view shown = absl::string_view(group.observations).substr(row * observation_bytes_,
+                                                                                 observation_bytes_);
+    const absl::string_view led_to =
+        ended ? absl::string_view(group.finals).substr(row * observation_bytes_, observation_bytes_) : shown;
+    std::pair<uint64_t, uint32_t> caption;
+    uint32_t observation_count = 0;
+    if (group.sequence > 0) {
+      ++steps_;
+      ++episode.length;
+      episode.episode_return += step.reward;
+      caption = TakeCaption(environment, result.caption, result.context, batch);
+      if (count_observations_) observation_count = Count(environment, led_to);
+    }
+    AppendTo(batch->mutable_reward(), step.reward);
+    AppendTo(batch->mutable_caption_id(), caption.first);
+    AppendTo(batch->mutable_caption_count(), caption.second);
+    if (count_observations_) AppendTo(batch->mutable_observation_count(), observation_count);
+    if (ended) {
+      finals_.append(led_to.data(), led_to.size());
       v1::EpisodeEnd* end = batch->add_episodes();
       end->set_row(row);
       end->set_episode(episode.number);
       end->set_length(episode.length);
       end->set_episode_return(episode.episode_return);
-      end->set_success(environment.Success());
-      end->set_cut_off(cut_off);
-      for (double figure : environment.Figures()) end->add_figures(figure);
-      if (!cut_off) ++episodes_;
-      SIBYL_RETURN_IF_ERROR(Reset(index, observation));
-      flags |= kFirst;
-      AppendTo<uint64_t>(batch->mutable_first_caption_id(), TakeCaption(index, batch).first);
+      end->set_success(result.success);
+      end->set_cut_off(result.cut_off);
+      for (double figure : result.figures) end->add_figures(figure);
+      if (!result.cut_off) ++episodes_;
+    }
+    if (result.started) {
+      SIBYL_RETURN_IF_ERROR(BeginEpisode(environment));
+      if (stagger_ && group.sequence == 0 && spec_.max_episode_steps() > 0) {
+        episode.cut_off_at = 1 + Random(SeedOf(environment, episode.number)).Below(spec_.max_episode_steps());
+      }
+      if (count_observations_) Count(environment, shown);
+      AppendTo<uint64_t>(batch->mutable_first_caption_id(),
+                         TakeCaption(environment, result.first_caption, result.first_context, batch).first);
       AppendTo<uint64_t>(batch->mutable_first_episode(), episode.number);
     }
-    batch->mutable_flags()->push_back(static_cast<char>(flags));
+    batch->mutable_flags()->push_back(static_cast<char>((step.terminated ? kTerminated : 0) |
+                                                        (step.truncated ? kTruncated : 0) |
+                                                        (result.started ? kFirst : 0)));
   }
   return absl::OkStatus();
+}
+
+absl::Status Player::Start(int group, v1::StepBatch* batch) {
+  SIBYL_RETURN_IF_ERROR(StartEpisodes(group));
+  return Finish(group, batch);
+}
+
+absl::Status Player::Step(const v1::ActionBatch& actions, v1::StepBatch* batch) {
+  SIBYL_RETURN_IF_ERROR(StartStep(actions));
+  return Finish(static_cast<int>(actions.group()), batch);
 }
 
 void StepPacker::Pack(const Player& player, v1::StepBatch* batch) {

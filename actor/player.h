@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/tensor_packing.h"
-#include "environments/environment.h"
+#include "environments/environment_group.h"
 #include "sibyl/v1/act.pb.h"
 
 namespace sibyl::actor {
@@ -38,36 +38,45 @@ class TextMemory {
   size_t text_bytes_ = 0;
 };
 
-// Plays all environments of one slot over the life of one stream. One thread. What a group shows after Start or Step is
-// in observations() and final_observations(), and nothing of it in the batch: see StepPacker.
+// The environments of one slot, in groups of as many rows.
+using EnvironmentGroups = std::vector<std::unique_ptr<EnvironmentGroup>>;
+
+// Makes the environments that a welcome asks for. Errors are those of MakeEnvironmentGroup.
+absl::StatusOr<EnvironmentGroups> MakeEnvironments(const v1::ActorWelcome& welcome);
+
+// Plays all environments of one slot over the life of one stream. One thread. What a group shows after Finish is in
+// observations() and final_observations(), and nothing of it in the batch: see StepPacker.
 class Player {
  public:
-  // The environments a welcome asks for. Errors are those of MakeEnvironment.
-  static absl::StatusOr<std::vector<std::unique_ptr<Environment>>> MakeEnvironments(const v1::ActorWelcome& welcome);
-
   // `environments` outlive the player, which starts fresh episodes in them.
-  Player(const v1::ActorWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments);
+  Player(const v1::ActorWelcome& welcome, const EnvironmentGroups* environments);
 
   // More episode numbers.
   void AddEpisodes(const v1::EpisodeBlock& block);
 
-  // A group's first batch: every environment is reset. ResourceExhausted when the episode numbers have run out.
-  // Where the welcome says `stagger`, these episodes are truncated at a step drawn by their seeds.
-  absl::Status Start(int group, v1::StepBatch* batch);
-
-  // Plays one action in each environment of the group; ended episodes are followed by fresh ones. InvalidArgument when
+  // Has every environment of a group start an episode. Where the welcome says `stagger`, these episodes are truncated at
+  // a step drawn by their seeds. Call once a group, before any step of it.
+  absl::Status StartEpisodes(int group);
+  // Has every environment of a group play one action; where an episode ends, another one follows. InvalidArgument when
   // the actions do not fit.
+  absl::Status StartStep(const v1::ActionBatch& actions);
+  // Waits for what StartEpisodes or StartStep began, and writes it to `batch`. Other groups may be started in between.
+  // ResourceExhausted when the episode numbers have run out.
+  absl::Status Finish(int group, v1::StepBatch* batch);
+
+  // StartEpisodes or StartStep, then Finish.
+  absl::Status Start(int group, v1::StepBatch* batch);
   absl::Status Step(const v1::ActionBatch& actions, v1::StepBatch* batch);
 
   // Those of the texts asked for that are still remembered.
   v1::CaptionTexts Texts(const v1::CaptionTextRequest& request) const;
 
-  // [rows of a group, bytes of one observation]: what to act on, after the last Start or Step.
-  absl::string_view observations() const { return observations_; }
-  // [rows whose episode the last Step ended, bytes of one observation], rows ascending.
+  // Of the group that was finished last. [rows of a group, bytes of one observation]: what to act on.
+  absl::string_view observations() const { return shown_->observations; }
+  // [rows whose episode the last step ended, bytes of one observation], rows ascending.
   absl::string_view final_observations() const { return finals_; }
 
-  int groups() const { return groups_; }
+  int groups() const { return static_cast<int>(groups_.size()); }
   uint64_t steps() const { return steps_; }
   uint64_t episodes() const { return episodes_; }
   // Steps whose caption was longer than the run allows.
@@ -81,32 +90,43 @@ class Player {
     double episode_return = 0;
     uint64_t cut_off_at = 0;                                 // length; 0: never
     absl::flat_hash_map<uint64_t, uint32_t> caption_counts;  // by caption id
+    absl::flat_hash_map<size_t, uint32_t> observation_counts;  // by hash; empty where nothing counts them
+  };
+  struct Group {
+    EnvironmentGroup* environments = nullptr;
+    std::vector<RowOrder> orders;
+    std::string actions;               // [rows], in the environments' units
+    std::string observations, finals;  // [rows, bytes of one observation]
+    uint64_t sequence = 0;             // of the step that Finish writes next
   };
 
-  absl::Status Reset(int environment, char* observation);
-  // Id and count of the environment's caption; adds its text to the batch where the stream does not have it.
-  std::pair<uint64_t, uint32_t> TakeCaption(int environment, v1::StepBatch* batch);
-  // Where an observation that starts at `observation` holds each array.
-  ObservationBuffers Buffers(char* observation);
+  uint64_t SeedOf(int environment, uint64_t episode) const;
+  absl::Status Begin(Group& group);
+  // Notes that the environment began its next episode.
+  absl::Status BeginEpisode(int environment);
+  // Id and count of a caption that the environment has just shown; adds its text to the batch where the stream does not
+  // have it.
+  std::pair<uint64_t, uint32_t> TakeCaption(int environment, absl::string_view raw, const std::string& context,
+                                            v1::StepBatch* batch);
+  // How often the observation has occurred in the environment's episode, this time included.
+  uint32_t Count(int environment, absl::string_view observation);
 
   const uint32_t slot_;
   const uint64_t run_seed_;
   const v1::CaptionRule caption_rule_;
   const size_t max_caption_length_;
-  const bool send_context_, stagger_;
-  const int groups_, rows_;  // rows a group
-  const size_t action_bytes_;
-  const std::vector<std::unique_ptr<Environment>>* const environments_;
-  std::vector<size_t> array_offsets_;
-  size_t observation_bytes_ = 0;
+  const bool send_context_, stagger_, count_observations_;
+  const int rows_;  // a group
+  const v1::EnvironmentSpec spec_;
+  const size_t action_bytes_, observation_bytes_;
+  std::vector<Group> groups_;
+  const Group* shown_;
   std::vector<Episode> running_;
   std::vector<uint64_t> next_episode_;
   uint64_t last_episode_ = 0;  // one past the last usable number
   uint64_t cut_captions_ = 0;
   TextMemory texts_;
-  std::string observations_, finals_;
-  std::string action_;  // one, in the environment's units
-  std::vector<void*> buffers_;
+  std::string finals_;
   uint64_t steps_ = 0, episodes_ = 0;
 };
 

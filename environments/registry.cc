@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/nearest.h"
+#include "common/status_macros.h"
 #include "environments/debug/family.h"
 #include "environments/family.h"
 #include "environments/minigrid/family.h"
@@ -52,6 +53,15 @@ absl::StatusOr<std::unique_ptr<Environment>> MakeEnvironment(absl::string_view n
   auto family = FamilyOf(name);
   if (!family.ok()) return family.status();
   return (*family)->make(name, options);
+}
+
+absl::StatusOr<std::unique_ptr<EnvironmentGroup>> MakeEnvironmentGroup(absl::string_view name, int rows,
+                                                                       const GroupOptions& options) {
+  std::vector<std::unique_ptr<Environment>> environments;
+  for (int row = 0; row < rows; ++row) {
+    SIBYL_ASSIGN_OR_RETURN(environments.emplace_back(), MakeEnvironment(name, options.environment));
+  }
+  return MakeInProcessGroup(std::move(environments), options.contexts);
 }
 
 }  // namespace sibyl

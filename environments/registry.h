@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "environments/environment.h"
+#include "environments/environment_group.h"
 
 namespace sibyl {
 
@@ -20,5 +21,9 @@ absl::StatusOr<v1::EnvironmentSpec> FindEnvironmentSpec(absl::string_view name, 
 // Makes an environment. NotFound as above; FailedPrecondition when something it needs is not installed, naming it.
 absl::StatusOr<std::unique_ptr<Environment>> MakeEnvironment(absl::string_view name,
                                                              const EnvironmentOptions& options = {});
+
+// Makes a group of `rows` environments. Errors as above.
+absl::StatusOr<std::unique_ptr<EnvironmentGroup>> MakeEnvironmentGroup(absl::string_view name, int rows,
+                                                                       const GroupOptions& options);
 
 }  // namespace sibyl

@@ -12,18 +12,18 @@
 namespace sibyl::actor {
 
 absl::StatusOr<std::unique_ptr<LocalPlayer>> LocalPlayer::Make(
-    const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments) {
+    const v1::LocalWelcome& welcome, const EnvironmentGroups* environments) {
   SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(welcome.policy(), environments->front()->spec()));
   if (welcome.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
   return std::unique_ptr<LocalPlayer>(new LocalPlayer(welcome, environments, std::move(policy)));
 }
 
-LocalPlayer::LocalPlayer(const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments,
+LocalPlayer::LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroups* environments,
                          std::shared_ptr<Policy> policy)
     : player_(welcome.actor(), environments),
       packer_(welcome.actor().codec()),
       policy_(std::move(policy)),
-      rows_(static_cast<int64_t>(environments->size())),
+      rows_(welcome.actor().environments()),
       first_(torch::empty({1, rows_}, torch::kBool)),
       states_(torch::zeros({rows_, policy_->state_size()})),
       sampler_(SamplingSeed(welcome.actor().run_seed(), welcome.actor().lease().slot(),

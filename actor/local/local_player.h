@@ -21,7 +21,7 @@ class LocalPlayer {
   // A player with the network that the welcome names, without weights yet. `environments` outlive it. Errors of
   // MakePolicy.
   static absl::StatusOr<std::unique_ptr<LocalPlayer>> Make(
-      const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments);
+      const v1::LocalWelcome& welcome, const EnvironmentGroups* environments);
 
   // Plays with these weights from the next step on. FailedPrecondition, DataLoss: they are not this network's.
   absl::Status TakeWeights(const v1::Weights& weights);
@@ -38,7 +38,7 @@ class LocalPlayer {
   double inference_seconds() const { return inference_seconds_; }
 
  private:
-  LocalPlayer(const v1::LocalWelcome& welcome, const std::vector<std::unique_ptr<Environment>>* environments,
+  LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroups* environments,
               std::shared_ptr<Policy> policy);
 
   // Packs what the player shows into the batch's last step, and lays it out for the policy.

@@ -50,7 +50,8 @@ absl::Status CheckEpisode(const v1::EpisodeEnd& episode, size_t row, int figures
 
 }  // namespace
 
-StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows) : rows_(rows), figures_(spec.figures_size()), action_(spec.action()) {
+StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows, bool counts_observations)
+    : rows_(rows), figures_(spec.figures_size()), counts_observations_(counts_observations), action_(spec.action()) {
   for (const v1::TensorSpec& array : spec.observation()) {
     if (array.dtype() == v1::DTYPE_FLOAT32) floats_.push_back({array.name(), observation_bytes_, Elements(array)});
     if (array.name() == action_.mask()) mask_offset_ = observation_bytes_;
@@ -65,6 +66,7 @@ absl::Status StepCheck::CheckStep(const v1::StepBatch& step, uint64_t sequence) 
   }
   if (step.reward().size() != rows_ * sizeof(float) || step.flags().size() != rows_ ||
       step.caption_id().size() != rows_ * sizeof(uint64_t) || step.caption_count().size() != rows_ * sizeof(uint32_t) ||
+      step.observation_count().size() != (counts_observations_ ? rows_ * sizeof(uint32_t) : 0) ||
       step.observation().rows() != rows_) {
     return absl::InvalidArgumentError(absl::StrCat("a step's columns do not have ", rows_, " rows"));
   }

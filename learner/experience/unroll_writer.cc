@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
@@ -21,7 +20,7 @@ UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBook
       counts_observations_(books.unrolls->shape().counts_observations),
       slot_(slot),
       books_(books),
-      check_(spec, rows),
+      check_(spec, rows, books.unrolls->shape().counts_observations),
       tracks_(groups * rows),
       next_sequence_(groups),
       unpackers_(groups) {}
@@ -99,11 +98,6 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
     const absl::string_view shown = observations.substr(0, observation_bytes_);
     const absl::string_view led_to = ended ? finals.substr(0, observation_bytes_) : shown;
     if (ended) finals.remove_prefix(observation_bytes_);
-    const uint32_t observation_count = counts_observations_ ? Count(track, led_to) : 0;
-    if (begin.first && counts_observations_) {
-      track.occurrences.clear();
-      Count(track, shown);
-    }
     if (Unroll* unroll = track.unroll.get(); unroll != nullptr) {
       const int t = track.t;
       unroll->reward[t] = EntryOf<float>(step.reward(), row);
@@ -112,7 +106,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
       unroll->paid_caption[t] = paid;
       unroll->paid_count[t] = paid_count;
       if (!begin.first) pinned_again_.push_back(paid);  // seen once, named by paid_caption and seen_caption
-      if (counts_observations_) unroll->observation_count[t] = observation_count;
+      if (counts_observations_) unroll->observation_count[t] = EntryOf<uint32_t>(step.observation_count(), row);
       if (unroll->truncated[t]) unroll->finals.push_back({t, std::string(led_to)});
       ++track.t;
       Place(track, shown.data());
@@ -126,10 +120,6 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
   books_.unrolls->Finish(std::move(finished));
   if (step.sequence() > 0) books_.steps->Add(rows_);
   return absl::OkStatus();
-}
-
-uint32_t UnrollWriter::Count(Track& track, absl::string_view observation) {
-  return ++track.occurrences[absl::HashOf(observation)];
 }
 
 void UnrollWriter::Place(Track& track, const char* observation) {

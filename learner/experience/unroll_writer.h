@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "common/tensor_packing.h"
@@ -88,13 +87,9 @@ class UnrollWriter {
     bool playing = false;
     Begun begin;              // of the newest observation
     std::string observation;  // the newest one, while it waits for an unroll
-    // How often each observation has occurred in the running episode, by its hash. Empty where nothing counts them.
-    absl::flat_hash_map<size_t, uint32_t> occurrences;
   };
 
   void Place(Track& track, const char* observation);
-  // How often the observation has occurred in the track's episode, this time included.
-  uint32_t Count(Track& track, absl::string_view observation);
 
   const size_t rows_, observation_bytes_, action_bytes_, value_heads_;
   const int unroll_length_;

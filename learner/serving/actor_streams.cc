@@ -9,6 +9,7 @@
 #include "common/columns.h"
 #include "common/log.h"
 #include "common/protocol.h"
+#include "common/reward_channels.h"
 #include "common/rpc/status.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -175,6 +176,7 @@ absl::StatusOr<v1::ActorWelcome> ActorStream::Greet(const v1::ActorHello& hello,
   welcome.set_text_memory(kTextMemory);
   welcome.set_send_context(experiment.environment().send_context());
   welcome.set_stagger(experiment.actor().stagger());
+  welcome.set_count_observations(CountsObservations(experiment.reward()));
   spdlog::info("{}: episodes from {}", description(), grant.episodes.begin());
   return welcome;
 }

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "common/tensor_spec.h"
-#include "learner/training/reward_channels.h"
+#include "common/reward_channels.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 

@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "learner/experience/caption_table.h"
 #include "learner/experience/unroll_pool.h"
-#include "learner/training/reward_channels.h"
+#include "common/reward_channels.h"
 #include "learner/training/training_batch.h"
 #include "sibyl/v1/experiment.pb.h"
 #include "sibyl/v1/state.pb.h"

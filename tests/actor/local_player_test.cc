@@ -28,7 +28,7 @@ class LocalPlayerTest : public testing::Test {
     actor->set_text_memory(1000);
     welcome_.set_unroll_length(4);
     welcome_.mutable_policy()->set_kind(v1::POLICY_KIND_MLP);
-    environments_ = *Player::MakeEnvironments(*actor);
+    environments_ = *MakeEnvironments(*actor);
     player_ = *LocalPlayer::Make(welcome_, &environments_);
   }
 
@@ -41,7 +41,7 @@ class LocalPlayerTest : public testing::Test {
   std::shared_ptr<Policy> FreshPolicy() { return *MakePolicy(welcome_.policy(), environments_.front()->spec()); }
 
   v1::LocalWelcome welcome_;
-  std::vector<std::unique_ptr<Environment>> environments_;
+  EnvironmentGroups environments_;
   std::unique_ptr<LocalPlayer> player_;
 };
 

@@ -37,7 +37,7 @@ v1::ActionBatch Actions(int group, uint64_t sequence, std::vector<uint16_t> acti
 }
 
 TEST(Player, StartsEveryEnvironmentAtTheFirstEpisodeItMayUse) {
-  const auto environments = *Player::MakeEnvironments(Welcome());
+  const auto environments = *MakeEnvironments(Welcome());
   Player player(Welcome(), &environments);
   v1::StepBatch batch;
   ASSERT_TRUE(player.Start(1, &batch).ok());
@@ -52,7 +52,7 @@ TEST(Player, StartsEveryEnvironmentAtTheFirstEpisodeItMayUse) {
 
 TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
   const v1::ActorWelcome welcome = Welcome(1, 1);
-  const auto environments = *Player::MakeEnvironments(welcome);
+  const auto environments = *MakeEnvironments(welcome);
   Player player(welcome, &environments);
   const uint64_t seed = EpisodeSeed(5, 3, 0, 100);
   const int length = AlignmentLength(seed);
@@ -85,7 +85,7 @@ TEST(Player, CutsOffTheFirstEpisodesOnlyAndEachAtAStepOfItsOwn) {
   welcome.set_max_episode_steps(kLongest);
   for (const bool stagger : {false, true}) {
     welcome.set_stagger(stagger);
-    const auto environments = *Player::MakeEnvironments(welcome);
+    const auto environments = *MakeEnvironments(welcome);
     Player player(welcome, &environments);
     v1::StepBatch batch;
     ASSERT_TRUE(player.Start(0, &batch).ok());
@@ -118,7 +118,7 @@ TEST(Player, CutsOffTheFirstEpisodesOnlyAndEachAtAStepOfItsOwn) {
 
 TEST(Player, SendsATextOnceAndAnswersWhenItIsAskedAgain) {
   const v1::ActorWelcome welcome = Welcome(1, 1);
-  const auto environments = *Player::MakeEnvironments(welcome);
+  const auto environments = *MakeEnvironments(welcome);
   Player player(welcome, &environments);
   v1::StepBatch batch;
   ASSERT_TRUE(player.Start(0, &batch).ok());
@@ -140,7 +140,7 @@ TEST(Player, SendsATextOnceAndAnswersWhenItIsAskedAgain) {
 TEST(Player, CutsAndCountsLongCaptions) {
   v1::ActorWelcome welcome = Welcome(1, 1);
   welcome.set_max_caption_length(16);
-  const auto environments = *Player::MakeEnvironments(welcome);
+  const auto environments = *MakeEnvironments(welcome);
   Player player(welcome, &environments);
   v1::StepBatch batch;
   ASSERT_TRUE(player.Start(0, &batch).ok());
@@ -153,7 +153,7 @@ TEST(Player, CutsAndCountsLongCaptions) {
 }
 
 TEST(Player, RefusesActionsThatDoNotFit) {
-  const auto environments = *Player::MakeEnvironments(Welcome());
+  const auto environments = *MakeEnvironments(Welcome());
   Player player(Welcome(), &environments);
   v1::StepBatch batch;
   ASSERT_TRUE(player.Start(0, &batch).ok());
@@ -162,10 +162,53 @@ TEST(Player, RefusesActionsThatDoNotFit) {
   EXPECT_EQ(player.Step(Actions(0, 0, {0, 99}), &batch).code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Player, GroupsAreUnderWaySideBySide) {
+  const auto environments = *MakeEnvironments(Welcome()), same = *MakeEnvironments(Welcome());
+  Player together(Welcome(), &environments), in_turn(Welcome(), &same);
+  std::vector<v1::StepBatch> ours(2), theirs(2);
+  for (int group = 0; group < 2; ++group) ASSERT_TRUE(together.StartEpisodes(group).ok());
+  for (int group = 1; group >= 0; --group) {
+    ASSERT_TRUE(together.Finish(group, &ours[group]).ok());
+    ASSERT_TRUE(in_turn.Start(group, &theirs[group]).ok());
+  }
+  for (int step = 0; step < 100; ++step) {
+    for (int group = 0; group < 2; ++group) {
+      EXPECT_EQ(ours[group].SerializeAsString(), theirs[group].SerializeAsString()) << "step " << step;
+      ours[group].Clear();
+      theirs[group].Clear();
+    }
+    for (int group = 0; group < 2; ++group) ASSERT_TRUE(together.StartStep(Actions(group, step, {1, 2})).ok());
+    for (int group = 1; group >= 0; --group) {
+      ASSERT_TRUE(together.Finish(group, &ours[group]).ok());
+      const std::string shown(together.observations()), finals(together.final_observations());
+      ASSERT_TRUE(in_turn.Step(Actions(group, step, {1, 2}), &theirs[group]).ok());
+      EXPECT_EQ(shown, in_turn.observations());
+      EXPECT_EQ(finals, in_turn.final_observations());
+    }
+  }
+}
+
+TEST(Player, CountsObservationsInTheirEpisodes) {
+  v1::ActorWelcome welcome = Welcome(1, 1);
+  welcome.set_environment("minigrid/Empty-5x5");
+  welcome.set_count_observations(true);
+  const auto environments = *MakeEnvironments(welcome);
+  Player player(welcome, &environments);
+  v1::StepBatch batch;
+  ASSERT_TRUE(player.Start(0, &batch).ok());
+  EXPECT_EQ(EntryOf<uint32_t>(batch.observation_count(), 0), 0u);
+  // Turning to the left, every fourth observation is the same; the first one counts.
+  for (uint32_t step = 0; step < 12; ++step) {
+    batch.Clear();
+    ASSERT_TRUE(player.Step(Actions(0, step, {0}), &batch).ok());
+    EXPECT_EQ(EntryOf<uint32_t>(batch.observation_count(), 0), step / 4 + 1 + (step % 4 == 3));
+  }
+}
+
 TEST(Player, NeverPlaysAnEpisodeItWasNotGranted) {
   v1::ActorWelcome welcome = Welcome(1, 1);
   welcome.mutable_episodes()->set_end(101);
-  const auto environments = *Player::MakeEnvironments(welcome);
+  const auto environments = *MakeEnvironments(welcome);
   const auto play = [&](Player& player) {
     v1::StepBatch batch;
     absl::Status status = player.Start(0, &batch);

@@ -113,6 +113,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     actor->set_max_episode_steps(c.max_episode_steps);
     actor->set_text_memory(1000);
     actor->set_stagger(true);
+    actor->set_count_observations(true);
     experiment_.mutable_actor()->set_environments(c.environments);
     experiment_.mutable_actor()->set_groups(1);
     experiment_.mutable_learner()->set_unroll_length(c.unroll_length);
@@ -135,7 +136,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     std::thread thread([&] { EXPECT_EQ(inference.Run(), absl::OkStatus()); });
     auto sink = std::make_shared<Actions>();
     inference.Attach(welcome.lease(), sink);
-    const auto environments = *actor::Player::MakeEnvironments(welcome);
+    const auto environments = *actor::MakeEnvironments(welcome);
     actor::Player player(welcome, &environments);
     actor::StepPacker packer(welcome.codec());
     v1::StepBatch step;
@@ -154,7 +155,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     std::thread thread([&] { receiver.Run(); });
     auto sink = std::make_shared<Rooms>();
     receiver.Attach(welcome_.actor().lease(), sink);
-    const auto environments = *actor::Player::MakeEnvironments(welcome_.actor());
+    const auto environments = *actor::MakeEnvironments(welcome_.actor());
     const auto player = *actor::LocalPlayer::Make(welcome_, &environments);
     v1::Weights weights;
     weights.set_version(kVersion);

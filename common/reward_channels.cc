@@ -1,9 +1,9 @@
-#include "learner/training/reward_channels.h"
+#include "common/reward_channels.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace sibyl::learner {
+namespace sibyl {
 namespace {
 
 double WorthOf(const v1::RewardConfig& config, double coefficient, const CaptionWorth& caption) {
@@ -75,4 +75,4 @@ MixedReward MixReward(const v1::RewardConfig& config, const ChannelCoefficients&
   return mixed;
 }
 
-}  // namespace sibyl::learner
+}  // namespace sibyl

@@ -1,11 +1,11 @@
-#include "learner/training/reward_channels.h"
+#include "common/reward_channels.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
-namespace sibyl::learner {
+namespace sibyl {
 namespace {
 
 v1::RewardConfig Config() {
@@ -117,4 +117,4 @@ TEST(RewardChannels, EachHasANameOfItsOwn) {
 }
 
 }  // namespace
-}  // namespace sibyl::learner
+}  // namespace sibyl

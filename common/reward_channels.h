@@ -10,7 +10,7 @@
 // To add a channel: give it a place in `Channel`, a row in kChannels (reward_channels.cc), and what it looks at a place
 // in Payment, which MakeBatch fills in.
 
-namespace sibyl::learner {
+namespace sibyl {
 
 enum Channel : int {
   // What the reward model gives the caption.
@@ -64,4 +64,4 @@ struct MixedReward {
 MixedReward MixReward(const v1::RewardConfig& config, const ChannelCoefficients& coefficients, double gamma,
                       const Payment& payment);
 
-}  // namespace sibyl::learner
+}  // namespace sibyl
