@@ -58,6 +58,14 @@ ChannelCoefficients CoefficientsAt(const v1::RewardConfig& config, double progre
   return coefficients;
 }
 
+std::vector<Channel> ChannelsInUse(const v1::RewardConfig& config) {
+  std::vector<Channel> channels;
+  for (int i = 0; i < kChannelCount; ++i) {
+    if (kChannels[i].first(config) > 0 || kChannels[i].last(config) > 0) channels.push_back(static_cast<Channel>(i));
+  }
+  return channels;
+}
+
 bool CountsObservations(const v1::RewardConfig& config) {
   return config.novelty().coefficient() > 0 || config.novelty().final_coefficient() > 0;
 }

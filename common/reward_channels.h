@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "sibyl/v1/experiment.pb.h"
 
@@ -28,7 +29,10 @@ using ChannelCoefficients = std::array<double, kChannelCount>;
 // `progress`: share of the run that is done, 0 to 1.
 ChannelCoefficients CoefficientsAt(const v1::RewardConfig& config, double progress);
 
-// Whether UnrollShape::counts_observations must be set.
+// The channels that pay at any time of the run, in the order of Channel.
+std::vector<Channel> ChannelsInUse(const v1::RewardConfig& config);
+
+// Whether actors must count observations (ActorWelcome.count_observations).
 bool CountsObservations(const v1::RewardConfig& config);
 
 // What a caption is worth: the reward model's reward for it, and how often it has occurred in its episode, this time

@@ -14,6 +14,7 @@
 #include "common/action_spec.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
+#include "common/feedback.h"
 #include "common/log.h"
 #include "common/random.h"
 #include "common/rpc/server.h"
@@ -31,6 +32,7 @@
 #include "policy/device.h"
 #include "policy/memory.h"
 #include "policy/torch.h"
+#include "policy/value_heads.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(std::string, run_dir, "", "Folder for checkpoints, curves and the summary. Required.");
@@ -192,9 +194,10 @@ absl::Status Train(Program& program) {
 
   // The policy, three times: one is trained, two take turns in inference.
   torch::manual_seed(experiment.seed());
+  const v1::EnvironmentSpec policy_spec = Feedback(experiment, spec).PolicySpec();
   std::vector<std::shared_ptr<Policy>> policies;
   for (int i = 0; i < 3; ++i) {
-    SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy(), spec));
+    SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(experiment.policy(), policy_spec, experiment.reward()));
     if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
     policy->to(device);
     policies.push_back(std::move(policy));
@@ -217,8 +220,9 @@ absl::Status Train(Program& program) {
                         {spec.figures().begin(), spec.figures().end()});
   episodes.Load(state);
   UnrollPool unrolls(
-      {static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(spec), ActionBytes(spec.action()), policies[0]->state_size(),
-       ValueCount(experiment.policy()), CountsObservations(experiment.reward())},
+      {static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(policy_spec), ActionBytes(spec.action()),
+       policies[0]->state_size(), ValueCount(experiment.policy(), experiment.reward()),
+       CountsObservations(experiment.reward())},
       /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
                          Slots::Open(static_cast<int>(experiment.learner().max_actors()), run_dir + "/episodes.pb"));
@@ -255,9 +259,10 @@ absl::Status Train(Program& program) {
   parts.experiment = whole;
   parts.settings = {experiment.learner(),
                     experiment.reward(),
-                    spec,
+                    policy_spec,
                     policies[0]->state_size(),
-                    ValueCount(experiment.policy()),
+                    ValueCount(experiment.policy(), experiment.reward()),
+                    ChannelHeads(experiment.policy(), experiment.reward()),
                     device};
   parts.run_dir = run_dir;
   parts.run_id = state.run_id();

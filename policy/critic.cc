@@ -32,8 +32,8 @@ torch::Tensor BinTargets(const torch::Tensor& bins, const torch::Tensor& encoded
   return inside / inside.sum(-1, /*keepdim=*/true);
 }
 
-CriticImpl::CriticImpl(int64_t features, const v1::PolicyConfig& config)
-    : LinearImpl(features, ValueCount(config) * Numbers(config)), heads_(ValueCount(config)) {
+CriticImpl::CriticImpl(int64_t features, const v1::PolicyConfig& config, int64_t values)
+    : LinearImpl(features, values * Numbers(config)), heads_(values) {
   torch::NoGradGuard no_grad;
   bias.zero_();
   // Values start near 0, or in the middle of the bins' range: random ones would be far larger than rare rewards, and

@@ -2,12 +2,11 @@
 
 #include "policy/running_statistics.h"
 #include "policy/torch.h"
-#include "policy/value_heads.h"
 #include "sibyl/v1/experiment.pb.h"
 
 namespace sibyl {
 
-// How a critic's output [..., V, K] encodes V = ValueCount(config) values, each in K numbers.
+// How a critic's output [..., V, K] encodes V values, each in K numbers.
 struct ValueCode {
   RunningStatistics statistics{nullptr};  // null where values are not normalised
   torch::Tensor bins;                     // [K] float: centres of the bins; undefined where a value is a number
@@ -26,7 +25,8 @@ torch::Tensor BinTargets(const torch::Tensor& bins, const torch::Tensor& encoded
 // The last layer of a value network.
 class CriticImpl : public torch::nn::LinearImpl {
  public:
-  CriticImpl(int64_t features, const v1::PolicyConfig& config);
+  // `values`: V.
+  CriticImpl(int64_t features, const v1::PolicyConfig& config, int64_t values);
 
   // [T, B, F] to [T, B, V, K].
   torch::Tensor forward(const torch::Tensor& features);

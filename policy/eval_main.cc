@@ -140,8 +140,9 @@ absl::Status Evaluate(const Arguments& arguments) {
   EnvironmentOptions options;
   options.max_episode_steps = trained.experiment.environment().max_episode_steps();
   const auto make = [&] { return MakeEnvironment(trained.experiment.environment().name(), options); };
-  SIBYL_ASSIGN_OR_RETURN(const std::vector<EpisodeResult> episodes,
-                         PlayEpisodes(*trained.policy, make, arguments.options));
+  EvaluationOptions evaluation = arguments.options;
+  evaluation.told = trained.told.get();
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<EpisodeResult> episodes, PlayEpisodes(*trained.policy, make, evaluation));
   const EvaluationSummary summary = Summarize(episodes);
   if (arguments.json) {
     PrintJson(trained, arguments, summary);

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/action_spec.h"
+#include "common/caption.h"
 #include "common/checkpoints.h"
 #include "common/config.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "common/tensor_spec.h"
 #include "environments/registry.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
@@ -30,7 +33,56 @@ struct Row {
   uint64_t episode = 0;        // counted from 0
   bool playing = false;
   Random random{0};  // of this episode
+  // Of this episode, where the policy is told its last rewards.
+  absl::flat_hash_map<uint64_t, uint32_t> caption_counts;
+  absl::flat_hash_map<std::string, uint32_t> observation_counts;
+  CaptionWorth caption;  // of the newest observation
 };
+
+// The bytes of the environment's arrays, one after another.
+std::string Shown(const Row& row, const v1::EnvironmentSpec& spec) {
+  std::string shown;
+  for (int i = 0; i < spec.observation_size(); ++i) {
+    shown.append(static_cast<const char*>(row.buffers[i]), Bytes(spec.observation(i)));
+  }
+  return shown;
+}
+
+// What the newest observation's caption is worth, the caption counted.
+CaptionWorth WorthOfCaption(Row& row, const EvaluationFeedback& told) {
+  const absl::string_view raw = row.environment->Caption();
+  if (raw.empty()) return {};
+  bool cut = false;
+  const uint64_t id = CaptionId(CanonicalCaption(raw, told.caption_rule, told.max_caption_length, &cut));
+  if (id == 0) return {};
+  const auto reward = told.caption_rewards.find(id);
+  return {reward == told.caption_rewards.end() ? 0 : reward->second, ++row.caption_counts[id]};
+}
+
+// Tells the policy nothing of what was before the episode.
+void TellStart(Row& row, const EvaluationFeedback& told, const v1::EnvironmentSpec& spec) {
+  row.caption_counts.clear();
+  row.observation_counts.clear();
+  row.caption = WorthOfCaption(row, told);
+  ++row.observation_counts[Shown(row, spec)];
+  if (told.feedback.numbers() > 0) std::memset(row.buffers.back(), 0, told.feedback.bytes());
+}
+
+// Tells the policy of the step that it chose; `action` in the policy's units.
+void TellStep(Row& row, const EvaluationFeedback& told, const v1::EnvironmentSpec& spec, const char* action,
+              const StepResult& step) {
+  Payment payment;
+  payment.extrinsic = step.reward;
+  payment.before = row.caption;
+  payment.after = row.caption = WorthOfCaption(row, told);
+  payment.terminated = step.terminated;
+  payment.observation_count = ++row.observation_counts[Shown(row, spec)];
+  std::vector<float> rewards(told.feedback.reward_numbers());
+  told.feedback.Rewards(payment, rewards.data());
+  if (told.feedback.numbers() > 0) {
+    told.feedback.Write(action, rewards.data(), static_cast<char*>(row.buffers.back()));
+  }
+}
 
 absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
   row.episode = episode;
@@ -61,7 +113,9 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
     SIBYL_ASSIGN_OR_RETURN(row.environment, make());
   }
   const v1::EnvironmentSpec spec = rows[0].environment->spec();
-  for (const auto& array : spec.observation()) {
+  const bool told = options.told != nullptr && options.told->feedback.numbers() > 0;
+  const v1::EnvironmentSpec policy_spec = told ? options.told->feedback.PolicySpec() : spec;
+  for (const auto& array : policy_spec.observation()) {
     observations.push_back(torch::zeros(BatchedShape(array, {1, B}), ToScalarType(array.dtype())));
     const size_t bytes = observations.back().nbytes() / B;
     for (size_t b = 0; b < rows.size(); ++b) {
@@ -73,7 +127,10 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
   torch::Tensor first = torch::ones({1, B}, torch::kBool);
   torch::Tensor state = torch::zeros({B, policy.state_size()});
   std::vector<EpisodeResult> results(options.episodes);
-  for (size_t b = 0; b < rows.size(); ++b) SIBYL_RETURN_IF_ERROR(Start(rows[b], options.seed, b));
+  for (size_t b = 0; b < rows.size(); ++b) {
+    SIBYL_RETURN_IF_ERROR(Start(rows[b], options.seed, b));
+    if (told) TellStart(rows[b], *options.told, spec);
+  }
 
   for (size_t playing = rows.size(); playing > 0;) {
     const PolicyOutput output = policy.Forward(observations, first, state);
@@ -90,9 +147,11 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
         return absl::InternalError(absl::StrCat("the policy's output is not finite in the episode of seed ",
                                                 options.seed + row.episode, "; its weights are damaged"));
       }
+      const std::string chosen = told ? action : "";
       if (spec.action().has_box()) ScaleToBounds(spec.action().box(), action.data());
       SIBYL_ASSIGN_OR_RETURN(const StepResult step,
                              row.environment->Step(ActionView(action.data()), row.buffers));
+      if (told) TellStep(row, *options.told, spec, chosen.data(), step);
       EpisodeResult& result = results[row.episode];
       result.episode_return += step.reward;
       ++result.length;
@@ -103,6 +162,7 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
       first[0][static_cast<int64_t>(b)] = true;
       if (row.episode + B < options.episodes) {
         SIBYL_RETURN_IF_ERROR(Start(row, options.seed, row.episode + B));
+        if (told) TellStart(row, *options.told, spec);
       } else {
         row.playing = false;
         --playing;
@@ -165,7 +225,14 @@ absl::StatusOr<TrainedPolicy> LoadTrainedPolicy(const std::string& run, const st
                          checkpoint.empty() ? ReadNewestCheckpoint(run) : ReadCheckpoint(run, checkpoint));
   trained.checkpoint = found.name;
   trained.steps = found.state.steps();
-  SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy(), trained.spec));
+  trained.told = std::make_shared<EvaluationFeedback>(
+      EvaluationFeedback{Feedback(trained.experiment, trained.spec), trained.experiment.environment().caption_rule(),
+                         trained.experiment.environment().max_caption_length()});
+  for (const v1::CaptionState& caption : found.state.captions()) {
+    if (caption.reward() != 0) trained.told->caption_rewards[caption.id()] = caption.reward();
+  }
+  SIBYL_ASSIGN_OR_RETURN(trained.policy, MakePolicy(trained.experiment.policy(), trained.told->feedback.PolicySpec(),
+                                                    trained.experiment.reward()));
   SIBYL_RETURN_IF_ERROR(LoadPolicy(found.weights, *trained.policy));
   return trained;
 }

@@ -6,12 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/feedback.h"
 #include "environments/environment.h"
 #include "policy/policy.h"
 
 namespace sibyl {
+
+// What a policy is told of its last step during evaluation, as it was in training.
+struct EvaluationFeedback {
+  Feedback feedback;
+  // How captions are made canonical.
+  v1::CaptionRule caption_rule = v1::CAPTION_RULE_EXACT;
+  size_t max_caption_length = 0;
+  // What each caption is worth, by id; a caption that is not here: 0.
+  absl::flat_hash_map<uint64_t, float> caption_rewards;
+};
 
 struct EvaluationOptions {
   // The episodes' seeds are seed, seed + 1, ...; all must be below kFirstTrainingSeed, because training never plays
@@ -22,6 +34,8 @@ struct EvaluationOptions {
   bool greedy = false;
   // Episodes played side by side, in one batch of the policy.
   int environments = 64;
+  // nullptr: the policy is told nothing. Outlives the call.
+  const EvaluationFeedback* told = nullptr;
 };
 
 struct EpisodeResult {
@@ -61,6 +75,7 @@ struct TrainedPolicy {
   v1::Experiment experiment;
   v1::EnvironmentSpec spec;
   std::shared_ptr<Policy> policy;  // on the CPU
+  std::shared_ptr<EvaluationFeedback> told;  // the rewards of captions are the checkpoint's
 };
 
 // Reads RUN/experiment.textproto and RUN/checkpoints/<checkpoint>/weights.safetensors; an empty name means the newest

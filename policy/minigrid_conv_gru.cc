@@ -1,5 +1,6 @@
 #include "policy/minigrid_conv_gru.h"
 
+#include "common/feedback.h"
 #include "common/status_macros.h"
 #include "policy/array_index.h"
 #include "policy/autocast.h"
@@ -13,15 +14,16 @@ constexpr int64_t kNumbers = 7 * 7 * 3, kConvolved = 64, kFeatures = 512, kState
 
 class MinigridConvGru : public Policy {
  public:
-  MinigridConvGru(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int image, int direction)
+  MinigridConvGru(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int64_t values, int image,
+                  int direction)
       : Policy(spec), image_(image), direction_(direction) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(3, 16, 3));
     conv2_ = register_module("conv2", torch::nn::Conv2d(16, 32, 3));
     conv3_ = register_module("conv3", torch::nn::Conv2d(32, kConvolved, 3));
     features_ = register_module("features", torch::nn::Linear(kConvolved + kDirections, kFeatures));
-    gru_ = register_module("gru", Gru(kFeatures, kState));
+    gru_ = register_module("gru", Gru(kFeatures + FeedbackNumbers(spec), kState));
     actor_ = register_module("actor", ActionHead(kState, distribution_));
-    critic_ = register_module("critic", Critic(kState, config));
+    critic_ = register_module("critic", Critic(kState, config, values));
     input_statistics_ = register_module("inputs", RunningStatistics(kNumbers, 0));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     InitOrthogonal(*features_, std::sqrt(2));
@@ -42,7 +44,7 @@ class MinigridConvGru : public Policy {
       const torch::Tensor facing =
           torch::one_hot(observations[direction_].reshape({N}).clamp(0, kDirections - 1), kDirections);
       x = torch::elu(features_(torch::cat({x, facing.to(x.dtype())}, 1)));
-      states = gru_(x.view({T, B, -1}), first, state);
+      states = gru_(WithFeedback(x, observations).view({T, B, -1}), first, state);
     }
     return Output(states, states, observations);
   }
@@ -68,11 +70,11 @@ class MinigridConvGru : public Policy {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConfig& config,
-                                                            const v1::EnvironmentSpec& spec) {
+                    const v1::EnvironmentSpec& spec, int64_t values) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
   SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
   SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));
-  return std::make_shared<MinigridConvGru>(config, spec, image, direction);
+  return std::make_shared<MinigridConvGru>(config, spec, values, image, direction);
 }
 
 }  // namespace sibyl

@@ -7,7 +7,7 @@ namespace {
 
 class Mlp : public Policy {
  public:
-  Mlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) : Policy(spec) {
+  Mlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int64_t values) : Policy(spec) {
     int64_t inputs = 0;
     for (const auto& array : spec.observation()) {
       inputs += static_cast<int64_t>(Elements(array));
@@ -16,7 +16,7 @@ class Mlp : public Policy {
     hidden1_ = register_module("hidden1", torch::nn::Linear(inputs, 128));
     hidden2_ = register_module("hidden2", torch::nn::Linear(128, 128));
     actor_ = register_module("actor", ActionHead(128, distribution_));
-    critic_ = register_module("critic", Critic(128, config));
+    critic_ = register_module("critic", Critic(128, config, values));
     InitOrthogonal(*hidden1_, std::sqrt(2));
     InitOrthogonal(*hidden2_, std::sqrt(2));
     InitOrthogonal(*actor_, 0.01);
@@ -51,8 +51,8 @@ class Mlp : public Policy {
 
 }  // namespace
 
-std::shared_ptr<Policy> MakeMlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec) {
-  return std::make_shared<Mlp>(config, spec);
+std::shared_ptr<Policy> MakeMlp(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int64_t values) {
+  return std::make_shared<Mlp>(config, spec, values);
 }
 
 }  // namespace sibyl

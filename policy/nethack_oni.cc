@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "common/feedback.h"
 #include "common/status_macros.h"
 #include "policy/array_index.h"
 #include "policy/autocast.h"
@@ -39,8 +40,8 @@ constexpr double kStatusClip = 5;
 
 class NetHackOni : public Policy {
  public:
-  NetHackOni(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int chars, int colours, int status,
-             int message)
+  NetHackOni(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec, int64_t values, int chars, int colours,
+             int status, int message)
       : Policy(spec), chars_(chars), colours_(colours), status_(status), message_(message) {
     conv1_ = register_module("conv1", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 32, 8).stride(4)));
     conv2_ = register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 4).stride(2)));
@@ -50,9 +51,9 @@ class NetHackOni : public Policy {
     status2_ = register_module("status2", torch::nn::Linear(kHidden, kHidden));
     message1_ = register_module("message1", torch::nn::Linear(kMessage, kHidden));
     message2_ = register_module("message2", torch::nn::Linear(kHidden, kHidden));
-    gru_ = register_module("gru", Gru(kPicture + 2 * kHidden + kStatus, kState));
+    gru_ = register_module("gru", Gru(kPicture + 2 * kHidden + kStatus + FeedbackNumbers(spec), kState));
     actor_ = register_module("actor", ActionHead(kState, distribution_));
-    critic_ = register_module("critic", Critic(kState, config));
+    critic_ = register_module("critic", Critic(kState, config, values));
     for (torch::nn::Conv2d layer : {conv1_, conv2_, conv3_}) InitOrthogonal(*layer, std::sqrt(2));
     for (torch::nn::Linear layer : {picture_, status1_, status2_, message1_, message2_}) {
       InitOrthogonal(*layer, std::sqrt(2));
@@ -85,7 +86,8 @@ class NetHackOni : public Policy {
       const torch::Tensor status = torch::elu(status2_(torch::elu(status1_(scaled))));
       torch::Tensor message = observations[message_].reshape({N, kMessage}).to(torch::kFloat32) / kMessageUnit;
       message = torch::elu(message2_(torch::elu(message1_(message))));
-      states = gru_(torch::cat({picture, status, message, scaled}, 1).view({T, B, -1}), first, state);
+      states = gru_(WithFeedback(torch::cat({picture, status, message, scaled}, 1), observations).view({T, B, -1}), first,
+                    state);
     }
     return Output(states, states, observations);
   }
@@ -124,14 +126,14 @@ torch::Tensor CropAroundHero(const torch::Tensor& chars, const torch::Tensor& co
 }
 
 absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config,
-                                                       const v1::EnvironmentSpec& spec) {
+                    const v1::EnvironmentSpec& spec, int64_t values) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_NETHACK_ONI;
   SIBYL_ASSIGN_OR_RETURN(const int chars, ArrayIndex(kKind, spec, "chars", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int colours,
                          ArrayIndex(kKind, spec, "colors", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int status, ArrayIndex(kKind, spec, "blstats", v1::DTYPE_INT64, {kStatus}));
   SIBYL_ASSIGN_OR_RETURN(const int message, ArrayIndex(kKind, spec, "message", v1::DTYPE_UINT8, {kMessage}));
-  return std::make_shared<NetHackOni>(config, spec, chars, colours, status, message);
+  return std::make_shared<NetHackOni>(config, spec, values, chars, colours, status, message);
 }
 
 }  // namespace sibyl

@@ -27,7 +27,7 @@ struct PolicyOutput {
 class Policy : public torch::nn::Module {
  public:
   // A policy for an environment of this spec.
-  explicit Policy(const v1::EnvironmentSpec& spec) : distribution_(spec) {}
+  explicit Policy(const v1::EnvironmentSpec& spec);
 
   // `first` [T, B] bool: the observation starts an episode, and the state is zeroed before it.
   // `state` [B, H] float: recurrent state before the first row.
@@ -55,7 +55,11 @@ class Policy : public torch::nn::Module {
   // InputNumbers, normalised and within +-5.
   torch::Tensor NormalisedNumbers(const Observations& observations);
 
+  // `features` [N, F] with what the policy is told of its last step behind them, [N, F + K]; N = T * B.
+  torch::Tensor WithFeedback(const torch::Tensor& features, const Observations& observations) const;
+
   const ActionDistribution distribution_;
+  const int feedback_;  // of the observation arrays (Feedback::PolicySpec); -1: none
   ActionHead actor_{nullptr};
   Critic critic_{nullptr};
   RunningStatistics input_statistics_{nullptr};
@@ -65,7 +69,9 @@ class Policy : public torch::nn::Module {
 // Makes a policy for the environment's observations, with fresh weights from LibTorch's default generator. AUTO chooses
 // the network by the environment's name. InvalidArgument: an array that the network needs is missing or has another
 // shape, the action cannot be played, or there are no numbers to normalise.
-absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec);
+// `spec`: Feedback::PolicySpec. `reward`: whose channels may have values of their own (policy.value_heads).
+absl::StatusOr<std::shared_ptr<Policy>> MakePolicy(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec,
+                                                   const v1::RewardConfig& reward = {});
 
 // Sets orthogonal weights with the given gain, and every other parameter to 0.
 void InitOrthogonal(torch::nn::Module& layer, double gain);

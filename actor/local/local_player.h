@@ -4,9 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "actor/player.h"
+#include "common/feedback.h"
 #include "policy/policy.h"
 #include "policy/sampler.h"
 #include "policy/torch.h"
@@ -26,6 +28,9 @@ class LocalPlayer {
   // Plays with these weights from the next step on. FailedPrecondition, DataLoss: they are not this network's.
   absl::Status TakeWeights(const v1::Weights& weights);
 
+  // What captions are worth from the next step on, where the policy is told.
+  void TakeCaptionRewards(const v1::Room& room);
+
   // Begins the stream's next batch; the first one resets every environment. Errors of Player::Start.
   absl::Status Begin(v1::UnrollBatch* batch);
   // Plays one step in every environment and adds it to the batch, which is whole after unroll_length of them. Errors of
@@ -41,14 +46,27 @@ class LocalPlayer {
   LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroups* environments,
               std::shared_ptr<Policy> policy);
 
-  // Packs what the player shows into the batch's last step, and lays it out for the policy.
-  void Show(v1::StepBatch* step);
+  // Packs what the player shows into the batch's last step, and lays it out for the policy. `actions`: what was played,
+  // nullptr at the stream's start.
+  void Show(const std::string* actions, v1::StepBatch* step);
+  // Adds what the policy is told of each row's step to the batch, [E, R] floats.
+  void TellRewards(v1::StepBatch* step);
+
+  // A caption that a row showed.
+  struct Shown {
+    uint64_t id = 0;
+    uint32_t count = 0;
+  };
 
   Player player_;
   StepPacker packer_;
   const std::shared_ptr<Policy> policy_;
   const int64_t rows_;
-  std::vector<torch::Tensor> observations_;  // by array: [1, E, ...]
+  const Feedback feedback_;
+  const size_t action_bytes_;
+  absl::flat_hash_map<uint64_t, float> caption_rewards_;  // those that are not 0
+  std::vector<Shown> before_;                             // by row: the newest observation's
+  std::vector<torch::Tensor> observations_;  // by array of Feedback::PolicySpec: [1, E, ...]
   torch::Tensor first_;                      // bool [1, E]
   torch::Tensor states_;                     // [E, H], before the next step
   uint64_t version_ = 0, batches_ = 0, steps_ = 0;

@@ -43,6 +43,7 @@ class Mail {
  public:
   struct Contents {
     std::optional<v1::Weights> weights;  // the newest
+    std::vector<v1::Room> captions;      // what rooms said of captions, weights left out
     std::vector<v1::EpisodeBlock> episodes;
     std::vector<v1::CaptionTextRequest> text_requests;
   };
@@ -52,6 +53,10 @@ class Mail {
     if (message.has_room()) {
       ++rooms_;
       if (message.room().has_weights()) contents_.weights = std::move(*message.mutable_room()->mutable_weights());
+      if (message.room().captions_size() > 0 || message.room().forget_captions()) {
+        message.mutable_room()->clear_weights();
+        contents_.captions.push_back(std::move(*message.mutable_room()));
+      }
     } else if (message.has_episodes()) {
       contents_.episodes.push_back(message.episodes());
     } else if (message.has_text_request()) {
@@ -114,6 +119,7 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
         const auto contents = mail.Take(rooms, &has_room);
         if (!contents) return Lost();
         for (const v1::EpisodeBlock& block : contents->episodes) player.AddEpisodes(block);
+        for (const v1::Room& room : contents->captions) local.TakeCaptionRewards(room);
         if (contents->weights) SIBYL_RETURN_IF_ERROR(local.TakeWeights(*contents->weights));
         for (const v1::CaptionTextRequest& request : contents->text_requests) {
           *other.mutable_texts() = player.Texts(request);

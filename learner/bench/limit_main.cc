@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/action_spec.h"
 #include "common/config.h"
+#include "common/feedback.h"
 #include "common/cores.h"
 #include "common/flags.h"
 #include "common/log.h"
@@ -29,6 +30,7 @@
 #include "policy/memory.h"
 #include "policy/observation_tensor.h"
 #include "policy/torch.h"
+#include "policy/value_heads.h"
 
 ABSL_FLAG(std::string, config, "", "Configuration file (Experiment, text format). Required.");
 ABSL_FLAG(int, rows, 64, "Rows of an inference batch.");
@@ -39,13 +41,14 @@ namespace {
 
 constexpr int kStepsBefore = 200;  // of random play, so that there is something to see
 
-// [T, B, ...] of B environments that play at random, and which observations start an episode: [T, B].
+// [T, B, ...] of B environments that play at random, and which observations start an episode: [T, B]. What a policy is
+// told of its last step stays 0.
 absl::StatusOr<std::pair<Observations, torch::Tensor>> RandomPlay(const v1::Experiment& experiment,
                                                                   const v1::EnvironmentSpec& spec, int64_t T,
                                                                   int64_t B) {
   Observations observations;
   for (const auto& array : spec.observation()) {
-    observations.push_back(torch::empty(BatchedShape(array, {T, B}), ToScalarType(array.dtype())));
+    observations.push_back(torch::zeros(BatchedShape(array, {T, B}), ToScalarType(array.dtype())));
   }
   torch::Tensor first = torch::zeros({T, B}, torch::kBool);
   EnvironmentOptions options;
@@ -124,9 +127,11 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   const double seconds = absl::GetFlag(FLAGS_seconds);
   EnvironmentOptions options;
   options.max_episode_steps = experiment.environment().max_episode_steps();
-  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec spec, FindEnvironmentSpec(experiment.environment().name(), options));
+  SIBYL_ASSIGN_OR_RETURN(const v1::EnvironmentSpec played_spec,
+                         FindEnvironmentSpec(experiment.environment().name(), options));
+  const v1::EnvironmentSpec spec = Feedback(experiment, played_spec).PolicySpec();
   SIBYL_ASSIGN_OR_RETURN(const torch::Device device, FindDevice(experiment.learner().device()));
-  SIBYL_ASSIGN_OR_RETURN(const auto policy, MakePolicy(experiment.policy(), spec));
+  SIBYL_ASSIGN_OR_RETURN(const auto policy, MakePolicy(experiment.policy(), spec, experiment.reward()));
   if (experiment.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
   policy->to(device);
   at::set_num_threads(1);
@@ -151,7 +156,7 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   batch.action = torch::zeros({T, B, policy->distribution().numbers()},
                               spec.action().has_box() ? torch::kFloat32 : torch::kInt64);
   batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(policy->distribution().parameters())));
-  const int64_t V = ValueCount(experiment.policy());
+  const int64_t V = ValueCount(experiment.policy(), experiment.reward());
   batch.behaviour_value = torch::zeros({T, B, V});
   batch.reward = torch::randn({T, B, V});
   batch.terminated = played.second.slice(0, 1);

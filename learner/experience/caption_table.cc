@@ -391,15 +391,27 @@ absl::Status CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
 
 void CaptionTable::Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const {
   MutexLock lock(mutex_);
-  const float deviation = transform_.deviation() > 0 ? transform_.deviation() : 1.0f;
   for (size_t i = 0; i < rows.size(); ++i) {
     rewards[i] = {};
     const Score& score = row_scores_[rows[i]];
     if (!score.known) continue;
-    const float y = (score.value - transform_.mean()) / deviation;
     rewards[i].scored = true;
-    rewards[i].reward = y <= transform_.threshold() ? 0.0f : transform_.binary() ? 1.0f : y;
+    rewards[i].reward = RewardFor(score);
     rewards[i].age = step - std::min(step, score.step);
+  }
+}
+
+float CaptionTable::RewardFor(const Score& score) const {
+  const float y = (score.value - transform_.mean()) / (transform_.deviation() > 0 ? transform_.deviation() : 1.0f);
+  return y <= transform_.threshold() ? 0.0f : transform_.binary() ? 1.0f : y;
+}
+
+void CaptionTable::RewardsOf(absl::Span<const uint64_t> ids, float* rewards) const {
+  MutexLock lock(mutex_);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto row = row_of_.find(ids[i]);
+    const bool known = row != row_of_.end() && row_scores_[row->second].known;
+    rewards[i] = known ? RewardFor(row_scores_[row->second]) : 0;
   }
 }
 
@@ -469,6 +481,7 @@ bool CaptionTable::SavePiece(int32_t* next_row, google::protobuf::RepeatedPtrFie
     state->set_context(row.context);
     state->set_count(row.count);
     state->set_last_step(row.last_step);
+    if (const Score& score = row_scores_[*next_row]; score.known) state->set_reward(RewardFor(score));
   }
   return *next_row < static_cast<int32_t>(rows_.size());
 }

@@ -75,6 +75,9 @@ class CaptionTable {
   // Rewards of rows under the newest scores, all from one moment.
   void Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const;
 
+  // As `reward` of Rewards, for captions by id; 0 where the table does not have the caption.
+  void RewardsOf(absl::Span<const uint64_t> ids, float* rewards) const;
+
   // Ids of rows; 0 for row 0.
   void Ids(absl::Span<const int32_t> rows, uint64_t* ids) const;
   size_t size() const;
@@ -123,6 +126,8 @@ class CaptionTable {
     std::list<uint64_t>::iterator place;
   };
 
+  // What the newest transform makes of a score.
+  float RewardFor(const Score& score) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetText(Row& row, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int32_t RowFor(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Forgets the least recently seen caption that is not pinned; its row is free then. False: all are pinned.

@@ -50,8 +50,12 @@ absl::Status CheckEpisode(const v1::EpisodeEnd& episode, size_t row, int figures
 
 }  // namespace
 
-StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows, bool counts_observations)
-    : rows_(rows), figures_(spec.figures_size()), counts_observations_(counts_observations), action_(spec.action()) {
+StepCheck::StepCheck(const v1::EnvironmentSpec& spec, size_t rows, bool counts_observations, size_t told_rewards)
+    : rows_(rows),
+      figures_(spec.figures_size()),
+      counts_observations_(counts_observations),
+      told_rewards_(told_rewards),
+      action_(spec.action()) {
   for (const v1::TensorSpec& array : spec.observation()) {
     if (array.dtype() == v1::DTYPE_FLOAT32) floats_.push_back({array.name(), observation_bytes_, Elements(array)});
     if (array.name() == action_.mask()) mask_offset_ = observation_bytes_;
@@ -67,10 +71,12 @@ absl::Status StepCheck::CheckStep(const v1::StepBatch& step, uint64_t sequence) 
   if (step.reward().size() != rows_ * sizeof(float) || step.flags().size() != rows_ ||
       step.caption_id().size() != rows_ * sizeof(uint64_t) || step.caption_count().size() != rows_ * sizeof(uint32_t) ||
       step.observation_count().size() != (counts_observations_ ? rows_ * sizeof(uint32_t) : 0) ||
+      step.last_rewards().size() != (sequence > 0 ? rows_ * told_rewards_ * sizeof(float) : 0) ||
       step.observation().rows() != rows_) {
     return absl::InvalidArgumentError(absl::StrCat("a step's columns do not have ", rows_, " rows"));
   }
   SIBYL_RETURN_IF_ERROR(CheckRange("reward", step.reward(), -kRewardLimit, kRewardLimit));
+  SIBYL_RETURN_IF_ERROR(CheckRange("last reward", step.last_rewards(), -kRewardLimit, kRewardLimit));
   size_t firsts = 0, ends = 0;
   for (size_t row = 0; row < rows_; ++row) {
     const unsigned char flags = step.flags()[row];

@@ -24,7 +24,8 @@ inline constexpr double kLowestLogProb = -1e4, kHighestLogProb = 1e-3, kHighestL
 class StepCheck {
  public:
   // `rows`: environments of a group. `counts_observations`: whether steps bring StepBatch.observation_count.
-  StepCheck(const v1::EnvironmentSpec& spec, size_t rows, bool counts_observations);
+  // `told_rewards`: R of StepBatch.last_rewards; 0: steps do not bring it.
+  StepCheck(const v1::EnvironmentSpec& spec, size_t rows, bool counts_observations, size_t told_rewards);
 
   // Whether a step keeps to what act.proto says of StepBatch, and has this sequence. InvalidArgument names the column,
   // the row and the value that do not fit. Observations are checked by CheckObservations.
@@ -44,6 +45,7 @@ class StepCheck {
   const size_t rows_;
   const int figures_;
   const bool counts_observations_;
+  const size_t told_rewards_;
   size_t observation_bytes_ = 0;
   const v1::ActionSpec action_;
   size_t mask_offset_ = 0;  // in an observation, where action_ has a mask

@@ -10,17 +10,20 @@
 
 namespace sibyl::learner {
 
-UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBooks& books, uint32_t slot, int groups,
-                           int rows)
-    : rows_(rows),
-      observation_bytes_(books.unrolls->shape().observation_bytes),
+UnrollWriter::UnrollWriter(const v1::EnvironmentSpec& spec, const Feedback* feedback, bool told_by_actor,
+                           const ExperienceBooks& books, uint32_t slot, int groups, int rows)
+    : feedback_(feedback),
+      told_by_actor_(told_by_actor),
+      rows_(rows),
+      observation_bytes_(books.unrolls->shape().observation_bytes - feedback->bytes()),
+      row_bytes_(books.unrolls->shape().observation_bytes),
       action_bytes_(books.unrolls->shape().action_bytes),
       value_heads_(books.unrolls->shape().value_heads),
       unroll_length_(books.unrolls->shape().length),
       counts_observations_(books.unrolls->shape().counts_observations),
       slot_(slot),
       books_(books),
-      check_(spec, rows, books.unrolls->shape().counts_observations),
+      check_(spec, rows, books.unrolls->shape().counts_observations, told_by_actor ? feedback->reward_numbers() : 0),
       tracks_(groups * rows),
       next_sequence_(groups),
       unpackers_(groups) {}
@@ -74,6 +77,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
   const std::vector<uint64_t> missing = books_.captions->WithoutText(caption_rows_);
   textless->insert(textless->end(), missing.begin(), missing.end());
   books_.episodes->Add(step.episodes());
+  if (step.sequence() > 0) TellRewards(step);
 
   pinned_again_.clear();
   Unrolls finished;
@@ -98,6 +102,8 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
     const absl::string_view shown = observations.substr(0, observation_bytes_);
     const absl::string_view led_to = ended ? finals.substr(0, observation_bytes_) : shown;
     if (ended) finals.remove_prefix(observation_bytes_);
+    track.observation.assign(shown.data(), shown.size());
+    track.observation.resize(row_bytes_, '\0');
     if (Unroll* unroll = track.unroll.get(); unroll != nullptr) {
       const int t = track.t;
       unroll->reward[t] = EntryOf<float>(step.reward(), row);
@@ -107,14 +113,22 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
       unroll->paid_count[t] = paid_count;
       if (!begin.first) pinned_again_.push_back(paid);  // seen once, named by paid_caption and seen_caption
       if (counts_observations_) unroll->observation_count[t] = EntryOf<uint32_t>(step.observation_count(), row);
-      if (unroll->truncated[t]) unroll->finals.push_back({t, std::string(led_to)});
+      const auto tell = [&](std::string* observation) {
+        observation->resize(row_bytes_);
+        feedback_->Write(&unroll->action[t * action_bytes_], told_rewards_.data() + row * feedback_->reward_numbers(),
+                         observation->data() + observation_bytes_);
+      };
+      if (unroll->truncated[t]) {
+        unroll->finals.push_back({t, std::string(led_to)});
+        tell(&unroll->finals.back().observation);
+      }
+      if (!begin.first) tell(&track.observation);
       ++track.t;
-      Place(track, shown.data());
+      Place(track);
       if (track.t < unroll_length_) continue;
       pinned_again_.push_back(begin.caption);  // named by this unroll and the next
       finished.push_back(std::move(track.unroll));
     }
-    track.observation.assign(shown.data(), shown.size());
   }
   books_.captions->Pin(pinned_again_);
   books_.unrolls->Finish(std::move(finished));
@@ -122,9 +136,38 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
   return absl::OkStatus();
 }
 
-void UnrollWriter::Place(Track& track, const char* observation) {
+void UnrollWriter::TellRewards(const v1::StepBatch& step) {
+  const size_t R = feedback_->reward_numbers();
+  if (R == 0) return;
+  told_rewards_.resize(rows_ * R);
+  if (told_by_actor_) {
+    std::memcpy(told_rewards_.data(), step.last_rewards().data(), step.last_rewards().size());
+    return;
+  }
+  // The caption before the action, and the one that it led to.
+  caption_rewards_.assign(2 * rows_, {});
+  if (feedback_->reads_captions()) {
+    looked_up_.resize(2 * rows_);
+    for (size_t row = 0; row < rows_; ++row) {
+      looked_up_[2 * row] = tracks_[step.group() * rows_ + row].begin.caption;
+      looked_up_[2 * row + 1] = caption_rows_[2 * row];
+    }
+    books_.captions->Rewards(looked_up_, books_.steps->received(), caption_rewards_.data());
+  }
+  for (size_t row = 0; row < rows_; ++row) {
+    Payment payment;
+    payment.extrinsic = EntryOf<float>(step.reward(), row);
+    payment.before = {caption_rewards_[2 * row].reward, tracks_[step.group() * rows_ + row].begin.count};
+    payment.after = {caption_rewards_[2 * row + 1].reward, EntryOf<uint32_t>(step.caption_count(), row)};
+    payment.terminated = (step.flags()[row] & kTerminated) != 0;
+    if (counts_observations_) payment.observation_count = EntryOf<uint32_t>(step.observation_count(), row);
+    feedback_->Rewards(payment, &told_rewards_[row * R]);
+  }
+}
+
+void UnrollWriter::Place(Track& track) {
   Unroll& unroll = *track.unroll;
-  std::memcpy(&unroll.observation[track.t * observation_bytes_], observation, observation_bytes_);
+  std::memcpy(&unroll.observation[track.t * row_bytes_], track.observation.data(), row_bytes_);
   unroll.first[track.t] = track.begin.first;
   unroll.episode[track.t] = track.begin.episode;
   unroll.seen_caption[track.t] = track.begin.caption;
@@ -143,7 +186,7 @@ void UnrollWriter::Begin(int group, Unrolls unrolls) {
     track.t = 0;
     track.unroll->slot = slot_;
     track.unroll->environment = environment;
-    Place(track, track.observation.data());
+    Place(track);
   }
 }
 
@@ -159,7 +202,7 @@ void UnrollWriter::WriteDecision(int environment, const Decision& decision) {
 
 const char* UnrollWriter::Observation(int environment) const {
   const Track& track = tracks_[environment];
-  return &track.unroll->observation[track.t * observation_bytes_];
+  return &track.unroll->observation[track.t * row_bytes_];
 }
 
 }  // namespace sibyl::learner

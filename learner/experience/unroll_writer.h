@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "common/feedback.h"
 #include "common/tensor_packing.h"
 #include "learner/experience/caption_table.h"
 #include "learner/experience/episode_stats.h"
@@ -46,8 +47,11 @@ struct Decision {
 // Whoever takes finished unrolls out of the pool unpins Unroll::CaptionRows.
 class UnrollWriter {
  public:
-  // Environments [0, groups * rows) of `slot`. The books outlive the writer.
-  UnrollWriter(const v1::EnvironmentSpec& spec, const ExperienceBooks& books, uint32_t slot, int groups, int rows);
+  // Environments [0, groups * rows) of `slot`. What the policy is told of its last step (`feedback`) stands behind each
+  // observation; the rewards in it come with the steps where `told_by_actor` (StepBatch.last_rewards), else from the
+  // scores in the books. Books and feedback outlive the writer.
+  UnrollWriter(const v1::EnvironmentSpec& spec, const Feedback* feedback, bool told_by_actor,
+               const ExperienceBooks& books, uint32_t slot, int groups, int rows);
   // The actor is gone: releases the unfinished unrolls and counts the running episodes as abandoned.
   ~UnrollWriter();
   UnrollWriter(const UnrollWriter&) = delete;
@@ -68,7 +72,7 @@ class UnrollWriter {
   // Before the next Write of the environment's group.
   void WriteDecision(int environment, const Decision& decision);
 
-  // What is to be decided on: o_t, as the environment's spec lays it out, and whether o_t starts an episode.
+  // What is to be decided on: o_t, as Feedback::PolicySpec lays it out, and whether o_t starts an episode.
   const char* Observation(int environment) const;
   bool First(int environment) const { return tracks_[environment].begin.first; }
   // Steps of the group that have been written.
@@ -86,12 +90,17 @@ class UnrollWriter {
     int t = 0;  // o_t is the newest observation in the unroll
     bool playing = false;
     Begun begin;              // of the newest observation
-    std::string observation;  // the newest one, while it waits for an unroll
+    std::string observation;  // the newest one, with feedback
   };
 
-  void Place(Track& track, const char* observation);
+  void Place(Track& track);
+  // The rewards of each row of a step that the policy is told, [rows, R].
+  void TellRewards(const v1::StepBatch& step);
 
-  const size_t rows_, observation_bytes_, action_bytes_, value_heads_;
+  const Feedback* const feedback_;
+  const bool told_by_actor_;
+  // observation_bytes_: on the wire; row_bytes_: with feedback.
+  const size_t rows_, observation_bytes_, row_bytes_, action_bytes_, value_heads_;
   const int unroll_length_;
   const bool counts_observations_;
   const uint32_t slot_;
@@ -104,6 +113,9 @@ class UnrollWriter {
   // Write's, kept so that a step allocates nothing.
   std::vector<uint64_t> ids_;
   std::vector<int32_t> caption_rows_, pinned_again_;
+  std::vector<float> told_rewards_;  // [rows, R]
+  std::vector<int32_t> looked_up_;
+  std::vector<CaptionReward> caption_rewards_;
 };
 
 }  // namespace sibyl::learner

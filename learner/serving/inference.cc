@@ -28,6 +28,8 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
       max_rows_(static_cast<int>(experiment.learner().inference_batch())),
       wait_(absl::Milliseconds(experiment.learner().inference_wait_ms())),
       spec_(spec),
+      feedback_(experiment, spec),
+      policy_spec_(feedback_.PolicySpec()),
       action_bytes_(ActionBytes(spec.action())),
       device_(device),
       policies_(policies),
@@ -35,7 +37,7 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
       clock_(clock),
       queue_(kQueueCapacity, clock),
       states_(environments_, policies->Get().policy->state_size(), device),
-      staged_(spec.observation_size()),
+      staged_(policy_spec_.observation_size()),
       sampler_(seed),
       batches_counter_(metrics->Counter("sibyl_learner_inference_batches_total", "Inference batches.")),
       batch_rows_(metrics->Histogram("sibyl_learner_inference_batch_rows", "Rows of an inference batch.",
@@ -46,7 +48,7 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
                                         "Time that inference had nothing to do but steps that waited for training to "
                                         "release unrolls.")) {
   size_t offset = 0;
-  for (const v1::TensorSpec& array : spec_.observation()) {
+  for (const v1::TensorSpec& array : policy_spec_.observation()) {
     arrays_.push_back({offset, Bytes(array)});
     offset += Bytes(array);
   }
@@ -85,7 +87,7 @@ void Inference::Handle(Event& event) {
   if (event.kind == Event::kAttach) {
     if (it != actors_.end()) Forget(v1::SlotLease(it->second->lease));
     actors_[event.lease.slot()].reset(new Actor{
-        event.lease, std::move(event.sink), {spec_, books_, event.lease.slot(), groups_, group_rows_}, states_.Take()});
+        event.lease, std::move(event.sink), {spec_, &feedback_, /*told_by_actor=*/false, books_, event.lease.slot(), groups_, group_rows_}, states_.Take()});
     return;
   }
   if (it == actors_.end() || it->second->lease.token() != event.lease.token()) {
@@ -161,8 +163,8 @@ absl::Status Inference::Act() {
 
   const c10::InferenceMode no_gradients;
   Observations observations;
-  for (int i = 0; i < spec_.observation_size(); ++i) {
-    observations.push_back(ViewAsTensor(spec_.observation(i), staged_[i].data(), {1, rows}).to(device_));
+  for (int i = 0; i < policy_spec_.observation_size(); ++i) {
+    observations.push_back(ViewAsTensor(policy_spec_.observation(i), staged_[i].data(), {1, rows}).to(device_));
   }
   const torch::Tensor first = torch::from_blob(staged_first_.data(), {1, rows}, torch::kBool).to(device_);
   const torch::Tensor index = torch::from_blob(staged_state_.data(), {rows}, torch::kInt64).to(device_);

@@ -90,6 +90,8 @@ class Inference {
   const int environments_, groups_, group_rows_, max_rows_;
   const absl::Duration wait_;
   const v1::EnvironmentSpec spec_;
+  const Feedback feedback_;
+  const v1::EnvironmentSpec policy_spec_;
   const size_t action_bytes_;
   std::vector<Array> arrays_;
   const torch::Device device_;

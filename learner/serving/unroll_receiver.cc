@@ -13,6 +13,8 @@ namespace {
 
 // Events that wait. Each actor has at most an attachment, a detachment, and a batch or unrolls.
 constexpr size_t kQueueCapacity = size_t{1} << 20;
+// Captions whose reward one actor is told; beyond them it is told anew.
+constexpr size_t kMostTold = 100'000;
 
 }  // namespace
 
@@ -21,6 +23,7 @@ UnrollReceiver::UnrollReceiver(const v1::Experiment& experiment, const v1::Envir
     : columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.action(),
                static_cast<size_t>(books.unrolls->shape().value_heads), books.unrolls->shape().state_size},
       spec_(spec),
+      feedback_(experiment, spec),
       books_(books),
       clock_(clock),
       queue_(kQueueCapacity, clock),
@@ -63,7 +66,7 @@ void UnrollReceiver::Handle(Event& event) {
     auto& actor = actors_[event.lease.slot()];
     actor.reset(new Actor{event.lease,
                           std::move(event.sink),
-                          {spec_, books_, event.lease.slot(), /*groups=*/1, columns_.environments},
+                          {spec_, &feedback_, /*told_by_actor=*/true, books_, event.lease.slot(), /*groups=*/1, columns_.environments},
                           {}});
     RequestRoom(*actor);
     return;
@@ -118,7 +121,41 @@ void UnrollReceiver::RequestRoom(Actor& actor) {
 void UnrollReceiver::GiveRoom(Actor& actor, Unrolls unrolls) {
   actor.waits = false;
   actor.room = std::move(unrolls);
-  actor.sink->GiveRoom(actor.batches);
+  v1::Room room;
+  room.set_batches(actor.batches);
+  TellCaptions(actor, &room);
+  actor.sink->GiveRoom(std::move(room));
+}
+
+void UnrollReceiver::TellCaptions(Actor& actor, v1::Room* room) {
+  if (!feedback_.reads_captions()) return;
+  std::vector<uint64_t> ids;
+  for (const auto& [id, reward] : actor.told) ids.push_back(id);
+  std::vector<float> rewards(ids.size());
+  books_.captions->RewardsOf(ids, rewards.data());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    float& told = actor.told[ids[i]];
+    if (told == rewards[i]) continue;
+    told = rewards[i];
+    v1::CaptionReward* worth = room->add_captions();
+    worth->set_id(ids[i]);
+    worth->set_reward(rewards[i]);
+  }
+  room->set_forget_captions(std::exchange(actor.forget, false));
+}
+
+void UnrollReceiver::NoteCaptions(Actor& actor, const v1::StepBatch& step) {
+  for (const std::string* column : {&step.caption_id(), &step.first_caption_id()}) {
+    for (size_t i = 0; i < CountIn<uint64_t>(*column); ++i) {
+      const uint64_t id = EntryOf<uint64_t>(*column, i);
+      if (id == 0 || actor.told.contains(id)) continue;
+      if (actor.told.size() >= kMostTold) {
+        actor.told.clear();
+        actor.forget = true;
+      }
+      actor.told[id] = 0;
+    }
+  }
 }
 
 absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& batch) const {
@@ -156,6 +193,9 @@ absl::Status UnrollReceiver::Take(Actor& actor, const v1::UnrollBatch& batch) {
                                   &values[cell * V], EntryOf<uint64_t>(batch.version(), t), states.data() + row * H});
     }
     SIBYL_RETURN_IF_ERROR(actor.writer.Write(*step, &textless));
+  }
+  if (feedback_.reads_captions()) {
+    for (const v1::StepBatch& taken : batch.steps()) NoteCaptions(actor, taken);
   }
   ++actor.batches;
   RequestTexts(*actor.sink, &textless);

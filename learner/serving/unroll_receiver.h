@@ -18,8 +18,8 @@ namespace sibyl::learner {
 // Where the answers for one local actor go.
 class UnrollSink : public ActorSink {
  public:
-  // `batches` of its batches have been taken, and there is room for the next.
-  virtual void GiveRoom(uint64_t batches) = 0;
+  // There is room for the next batch. The weights are the sink's to add.
+  virtual void GiveRoom(v1::Room room) = 0;
 };
 
 // Turns the batches of local actors into finished unrolls, as Inference does with steps.
@@ -58,17 +58,24 @@ class UnrollReceiver {
     Unrolls room;        // for the next batch: none, or one unroll for each environment
     bool waits = false;  // for room
     uint64_t batches = 0;
+    // Where the policy is told what captions are worth: what the actor knows of the captions that it has mentioned.
+    absl::flat_hash_map<uint64_t, float> told;
+    bool forget = false;  // `told` was emptied
   };
 
   void Handle(Event& event);
   void Forget(const v1::SlotLease& lease);
   void RequestRoom(Actor& actor);
   void GiveRoom(Actor& actor, Unrolls unrolls);
+  // Adds to `room` the captions whose reward the actor does not know.
+  void TellCaptions(Actor& actor, v1::Room* room);
+  void NoteCaptions(Actor& actor, const v1::StepBatch& step);
   absl::Status Check(const Actor& actor, const v1::UnrollBatch& batch) const;
   absl::Status Take(Actor& actor, const v1::UnrollBatch& batch);
 
   const UnrollColumns columns_;
   const v1::EnvironmentSpec spec_;
+  const Feedback feedback_;
   const ExperienceBooks books_;
   Clock* const clock_;
   BatchingQueue<Event> queue_;

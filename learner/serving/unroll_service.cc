@@ -20,12 +20,12 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
   void End(const grpc::Status& status) override { Close(status); }
 
   // UnrollSink; one thread.
-  void GiveRoom(uint64_t batches) override {
+  void GiveRoom(v1::Room room) override {
     const auto newest = service_->weights_->Newest();
     if (!newest.ok()) return Refuse(newest.status());
     v1::LocalLearnerMessage message;
-    message.mutable_room()->set_batches(batches);
-    if (batches == 0 || newest->version != sent_version_) {
+    message.mutable_room()->Swap(&room);
+    if (message.room().batches() == 0 || newest->version != sent_version_) {
       v1::Weights* weights = message.mutable_room()->mutable_weights();
       weights->set_version(newest->version);
       weights->set_safetensors(*newest->bytes);
@@ -67,6 +67,8 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
         welcome->mutable_actor()->set_groups(1);
         welcome->set_unroll_length(experiment.learner().unroll_length());
         *welcome->mutable_policy() = experiment.policy();
+        *welcome->mutable_reward() = experiment.reward();
+        welcome->set_intrinsic_gamma(experiment.learner().intrinsic_gamma());
         welcome->set_threads(experiment.learner().inference_threads());
         Send(std::move(answer));
         return absl::OkStatus();

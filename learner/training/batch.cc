@@ -117,12 +117,9 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
       training.behaviour_log_prob.data_ptr<float>()[at] = unroll.log_prob[t];
       std::copy_n(unroll.value.begin() + t * V, V, training.behaviour_value.data_ptr<float>() + at * V);
       float* reward = training.reward.data_ptr<float>() + at * V;
-      if (V == 1) {
-        reward[0] = static_cast<float>(extrinsic + intrinsic);
-      } else {
-        reward[0] = static_cast<float>(extrinsic);
-        reward[1] = static_cast<float>(intrinsic);
-      }
+      std::array<double, 1 + kChannelCount> of_head = {extrinsic};
+      for (int i = 0; i < kChannelCount; ++i) of_head[settings.channel_heads[i]] += mixed.channels[i];
+      for (int64_t head = 0; head < V; ++head) reward[head] = static_cast<float>(of_head[head]);
       training.terminated.data_ptr<bool>()[at] = unroll.terminated[t] != 0;
       training.truncated.data_ptr<bool>()[at] = unroll.truncated[t] != 0;
       const uint64_t step_lag = version - std::min(version, unroll.version[t]);

@@ -38,7 +38,8 @@ struct BatchSettings {
   v1::RewardConfig reward;
   v1::EnvironmentSpec spec;
   int64_t state_size = 0;
-  int value_heads = 1;
+  int value_heads = 1;                               // V
+  std::array<int, kChannelCount> channel_heads = {};  // of each channel, below V (ChannelHeads)
   torch::Device device = torch::kCPU;
 };
 

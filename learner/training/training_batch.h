@@ -16,7 +16,7 @@ struct TrainingBatch {
   torch::Tensor behaviour_log_prob;  // [T, B] float: log-probability of the action when it was chosen
   torch::Tensor proximal_log_prob;   // [T, B] float: that of the policy that first trains on it; undefined until then
   torch::Tensor behaviour_value;     // [T, B, V] float: values of o_t when the action was chosen
-  torch::Tensor reward;              // [T, B, V] float: r_{t+1}, extrinsic and intrinsic mixed; V = 2: each by itself
+  torch::Tensor reward;              // [T, B, V] float: r_{t+1}, mixed; of several values, what each is of
   torch::Tensor terminated;          // [T, B] bool: nothing can be earned after r_{t+1}
   torch::Tensor truncated;           // [T, B] bool: cut off after r_{t+1}; the final observation has a value
   torch::Tensor valid;               // [T, B] bool: false leaves the step out of the loss

@@ -258,7 +258,7 @@ void ExpectRanksToMatchOne(const v1::PolicyConfig& kind) {
   std::vector<TrainingBatch> batches;
   std::vector<std::shared_ptr<Policy>> policies = {GruPolicy(1, kind), GruPolicy(1, kind), GruPolicy(2, kind)};
   for (uint64_t i = 0; i < kUpdates; ++i) {
-    batches.push_back(RandomBatch(i, 8, 6, policies[0]->state_size(), ValueCount(kind)));
+    batches.push_back(RandomBatch(i, 8, 6, policies[0]->state_size(), ValueCount(kind, {})));
   }
   std::vector<std::vector<torch::Tensor>> weights(kRanks);
   std::vector<TrainingStats> stats(kRanks);
@@ -432,7 +432,7 @@ TEST(Trainer, AgreesWithThePolicyRunStepByStep) {
     const auto policy = GruPolicy(1, kind);
     Trainer trainer(Config(), policy);
     for (uint64_t update = 0; update < 3; ++update) {
-      const TrainingBatch batch = RandomBatch(update + 10, 8, 6, 128, ValueCount(kind));
+      const TrainingBatch batch = RandomBatch(update + 10, 8, 6, 128, ValueCount(kind, {}));
       ASSERT_GT(batch.final_step.size(0), 0);
       const LiteralLosses expected = StepByStep(*policy, batch, Config());
       const auto stats = trainer.Update(batch);
@@ -672,7 +672,7 @@ void ExpectToLearnWhichArmPays(const v1::PolicyConfig& kind) {
       batch.behaviour_log_prob = log_probs.gather(-1, batch.action).squeeze(-1);
       batch.behaviour_value = output.value.slice(0, 0, T);
     }
-    const int64_t V = ValueCount(kind);
+    const int64_t V = ValueCount(kind, {});
     batch.reward = batch.action.eq(2).to(torch::kFloat32).expand({T, B, V}) / V;
     batch.terminated = torch::ones({T, B}, torch::kBool);
     batch.truncated = torch::zeros({T, B}, torch::kBool);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <thread>
 
@@ -12,7 +13,9 @@
 #include "actor/local/local_player.h"
 #include "actor/player.h"
 #include "common/action_spec.h"
+#include "common/columns.h"
 #include "common/config.h"
+#include "common/feedback.h"
 #include "common/random.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
@@ -28,6 +31,8 @@ struct Case {
   int max_episode_steps, environments, unroll_length;
   v1::PackingCodec codec;
   uint64_t seed;
+  bool told = false;  // the policy is told its last action and rewards
+  v1::Shaping shaping = v1::SHAPING_NONE;
 };
 
 constexpr uint64_t kVersion = 5;
@@ -67,10 +72,10 @@ class Actions : public ActionSink {
 
 class Rooms : public UnrollSink {
  public:
-  void GiveRoom(uint64_t batches) override { box.Put(batches); }
+  void GiveRoom(v1::Room room) override { box.Put(std::move(room)); }
   void RequestTexts(v1::CaptionTextRequest) override { ADD_FAILURE() << "every text was sent"; }
   void Refuse(const absl::Status& status) override { ADD_FAILURE() << status; }
-  Box<uint64_t> box;
+  Box<v1::Room> box;
 };
 
 // One way into the unrolls, with books of its own.
@@ -117,17 +122,45 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     experiment_.mutable_actor()->set_environments(c.environments);
     experiment_.mutable_actor()->set_groups(1);
     experiment_.mutable_learner()->set_unroll_length(c.unroll_length);
+    experiment_.mutable_policy()->set_last_action(c.told);
+    experiment_.mutable_policy()->set_last_rewards(c.told);
+    experiment_.mutable_reward()->set_extrinsic_clip(0.5);
+    experiment_.mutable_reward()->set_shaping(c.shaping);
+    experiment_.mutable_reward()->mutable_novelty()->set_coefficient(0.1);
     FillDefaults(&experiment_);
+    *welcome_.mutable_policy() = experiment_.policy();
+    *welcome_.mutable_reward() = experiment_.reward();
+    welcome_.set_intrinsic_gamma(experiment_.learner().intrinsic_gamma());
     EnvironmentOptions options;
     options.max_episode_steps = c.max_episode_steps;
     spec_ = *FindEnvironmentSpec(c.environment, options);
+    feedback_ = std::make_unique<Feedback>(experiment_, spec_);
+    policy_spec_ = feedback_->PolicySpec();
     torch::manual_seed(static_cast<int64_t>(c.seed));
-    policy_ = *MakePolicy({}, spec_);
-    shape_ = {c.unroll_length, ObservationBytes(spec_), ActionBytes(spec_.action()), policy_->state_size(), 1, /*counts_observations=*/true};
+    policy_ = FreshPolicy();
+    shape_ = {c.unroll_length, ObservationBytes(policy_spec_), ActionBytes(spec_.action()), policy_->state_size(), 1, /*counts_observations=*/true};
+  }
+
+  std::shared_ptr<Policy> FreshPolicy() {
+    return *MakePolicy(experiment_.policy(), policy_spec_, experiment_.reward());
+  }
+
+  // Gives every other caption that is known a score that pays.
+  v1::ScoreUpdate Scores(const CaptionTable& captions) {
+    google::protobuf::RepeatedPtrField<v1::CaptionState> known;
+    captions.Save(&known);
+    v1::ScoreUpdate update;
+    update.set_sequence(1);
+    update.mutable_transform()->set_deviation(1);
+    for (const v1::CaptionState& caption : known) {
+      update.add_id(caption.id());
+      update.add_score(caption.id() % 2 == 0 ? 0.75f : 0);
+    }
+    return update;
   }
 
   void PlayCentrally(Way& way) {
-    PolicyStore policies(*MakePolicy({}, spec_), *MakePolicy({}, spec_));
+    PolicyStore policies(FreshPolicy(), FreshPolicy());
     policies.Publish(*policy_, kVersion);
     const v1::ActorWelcome& welcome = welcome_.actor();
     Inference inference(experiment_, spec_, torch::kCPU,
@@ -150,6 +183,13 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     thread.join();
   }
 
+  // Batches that were taken, of the next room.
+  uint64_t TakeRoom(Rooms& sink) {
+    const v1::Room room = sink.box.Take();
+    for (const v1::CaptionReward& caption : room.captions()) told_by_rooms_[caption.id()] = caption.reward();
+    return room.batches();
+  }
+
   void PlayLocally(Way& way) {
     UnrollReceiver receiver(experiment_, spec_, way.books, &Clock::Real(), &way.metrics);
     std::thread thread([&] { receiver.Run(); });
@@ -161,35 +201,77 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     weights.set_version(kVersion);
     weights.set_safetensors(*EncodePolicy(*policy_));
     EXPECT_EQ(player->TakeWeights(weights), absl::OkStatus());
+    v1::Room room;
+    for (int i = 0; i < scores_.id_size(); ++i) {
+      v1::CaptionReward* caption = room.add_captions();
+      caption->set_id(scores_.id(i));
+      caption->set_reward(scores_.score(i));
+    }
+    player->TakeCaptionRewards(room);
     v1::UnrollBatch batch;
     for (int round = 0; round < kBatches; ++round) {
       EXPECT_EQ(player->Begin(&batch), absl::OkStatus());
       for (int t = 0; t < GetParam().unroll_length; ++t) EXPECT_EQ(player->Step(&batch), absl::OkStatus());
-      EXPECT_EQ(sink->box.Take(), static_cast<uint64_t>(round));
+      EXPECT_EQ(TakeRoom(*sink), static_cast<uint64_t>(round));
       EXPECT_TRUE(receiver.Submit(welcome_.actor().lease(), std::exchange(batch, {})));
     }
-    EXPECT_EQ(sink->box.Take(), static_cast<uint64_t>(kBatches));
+    EXPECT_EQ(TakeRoom(*sink), static_cast<uint64_t>(kBatches));
     receiver.Close();
     thread.join();
   }
 
+  // What the policy was told, computed anew from the unroll's columns.
+  void ExpectLiteralFeedback(const CaptionTable& captions, const Unrolls& unrolls) {
+    const size_t bytes = shape_.observation_bytes, told_bytes = feedback_->bytes();
+    const int actions = AllChoices(spec_.action());
+    int paid_by_caption = 0;
+    const auto worth = [&](int32_t caption, uint32_t count) {
+      uint64_t id = 0;
+      captions.Ids({&caption, 1}, &id);
+      double reward = 0;
+      for (int i = 0; i < scores_.id_size(); ++i) reward += scores_.id(i) == id ? scores_.score(i) : 0;
+      return reward / std::pow(std::max(1u, count), experiment_.reward().count_exponent());
+    };
+    for (const auto& unroll : unrolls) {
+      size_t final = 0;
+      for (int t = 0; t < shape_.length; ++t) {
+        std::vector<float> expected(actions);
+        expected[EntryOf<uint16_t>(unroll->action, t)] = 1;
+        expected.push_back(std::clamp(unroll->reward[t], -0.5f, 0.5f));
+        const double after = worth(unroll->paid_caption[t], unroll->paid_count[t]);
+        const double before = worth(unroll->seen_caption[t], unroll->seen_count[t]);
+        paid_by_caption += after != 0;
+        expected.push_back(static_cast<float>(GetParam().shaping == v1::SHAPING_DELTA ? before - after : after));
+        expected.push_back(1 / std::sqrt(static_cast<float>(unroll->observation_count[t])));
+        const auto expect = [&](const std::string& observation, const std::vector<float>& numbers) {
+          const std::string told = observation.substr(observation.size() - told_bytes);
+          for (size_t i = 0; i < numbers.size(); ++i) EXPECT_NEAR(EntryOf<float>(told, i), numbers[i], 1e-6) << i;
+        };
+        if (unroll->truncated[t]) expect(unroll->finals[final++].observation, expected);
+        if (unroll->first[t + 1]) expected.assign(expected.size(), 0);
+        expect(unroll->observation.substr((t + 1) * bytes, bytes), expected);
+      }
+    }
+    EXPECT_GT(paid_by_caption, 0);
+  }
+
   // Counts observations anew, as literally as can be. What terminated episodes showed last is not in an unroll.
   void ExpectLiteralCounts(const Unrolls& unrolls) {
-    const size_t bytes = shape_.observation_bytes;
+    const size_t bytes = shape_.observation_bytes, own = ObservationBytes(spec_);
     std::map<uint32_t, std::map<std::string, uint32_t>> seen;  // by environment: of the running episode
     size_t repeated = 0;
     for (const auto& unroll : unrolls) {
       auto& occurrences = seen[unroll->environment];
       size_t final = 0;
       for (int t = 0; t < shape_.length; ++t) {
-        const auto shown = [&](int step) { return unroll->observation.substr(step * bytes, bytes); };
+        const auto shown = [&](int step) { return unroll->observation.substr(step * bytes, own); };
         if (occurrences.empty()) occurrences[shown(t)] = 1;
         if (unroll->terminated[t]) {
           occurrences.clear();
           continue;
         }
         const bool truncated = unroll->truncated[t] != 0;
-        const std::string led_to = truncated ? unroll->finals[final++].observation : shown(t + 1);
+        const std::string led_to = truncated ? unroll->finals[final++].observation.substr(0, own) : shown(t + 1);
         EXPECT_EQ(unroll->observation_count[t], ++occurrences[led_to]);
         repeated += unroll->observation_count[t] > 1;
         if (truncated) occurrences.clear();
@@ -202,13 +284,22 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
 
   v1::LocalWelcome welcome_;
   v1::Experiment experiment_;
-  v1::EnvironmentSpec spec_;
+  v1::EnvironmentSpec spec_, policy_spec_;
+  std::unique_ptr<Feedback> feedback_;
   std::shared_ptr<Policy> policy_;
   UnrollShape shape_;
+  v1::ScoreUpdate scores_;
+  std::map<uint64_t, float> told_by_rooms_;
 };
 
 TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
   Way central(shape_), local(shape_);
+  if (GetParam().told) {
+    Way before(shape_);  // to learn which captions there are
+    PlayCentrally(before);
+    scores_ = Scores(before.captions);
+    for (Way* way : {&central, &local}) ASSERT_TRUE(way->captions.Apply(scores_, 0).ok());
+  }
   PlayCentrally(central);
   PlayLocally(local);
   const int count = kBatches * GetParam().environments;
@@ -244,6 +335,17 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
     for (uint8_t first : a.first) starts += first;
   }
   ExpectLiteralCounts(ours);
+  if (GetParam().told) ExpectLiteralFeedback(central.captions, ours);
+  // A local actor is told what the captions that it has mentioned are worth.
+  std::map<uint64_t, float> mentioned;
+  for (const auto& unroll : theirs) {
+    for (const uint64_t id : local.Ids(unroll->CaptionRows(shape_.length))) {
+      for (int i = 0; i < scores_.id_size(); ++i) {
+        if (scores_.id(i) == id && scores_.score(i) > 0) mentioned[id] = scores_.score(i);
+      }
+    }
+  }
+  EXPECT_EQ(told_by_rooms_, mentioned);
   EXPECT_GT(ends, 0u);
   EXPECT_GT(starts, ends);
   // Nothing stays pinned but what unfinished unrolls name.
@@ -254,7 +356,11 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, TwoWaysTest,
-                         testing::Values(Case{"debug/Choices", 0, 4, 5, v1::PACKING_CODEC_LZ4, 6},
+                         testing::Values(Case{"debug/Alignment", 0, 5, 7, v1::PACKING_CODEC_LZ4, 1, true},
+                                         Case{"debug/Alignment", 6, 2, 3, v1::PACKING_CODEC_RAW, 2, true,
+                                              v1::SHAPING_DELTA},
+                                         Case{"minigrid/DoorKey-5x5", 20, 8, 8, v1::PACKING_CODEC_CHANGES_LZ4, 4, true},
+                                         Case{"debug/Choices", 0, 4, 5, v1::PACKING_CODEC_LZ4, 6},
                                          Case{"debug/Reach", 9, 4, 5, v1::PACKING_CODEC_CHANGES_LZ4, 7},
                                          Case{"debug/Alignment", 0, 5, 7, v1::PACKING_CODEC_CHANGES_LZ4, 1},
                                          Case{"debug/Alignment", 6, 1, 3, v1::PACKING_CODEC_RAW, 2},

@@ -25,9 +25,9 @@ constexpr int kT = 3, kE = 2, kH = 2;
 
 class Sink : public UnrollSink {
  public:
-  void GiveRoom(uint64_t batches) override {
+  void GiveRoom(v1::Room room) override {
     MutexLock lock(mutex_);
-    room_.push_back(batches);
+    room_.push_back(room.batches());
   }
   void RequestTexts(v1::CaptionTextRequest request) override {
     MutexLock lock(mutex_);

@@ -14,6 +14,7 @@
 #include "common/config.h"
 #include "common/random.h"
 #include "environments/debug/alignment.h"
+#include "common/caption.h"
 #include "environments/registry.h"
 #include "nlohmann/json.hpp"
 #include "policy/mlp.h"
@@ -96,6 +97,84 @@ TEST(PlayEpisodes, GreedyTakesTheLikeliestAction) {
   const std::string drawn = Text(Play(environment, *policy, options));
   options.greedy = true;
   EXPECT_NE(Text(Play(environment, *policy, options)), drawn);
+}
+
+// Plays the first action, and writes down what it is told.
+class Listener : public Policy {
+ public:
+  explicit Listener(const v1::EnvironmentSpec& spec) : Policy(spec) {}
+  PolicyOutput Forward(const Observations& observations, const torch::Tensor& first, const torch::Tensor&) override {
+    told.push_back(observations.back().clone());
+    torch::Tensor action = torch::zeros({1, first.size(1), distribution().parameters()});
+    action.select(-1, 0).fill_(50);
+    const torch::Tensor value = torch::zeros({1, first.size(1), 1});
+    return {action, value.unsqueeze(-1), value, torch::zeros({1, first.size(1), 0})};
+  }
+  int64_t state_size() const override { return 0; }
+  Observations told;
+};
+
+TEST(PlayEpisodes, TellsThePolicyItsLastActionAndRewards) {
+  v1::Experiment experiment;
+  experiment.mutable_policy()->set_last_action(true);
+  experiment.mutable_policy()->set_last_rewards(true);
+  experiment.mutable_reward()->set_intrinsic_coefficient(0.1);
+  experiment.mutable_reward()->set_extrinsic_scale(2);
+  experiment.mutable_reward()->set_extrinsic_clip(0.9);
+  experiment.mutable_reward()->set_count_exponent(1);
+  const v1::EnvironmentSpec spec = *FindEnvironmentSpec("debug/Alignment");
+  EvaluationFeedback told{Feedback(experiment, spec), v1::CAPTION_RULE_EXACT, 1000};
+  constexpr uint64_t kSeed = 47;  // 3 steps, terminated
+  ASSERT_EQ(AlignmentLength(kSeed), 3);
+  const std::string paying = AlignmentCaption(kSeed, 0);
+  ASSERT_EQ(AlignmentCaption(kSeed, 3), paying);
+  told.caption_rewards[CaptionId(paying)] = 0.5f;
+  Listener listener(told.feedback.PolicySpec());
+  EvaluationOptions options;
+  options.seed = kSeed;
+  options.episodes = 2;
+  options.environments = 1;
+  options.told = &told;
+  ASSERT_TRUE(PlayEpisodes(listener, [] { return MakeEnvironment("debug/Alignment"); }, options).ok());
+  // The first episode has 3 steps, and the one of seed 48 begins after them.
+  ASSERT_GT(listener.told.size(), 4u);
+  const auto at = [&](size_t step, int64_t i) { return listener.told[step][0][0][i].item<float>(); };
+  for (const size_t start : {0u, 3u}) {
+    for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(at(start, i), 0);
+  }
+  for (const size_t step : {1u, 2u}) {
+    EXPECT_EQ(at(step, 0), 1);
+    for (int64_t i = 1; i < 4; ++i) EXPECT_EQ(at(step, i), 0);
+    EXPECT_NEAR(at(step, 4), std::min(0.9f, 2 * AlignmentReward(kSeed, static_cast<int>(step))), 1e-6);
+    EXPECT_EQ(at(step, 5), 0);
+  }
+  // Seed 48 plays 4 steps; the caption of its step 3 is that of its start, and pays nothing: it is another text.
+  EXPECT_EQ(at(6, 5), 0);
+}
+
+TEST(PlayEpisodes, PaysARepeatedCaptionLess) {
+  v1::Experiment experiment;
+  experiment.mutable_policy()->set_last_rewards(true);
+  experiment.mutable_reward()->set_intrinsic_coefficient(0.1);
+  experiment.mutable_reward()->set_extrinsic_clip(1);
+  experiment.mutable_reward()->set_count_exponent(1);
+  const v1::EnvironmentSpec spec = *FindEnvironmentSpec("debug/Alignment");
+  EvaluationFeedback told{Feedback(experiment, spec), v1::CAPTION_RULE_EXACT, 1000};
+  constexpr uint64_t kSeed = 93;  // 49 steps
+  told.caption_rewards[CaptionId(AlignmentCaption(kSeed, 0))] = 0.5f;
+  Listener listener(told.feedback.PolicySpec());
+  EvaluationOptions options;
+  options.seed = kSeed;
+  options.episodes = 1;
+  options.environments = 1;
+  options.told = &told;
+  ASSERT_TRUE(PlayEpisodes(listener, [] { return MakeEnvironment("debug/Alignment"); }, options).ok());
+  int count = 1;  // with the first observation's
+  for (size_t step = 1; step < listener.told.size(); ++step) {
+    const bool paid = AlignmentCaption(kSeed, static_cast<int>(step)) == AlignmentCaption(kSeed, 0);
+    EXPECT_NEAR(listener.told[step][0][0][1].item<float>(), paid ? 0.5 / ++count : 0, 1e-6) << step;
+  }
+  EXPECT_GT(count, 3);
 }
 
 TEST(PlayEpisodes, RefusesSeedsThatTrainingMayHavePlayed) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "common/action_spec.h"
+#include "common/feedback.h"
 #include "policy/nethack_oni.h"
 #include "policy/policy.h"
 #include "policy/tile_convolution.h"
@@ -187,6 +188,36 @@ TEST(MakePolicy, NormalisesTheNumbersThatTheNetworkReads) {
     EXPECT_EQ(numbers.size(0), 12);
     policy->input_statistics()->Follow(numbers.mean(0), numbers.square().mean(0), 12);
     EXPECT_FALSE(torch::allclose(logits(), before));
+  }
+}
+
+TEST(MakePolicy, ReadsWhatThePolicyIsToldOfItsLastStep) {
+  for (const auto& [kind, spec] : {std::pair(v1::POLICY_KIND_MLP, MinigridSpec()),
+                                   {v1::POLICY_KIND_MINIGRID_CONV_GRU, MinigridSpec()},
+                                   {v1::POLICY_KIND_NETHACK_ONI, NetHackSpec()}}) {
+    v1::Experiment experiment;
+    *experiment.mutable_policy() = PolicyOf(kind);
+    experiment.mutable_policy()->set_last_action(true);
+    experiment.mutable_policy()->set_last_rewards(true);
+    experiment.mutable_reward()->set_intrinsic_coefficient(0.1);
+    const Feedback feedback(experiment, spec);
+    ASSERT_EQ(feedback.numbers(), static_cast<size_t>(AllChoices(spec.action()) + 2));
+    torch::manual_seed(1);
+    const auto policy = *MakePolicy(experiment.policy(), feedback.PolicySpec(), experiment.reward());
+    Observations observations = RandomObservations(spec, 2, 3);
+    observations.push_back(torch::zeros({2, 3, static_cast<int64_t>(feedback.numbers())}));
+    const auto output = [&] {
+      torch::NoGradGuard no_grad;
+      return policy->Forward(observations, RandomFlags(2, 3, 100), torch::zeros({3, policy->state_size()})).action;
+    };
+    const torch::Tensor before = output();
+    for (size_t i = 0; i < feedback.numbers(); ++i) {
+      observations.back().zero_();
+      observations.back().select(-1, static_cast<int64_t>(i)).fill_(1);
+      EXPECT_FALSE(torch::allclose(output(), before, 0, 1e-7)) << "number " << i;
+    }
+    const auto plain = Make(kind, spec);
+    EXPECT_GT(Parameters(*policy), Parameters(*plain));
   }
 }
 
