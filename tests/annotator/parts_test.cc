@@ -17,7 +17,6 @@
 #include "annotator/judges/rules_judge.h"
 #include "annotator/questions/choice.h"
 #include "common/action_spec.h"
-#include "common/utf8.h"
 #include "common/runtime/clock.h"
 #include "common/utf8.h"
 #include "environments/registry.h"
