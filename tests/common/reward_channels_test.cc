@@ -21,7 +21,7 @@ v1::RewardConfig Config() {
 }
 
 MixedReward MixReward(const v1::RewardConfig& config, double gamma, const Payment& payment) {
-  return learner::MixReward(config, CoefficientsAt(config, 0), gamma, payment);
+  return sibyl::MixReward(config, CoefficientsAt(config, 0), gamma, payment);
 }
 
 Payment Of(double extrinsic, CaptionWorth before, CaptionWorth after, bool terminated = false) {

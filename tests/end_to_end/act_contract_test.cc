@@ -157,7 +157,7 @@ TEST_F(ActContractTest, RefusesAnotherEnvironmentAndNamesTheDifference) {
   Stream stream(port_);
   stream.Hello();
   v1::EnvironmentSpec spec = *FindEnvironmentSpec("debug/Alignment");
-  spec.set_actions(2, "jump");
+  spec.mutable_action()->mutable_discrete()->mutable_parts(0)->set_choices(2, "jump");
   stream.Ready(spec);
   const grpc::Status status = stream.End();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
@@ -269,7 +269,7 @@ TEST_F(ActContractTest, RefusesALocalActorOfAnotherProtocolOrEnvironment) {
   LocalStream stream(port_);
   stream.Hello();
   v1::EnvironmentSpec spec = *FindEnvironmentSpec("debug/Alignment");
-  spec.set_actions(2, "jump");
+  spec.mutable_action()->mutable_discrete()->mutable_parts(0)->set_choices(2, "jump");
   stream.Ready(spec);
   const grpc::Status status = stream.End();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);

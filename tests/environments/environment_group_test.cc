@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include "common/action_spec.h"
 #include "common/columns.h"
 #include "common/random.h"
@@ -35,7 +37,7 @@ TEST_P(EnvironmentGroupTest, DoesWhatItsEnvironmentsDoAloneAndGoesOnWithTheNextE
   ASSERT_EQ(group->rows(), kRows);
   const v1::ActionSpec action_spec = group->spec().action();
   const size_t bytes = ObservationBytes(group->spec()), action_bytes = ActionBytes(action_spec);
-  std::vector<Alone> alone;
+  std::deque<Alone> alone;  // whose arrays stay where they are
   for (int row = 0; row < kRows; ++row) alone.emplace_back(GetParam());
   std::string observations(kRows * bytes, 'o'), finals(kRows * bytes, 'f'), actions(kRows * action_bytes, '\0');
   std::vector<RowOrder> orders(kRows);

@@ -9,7 +9,6 @@ namespace {
 
 v1::PolicyConfig Config(int bins, bool normalised) {
   v1::PolicyConfig config;
-  config.set_value_heads(v1::VALUE_HEADS_SEPARATE);
   config.set_value_bins(bins);
   config.set_value_low(-2);
   config.set_value_high(3);
@@ -53,7 +52,7 @@ TEST(RunningStatistics, ForgetAtTheLeastRate) {
 
 TEST(Critic, SaysHeadsTimesNumbers) {
   for (const bool normalised : {false, true}) {
-    Critic scalar(8, Config(0, normalised)), binned(8, Config(11, normalised));
+    Critic scalar(8, Config(0, normalised), 2), binned(8, Config(11, normalised), 2);
     const torch::Tensor features = torch::randn({4, 3, 8});
     EXPECT_EQ(scalar(features).sizes(), (std::vector<int64_t>{4, 3, 2, 1}));
     EXPECT_EQ(binned(features).sizes(), (std::vector<int64_t>{4, 3, 2, 11}));
@@ -66,7 +65,7 @@ TEST(Critic, SaysHeadsTimesNumbers) {
 
 TEST(Critic, ValuesStayWhatTheyWereWhenTheirUnitsFollowTheReturns) {
   torch::manual_seed(3);
-  Critic critic(8, Config(0, true));
+  Critic critic(8, Config(0, true), 2);
   const torch::Tensor features = torch::randn({4, 3, 8});
   const torch::Tensor was = critic->code().Decode(critic(features)), raw = critic(features).detach().clone();
   for (const double mean : {3.0, -40.0, 12.5}) {
