@@ -16,8 +16,8 @@ namespace sibyl::actor {
 namespace {
 
 bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
-  return a.environment() == b.environment() && a.environments() == b.environments() && a.groups() == b.groups() && a.send_context() == b.send_context() &&
-         a.max_episode_steps() == b.max_episode_steps();
+  return a.environment() == b.environment() && a.environments() == b.environments() && a.groups() == b.groups() &&
+         a.send_context() == b.send_context() && a.max_episode_steps() == b.max_episode_steps();
 }
 
 }  // namespace

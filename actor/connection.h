@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "actor/player.h"
 #include "common/metrics.h"
 #include "common/rpc/status.h"
 #include "common/runtime/program.h"
-#include "actor/player.h"
 #include "sibyl/v1/act.pb.h"
 
 // What both kinds of actors do alike: how they reach the learner, and what they keep when they lose it.

@@ -173,8 +173,8 @@ absl::Status Player::Finish(int group_index, v1::StepBatch* batch) {
     const StepResult& step = result.step;
     Episode& episode = running_[environment];
     const bool ended = step.terminated || step.truncated;
-    const absl::string_view shown = absl::string_view(group.observations).substr(row * observation_bytes_,
-                                                                                 observation_bytes_);
+    const absl::string_view shown =
+        absl::string_view(group.observations).substr(row * observation_bytes_, observation_bytes_);
     const absl::string_view led_to =
         ended ? absl::string_view(group.finals).substr(row * observation_bytes_, observation_bytes_) : shown;
     std::pair<uint64_t, uint32_t> caption;
@@ -212,9 +212,8 @@ absl::Status Player::Finish(int group_index, v1::StepBatch* batch) {
                          TakeCaption(environment, result.first_caption, result.first_context, batch).first);
       AppendTo<uint64_t>(batch->mutable_first_episode(), episode.number);
     }
-    batch->mutable_flags()->push_back(static_cast<char>((step.terminated ? kTerminated : 0) |
-                                                        (step.truncated ? kTruncated : 0) |
-                                                        (result.started ? kFirst : 0)));
+    batch->mutable_flags()->push_back(static_cast<char>(
+        (step.terminated ? kTerminated : 0) | (step.truncated ? kTruncated : 0) | (result.started ? kFirst : 0)));
   }
   return absl::OkStatus();
 }

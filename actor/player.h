@@ -54,8 +54,8 @@ class Player {
   // More episode numbers.
   void AddEpisodes(const v1::EpisodeBlock& block);
 
-  // Has every environment of a group start an episode. Where the welcome says `stagger`, these episodes are truncated at
-  // a step drawn by their seeds. Call once a group, before any step of it.
+  // Has every environment of a group start an episode. Where the welcome says `stagger`, these episodes are truncated
+  // at a step drawn by their seeds. Call once a group, before any step of it.
   absl::Status StartEpisodes(int group);
   // Has every environment of a group play one action; where an episode ends, another one follows. InvalidArgument when
   // the actions do not fit.
@@ -88,8 +88,8 @@ class Player {
     uint64_t number = 0;
     uint32_t length = 0;
     double episode_return = 0;
-    uint64_t cut_off_at = 0;                                 // length; 0: never
-    absl::flat_hash_map<uint64_t, uint32_t> caption_counts;  // by caption id
+    uint64_t cut_off_at = 0;                                   // length; 0: never
+    absl::flat_hash_map<uint64_t, uint32_t> caption_counts;    // by caption id
     absl::flat_hash_map<size_t, uint32_t> observation_counts;  // by hash; empty where nothing counts them
   };
   struct Group {

@@ -45,7 +45,8 @@ absl::Status CheckActionSpec(const v1::EnvironmentSpec& spec) {
   if (ActionNumbers(action) == 0) return wrong("its action has neither parts nor numbers");
   for (int i = 0; i < action.discrete().parts_size(); ++i) {
     const int choices = action.discrete().parts(i).choices_size();
-    if (choices < 1 || choices > 65536) return wrong("part ", i, " of its action has ", choices, " choices, must have 1 to 65536");
+    if (choices < 1 || choices > 65536)
+      return wrong("part ", i, " of its action has ", choices, " choices, must have 1 to 65536");
   }
   const v1::ActionSpec::Box& box = action.box();
   if (box.low_size() != box.high_size()) {

@@ -120,10 +120,11 @@ absl::Status CheckLearner(const v1::Experiment& e) {
   SIBYL_RETURN_IF_ERROR(Require(learner.batch_size() % learner.unroll_length() == 0, "learner.batch_size",
                                 learner.batch_size(),
                                 absl::StrCat("a multiple of learner.unroll_length (", learner.unroll_length(), ")")));
-  SIBYL_RETURN_IF_ERROR(Require(
-      e.policy().value_heads() != v1::VALUE_HEADS_TOTAL || learner.intrinsic_gamma() == learner.gamma(),
-      "learner.intrinsic_gamma", learner.intrinsic_gamma(),
-      absl::StrCat("learner.gamma's value (", learner.gamma(), ") unless policy.value_heads is VALUE_HEADS_SEPARATE or VALUE_HEADS_EACH")));
+  SIBYL_RETURN_IF_ERROR(
+      Require(e.policy().value_heads() != v1::VALUE_HEADS_TOTAL || learner.intrinsic_gamma() == learner.gamma(),
+              "learner.intrinsic_gamma", learner.intrinsic_gamma(),
+              absl::StrCat("learner.gamma's value (", learner.gamma(),
+                           ") unless policy.value_heads is VALUE_HEADS_SEPARATE or VALUE_HEADS_EACH")));
   const uint32_t unrolls = learner.batch_size() / learner.unroll_length(), ranks = learner.ranks();
   SIBYL_RETURN_IF_ERROR(Require(e.actor().processes() % ranks == 0 && unrolls % ranks == 0, "learner.ranks", ranks,
                                 absl::StrCat("a divisor of actor.processes (", e.actor().processes(),

@@ -55,8 +55,7 @@ void Feedback::Write(const char* action, const float* rewards, char* array) cons
 v1::EnvironmentSpec Feedback::PolicySpec() const {
   v1::EnvironmentSpec spec = environment_;
   if (numbers() > 0) {
-    *spec.add_observation() =
-        MakeTensorSpec(kFeedbackArray, v1::DTYPE_FLOAT32, {static_cast<uint32_t>(numbers())});
+    *spec.add_observation() = MakeTensorSpec(kFeedbackArray, v1::DTYPE_FLOAT32, {static_cast<uint32_t>(numbers())});
   }
   return spec;
 }

@@ -29,7 +29,8 @@ class Feedback {
 
   // The R rewards of one transition.
   void Rewards(const Payment& payment, float* rewards) const;
-  // Writes the K floats of an action of these bytes (ActionSpec) and its R rewards to `array`, which need not be aligned.
+  // Writes the K floats of an action of these bytes (ActionSpec) and its R rewards to `array`, which need not be
+  // aligned.
   void Write(const char* action, const float* rewards, char* array) const;
 
   // What the policy observes: the environment's arrays, and behind them kFeedbackArray, where K is above 0.

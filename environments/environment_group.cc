@@ -80,7 +80,7 @@ class InProcessGroup : public EnvironmentGroup {
   size_t observation_bytes_ = 0;
   std::vector<void*> arrays_;
   std::vector<RowResult> results_;
-  std::vector<std::string> captions_;          // of the ends, by row
+  std::vector<std::string> captions_;         // of the ends, by row
   std::vector<std::vector<double>> figures_;  // of the ends, by row
   absl::Span<const RowOrder> orders_;
   char *observations_ = nullptr, *finals_ = nullptr;

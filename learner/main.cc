@@ -219,11 +219,10 @@ absl::Status Train(Program& program) {
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
   episodes.Load(state);
-  UnrollPool unrolls(
-      {static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(policy_spec), ActionBytes(spec.action()),
-       policies[0]->state_size(), ValueCount(experiment.policy(), experiment.reward()),
-       CountsObservations(experiment.reward())},
-      /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
+  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(policy_spec),
+                      ActionBytes(spec.action()), policies[0]->state_size(),
+                      ValueCount(experiment.policy(), experiment.reward()), CountsObservations(experiment.reward())},
+                     /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<Slots> slots,
                          Slots::Open(static_cast<int>(experiment.learner().max_actors()), run_dir + "/episodes.pb"));
   StepCounter steps(state.steps() / static_cast<uint64_t>(ranks), &metrics);

@@ -38,8 +38,7 @@ ActionDistribution::Densities ActionDistribution::At(const torch::Tensor& parame
                                                      const torch::Tensor& action) const {
   if (box_) {
     const torch::Tensor mean = parameters.slice(-1, 0, numbers_);
-    const torch::Tensor log_deviation =
-        parameters.slice(-1, numbers_).clamp(kLowestLogDeviation, kHighestLogDeviation);
+    const torch::Tensor log_deviation = parameters.slice(-1, numbers_).clamp(kLowestLogDeviation, kHighestLogDeviation);
     const torch::Tensor distance = (action - mean) * (-log_deviation).exp();
     return {(-0.5 * distance.square() - log_deviation - kLogSqrt2Pi).sum(-1),
             (log_deviation + (0.5 + kLogSqrt2Pi)).sum(-1)};

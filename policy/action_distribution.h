@@ -48,14 +48,15 @@ class ActionDistribution {
 
  private:
   bool box_;
-  int mask_ = -1;  // of the observation arrays; -1: none
+  int mask_ = -1;                 // of the observation arrays; -1: none
   std::vector<int64_t> choices_;  // by part
   int64_t numbers_, parameters_;
   size_t action_bytes_;
 };
 
 // The last layer of a policy: from features [..., F] to the parameters [..., P] of the distribution over actions. Of a
-// box the deviations are parameters of their own that do not depend on the features (Schulman et al. 2017, section 6.1).
+// box the deviations are parameters of their own that do not depend on the features (Schulman et al. 2017,
+// section 6.1).
 class ActionHeadImpl : public torch::nn::LinearImpl {
  public:
   // The deviations are 1 until they are learned.

@@ -141,16 +141,15 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
       Row& row = rows[b];
       if (!row.playing) continue;
       const float* of_row = choices.data_ptr<float>() + b * choices.size(1);
-      const float log_prob =
-          options.greedy ? distribution.Best(of_row, action.data()) : distribution.Draw(of_row, row.random, action.data());
+      const float log_prob = options.greedy ? distribution.Best(of_row, action.data())
+                                            : distribution.Draw(of_row, row.random, action.data());
       if (!std::isfinite(log_prob)) {
         return absl::InternalError(absl::StrCat("the policy's output is not finite in the episode of seed ",
                                                 options.seed + row.episode, "; its weights are damaged"));
       }
       const std::string chosen = told ? action : "";
       if (spec.action().has_box()) ScaleToBounds(spec.action().box(), action.data());
-      SIBYL_ASSIGN_OR_RETURN(const StepResult step,
-                             row.environment->Step(ActionView(action.data()), row.buffers));
+      SIBYL_ASSIGN_OR_RETURN(const StepResult step, row.environment->Step(ActionView(action.data()), row.buffers));
       if (told) TellStep(row, *options.told, spec, chosen.data(), step);
       EpisodeResult& result = results[row.episode];
       result.episode_return += step.reward;

@@ -74,7 +74,7 @@ struct TrainedPolicy {
   uint64_t steps = 0;      // environment steps trained on
   v1::Experiment experiment;
   v1::EnvironmentSpec spec;
-  std::shared_ptr<Policy> policy;  // on the CPU
+  std::shared_ptr<Policy> policy;            // on the CPU
   std::shared_ptr<EvaluationFeedback> told;  // the rewards of captions are the checkpoint's
 };
 

@@ -70,7 +70,7 @@ class MinigridConvGru : public Policy {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConfig& config,
-                    const v1::EnvironmentSpec& spec, int64_t values) {
+                                                            const v1::EnvironmentSpec& spec, int64_t values) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_MINIGRID_CONV_GRU;
   SIBYL_ASSIGN_OR_RETURN(const int image, ArrayIndex(kKind, spec, "image", v1::DTYPE_UINT8, {7, 7, 3}));
   SIBYL_ASSIGN_OR_RETURN(const int direction, ArrayIndex(kKind, spec, "direction", v1::DTYPE_INT64, {}));

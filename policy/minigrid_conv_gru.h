@@ -10,6 +10,6 @@ namespace sibyl {
 // hand) stand out. The network always normalises, whatever policy.normalise_observations says (common/config.h refuses
 // false). InvalidArgument: the arrays are not these.
 absl::StatusOr<std::shared_ptr<Policy>> MakeMinigridConvGru(const v1::PolicyConfig& config,
-                    const v1::EnvironmentSpec& spec, int64_t values);
+                                                            const v1::EnvironmentSpec& spec, int64_t values);
 
 }  // namespace sibyl

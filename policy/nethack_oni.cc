@@ -86,8 +86,8 @@ class NetHackOni : public Policy {
       const torch::Tensor status = torch::elu(status2_(torch::elu(status1_(scaled))));
       torch::Tensor message = observations[message_].reshape({N, kMessage}).to(torch::kFloat32) / kMessageUnit;
       message = torch::elu(message2_(torch::elu(message1_(message))));
-      states = gru_(WithFeedback(torch::cat({picture, status, message, scaled}, 1), observations).view({T, B, -1}), first,
-                    state);
+      states = gru_(WithFeedback(torch::cat({picture, status, message, scaled}, 1), observations).view({T, B, -1}),
+                    first, state);
     }
     return Output(states, states, observations);
   }
@@ -125,8 +125,8 @@ torch::Tensor CropAroundHero(const torch::Tensor& chars, const torch::Tensor& co
   return TileIndex(take(chars), take(colours)).masked_fill_(outside, 0);  // the first tile is blank
 }
 
-absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config,
-                    const v1::EnvironmentSpec& spec, int64_t values) {
+absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec,
+                                                       int64_t values) {
   constexpr v1::PolicyKind kKind = v1::POLICY_KIND_NETHACK_ONI;
   SIBYL_ASSIGN_OR_RETURN(const int chars, ArrayIndex(kKind, spec, "chars", v1::DTYPE_UINT8, {kMapRows, kMapColumns}));
   SIBYL_ASSIGN_OR_RETURN(const int colours,

@@ -12,8 +12,8 @@ namespace sibyl {
 //   all three and the scaled blstats themselves -> GRU 512 -> policy, value.
 // The hero stands at column blstats[0], row blstats[1]. InvalidArgument: one of these arrays is missing or has another
 // shape.
-absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config,
-                    const v1::EnvironmentSpec& spec, int64_t values);
+absl::StatusOr<std::shared_ptr<Policy>> MakeNetHackOni(const v1::PolicyConfig& config, const v1::EnvironmentSpec& spec,
+                                                       int64_t values);
 
 // The 12x12 cells around the hero, 6 before and 5 behind it each way: chars and colours uint8 [N, 21, 79], blstats
 // int64 [N, 27] to rows of the tile table, int64 [N, 12, 12].

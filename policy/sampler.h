@@ -15,8 +15,8 @@ namespace sibyl {
 struct Sample {
   std::string action;           // [B] actions, as ActionSpec lays them out
   std::vector<float> log_prob;  // [B] of the action
-  torch::Tensor value;           // [B, V] float, on the CPU, contiguous
-  torch::Tensor states;          // [B, H] float: recurrent state after the step, on the policy's device
+  torch::Tensor value;          // [B, V] float, on the CPU, contiguous
+  torch::Tensor states;         // [B, H] float: recurrent state after the step, on the policy's device
 };
 
 // Chooses actions: runs the policy, draws from its distribution, and checks that the numbers are finite. The learner's

@@ -25,10 +25,11 @@ Feedback FeedbackOf(const v1::LocalWelcome& welcome, const v1::EnvironmentSpec& 
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LocalPlayer>> LocalPlayer::Make(
-    const v1::LocalWelcome& welcome, const EnvironmentGroups* environments) {
-  SIBYL_ASSIGN_OR_RETURN(auto policy, MakePolicy(welcome.policy(), FeedbackOf(welcome, environments->front()->spec()).PolicySpec(),
-                                                  welcome.reward()));
+absl::StatusOr<std::unique_ptr<LocalPlayer>> LocalPlayer::Make(const v1::LocalWelcome& welcome,
+                                                               const EnvironmentGroups* environments) {
+  SIBYL_ASSIGN_OR_RETURN(
+      auto policy,
+      MakePolicy(welcome.policy(), FeedbackOf(welcome, environments->front()->spec()).PolicySpec(), welcome.reward()));
   if (welcome.policy().precision() == v1::PRECISION_BFLOAT16) policy->UseBfloat16();
   return std::unique_ptr<LocalPlayer>(new LocalPlayer(welcome, environments, std::move(policy)));
 }

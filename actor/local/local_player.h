@@ -22,8 +22,8 @@ class LocalPlayer {
  public:
   // A player with the network that the welcome names, without weights yet. `environments` outlive it. Errors of
   // MakePolicy.
-  static absl::StatusOr<std::unique_ptr<LocalPlayer>> Make(
-      const v1::LocalWelcome& welcome, const EnvironmentGroups* environments);
+  static absl::StatusOr<std::unique_ptr<LocalPlayer>> Make(const v1::LocalWelcome& welcome,
+                                                           const EnvironmentGroups* environments);
 
   // Plays with these weights from the next step on. FailedPrecondition, DataLoss: they are not this network's.
   absl::Status TakeWeights(const v1::Weights& weights);
@@ -43,8 +43,7 @@ class LocalPlayer {
   double inference_seconds() const { return inference_seconds_; }
 
  private:
-  LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroups* environments,
-              std::shared_ptr<Policy> policy);
+  LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroups* environments, std::shared_ptr<Policy> policy);
 
   // Packs what the player shows into the batch's last step, and lays it out for the policy. `actions`: what was played,
   // nullptr at the stream's start.
@@ -66,9 +65,9 @@ class LocalPlayer {
   const size_t action_bytes_;
   absl::flat_hash_map<uint64_t, float> caption_rewards_;  // those that are not 0
   std::vector<Shown> before_;                             // by row: the newest observation's
-  std::vector<torch::Tensor> observations_;  // by array of Feedback::PolicySpec: [1, E, ...]
-  torch::Tensor first_;                      // bool [1, E]
-  torch::Tensor states_;                     // [E, H], before the next step
+  std::vector<torch::Tensor> observations_;               // by array of Feedback::PolicySpec: [1, E, ...]
+  torch::Tensor first_;                                   // bool [1, E]
+  torch::Tensor states_;                                  // [E, H], before the next step
   uint64_t version_ = 0, batches_ = 0, steps_ = 0;
   Sampler sampler_;  // seeded by the run's seed, the slot and the first episode number
   Sample sample_;

@@ -14,9 +14,9 @@
 #include "cli/arguments.h"
 #include "common/action_spec.h"
 #include "common/caption.h"
-#include "common/runtime/files.h"
 #include "common/log.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
@@ -49,14 +49,16 @@ struct Share {
   absl::Status status;
 };
 
-absl::Status Play(Share& share, const std::string& actions, size_t action_bytes, bool observe, const std::atomic<bool>& stop) {
+absl::Status Play(Share& share, const std::string& actions, size_t action_bytes, bool observe,
+                  const std::atomic<bool>& stop) {
   size_t next_action = 0;
   // At least once, however late the thread comes to run.
   do {
     for (size_t i = 0; i < share.environments.size(); ++i) {
       Environment& environment = *share.environments[i];
-      SIBYL_ASSIGN_OR_RETURN(const StepResult result,
-                             environment.Step(ActionView(&actions[next_action++ % kActions * action_bytes]), share.arrays[i]));
+      SIBYL_ASSIGN_OR_RETURN(
+          const StepResult result,
+          environment.Step(ActionView(&actions[next_action++ % kActions * action_bytes]), share.arrays[i]));
       if (observe) share.captions ^= CaptionId(environment.Caption());
       if (!result.terminated && !result.truncated) continue;
       ++share.episodes;

@@ -21,8 +21,8 @@
 #include "absl/strings/str_split.h"
 #include "common/action_spec.h"
 #include "common/columns.h"
-#include "common/runtime/files.h"
 #include "common/random.h"
+#include "common/runtime/files.h"
 #include "common/safetensors.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -120,8 +120,8 @@ absl::StatusOr<std::string> ReadActions(const std::string& path, const v1::Actio
     const std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
     if (words.empty()) continue;
     const auto wrong = [&](const std::string& must) {
-      return absl::InvalidArgumentError(absl::StrCat(path, " line ", number, ": action `",
-                                                     absl::StripAsciiWhitespace(line), "` is not ", must));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, " line ", number, ": action `", absl::StripAsciiWhitespace(line), "` is not ", must));
     };
     if (static_cast<int>(words.size()) != ActionNumbers(spec)) {
       return wrong(absl::StrCat(ActionNumbers(spec), " numbers, separated by blanks"));

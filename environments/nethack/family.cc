@@ -85,8 +85,7 @@ class NetHack : public Environment {
     if (over_) return absl::FailedPreconditionError("nethack: Step after the end of an episode; call Reset");
     const int action = played.choice(), actions = static_cast<int>(std::size(task_.actions));
     if (action < 0 || action >= actions) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("nethack: action ", action, " is not one of 0 to ", actions - 1));
+      return absl::InvalidArgumentError(absl::StrCat("nethack: action ", action, " is not one of 0 to ", actions - 1));
     }
     const Moment before = now_;
     task_.play(*game_, task_.actions[action].key);

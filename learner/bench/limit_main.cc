@@ -16,8 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/action_spec.h"
 #include "common/config.h"
-#include "common/feedback.h"
 #include "common/cores.h"
+#include "common/feedback.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"
@@ -153,8 +153,8 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
   batch.first = played.second;
   batch.state = torch::zeros({B, policy->state_size()});
   // The first choice of each part, or the middle of the box.
-  batch.action = torch::zeros({T, B, policy->distribution().numbers()},
-                              spec.action().has_box() ? torch::kFloat32 : torch::kInt64);
+  batch.action =
+      torch::zeros({T, B, policy->distribution().numbers()}, spec.action().has_box() ? torch::kFloat32 : torch::kInt64);
   batch.behaviour_log_prob = torch::full({T, B}, -std::log(static_cast<double>(policy->distribution().parameters())));
   const int64_t V = ValueCount(experiment.policy(), experiment.reward());
   batch.behaviour_value = torch::zeros({T, B, V});

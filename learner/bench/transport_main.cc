@@ -78,7 +78,8 @@ absl::Status Serve(Program& program) {
   CaptionTable captions(experiment.learner().max_captions(), experiment.learner().max_caption_bytes());
   EpisodeStats episodes(static_cast<int>(experiment.learner().episode_window()),
                         {spec.figures().begin(), spec.figures().end()});
-  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()), ObservationBytes(Feedback(experiment, spec).PolicySpec()), ActionBytes(spec.action())},
+  UnrollPool unrolls({static_cast<int>(experiment.learner().unroll_length()),
+                      ObservationBytes(Feedback(experiment, spec).PolicySpec()), ActionBytes(spec.action())},
                      /*capacity=*/0, &program.clock);  // ActorStreams fits it to the actors that come
   SIBYL_ASSIGN_OR_RETURN(
       const std::unique_ptr<Slots> slots,

@@ -86,8 +86,11 @@ void Inference::Handle(Event& event) {
   const auto it = actors_.find(event.lease.slot());
   if (event.kind == Event::kAttach) {
     if (it != actors_.end()) Forget(v1::SlotLease(it->second->lease));
-    actors_[event.lease.slot()].reset(new Actor{
-        event.lease, std::move(event.sink), {spec_, &feedback_, /*told_by_actor=*/false, books_, event.lease.slot(), groups_, group_rows_}, states_.Take()});
+    actors_[event.lease.slot()].reset(
+        new Actor{event.lease,
+                  std::move(event.sink),
+                  {spec_, &feedback_, /*told_by_actor=*/false, books_, event.lease.slot(), groups_, group_rows_},
+                  states_.Take()});
     return;
   }
   if (it == actors_.end() || it->second->lease.token() != event.lease.token()) {
@@ -189,8 +192,8 @@ absl::Status Inference::Act() {
     for (int i = 0; i < group_rows_; ++i, ++row) {
       actor->writer.WriteDecision(
           static_cast<int>(group) * group_rows_ + i,
-          {&sample_.action[row * action_bytes_], sample_.log_prob[row], sample_.value.data_ptr<float>() + row * heads, published.version,
-           states.data_ptr<float>() + row * state_size});
+          {&sample_.action[row * action_bytes_], sample_.log_prob[row], sample_.value.data_ptr<float>() + row * heads,
+           published.version, states.data_ptr<float>() + row * state_size});
     }
     actor->sink->SendActions(std::move(batch));
   }

@@ -64,10 +64,11 @@ void UnrollReceiver::Handle(Event& event) {
   if (event.kind == Event::kAttach) {
     if (it != actors_.end()) Forget(v1::SlotLease(it->second->lease));
     auto& actor = actors_[event.lease.slot()];
-    actor.reset(new Actor{event.lease,
-                          std::move(event.sink),
-                          {spec_, &feedback_, /*told_by_actor=*/true, books_, event.lease.slot(), /*groups=*/1, columns_.environments},
-                          {}});
+    actor.reset(new Actor{
+        event.lease,
+        std::move(event.sink),
+        {spec_, &feedback_, /*told_by_actor=*/true, books_, event.lease.slot(), /*groups=*/1, columns_.environments},
+        {}});
     RequestRoom(*actor);
     return;
   }
@@ -174,7 +175,8 @@ absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& ba
 
 absl::Status UnrollReceiver::Take(Actor& actor, const v1::UnrollBatch& batch) {
   SIBYL_RETURN_IF_ERROR(Check(actor, batch));
-  const size_t action_bytes = ActionBytes(columns_.action), E = columns_.environments, V = columns_.value_heads, H = columns_.state_size;
+  const size_t action_bytes = ActionBytes(columns_.action), E = columns_.environments, V = columns_.value_heads,
+               H = columns_.state_size;
   // Copies, because a column of a message need not be aligned.
   std::vector<float> values(CountIn<float>(batch.value())), states(CountIn<float>(batch.state()));
   std::memcpy(values.data(), batch.value().data(), batch.value().size());

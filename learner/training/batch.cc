@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/tensor_spec.h"
 #include "common/reward_channels.h"
+#include "common/tensor_spec.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/reward_channels.h"
 #include "learner/experience/caption_table.h"
 #include "learner/experience/unroll_pool.h"
-#include "common/reward_channels.h"
 #include "learner/training/training_batch.h"
 #include "sibyl/v1/experiment.pb.h"
 #include "sibyl/v1/state.pb.h"
@@ -38,7 +38,7 @@ struct BatchSettings {
   v1::RewardConfig reward;
   v1::EnvironmentSpec spec;
   int64_t state_size = 0;
-  int value_heads = 1;                               // V
+  int value_heads = 1;                                // V
   std::array<int, kChannelCount> channel_heads = {};  // of each channel, below V (ChannelHeads)
   torch::Device device = torch::kCPU;
 };

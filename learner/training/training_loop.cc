@@ -115,9 +115,9 @@ struct TrainingLoop::LoopMetrics {
   prometheus::Gauge &version, &success, &episode_return, &length, &lag, &age, &captions, &caption_bytes, &collisions,
       &evicted, &caption_text_bytes, &scores_without_row;
   prometheus::Counter& scores_dropped;
-  prometheus::Gauge &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy, &gradient_norm,
-      &learning_rate, &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance, &intrinsic_share,
-      &unlabelled_share, &label_share;
+  prometheus::Gauge &free_unrolls, &unroll_bytes, &finished_unrolls, &policy_loss, &value_loss, &entropy,
+      &gradient_norm, &learning_rate, &entropy_coefficient, &mean_ratio, &mean_value, &explained_variance,
+      &intrinsic_share, &unlabelled_share, &label_share;
   prometheus::Counter& extrinsic_reward;
   std::array<prometheus::Counter*, kChannelCount> channel_rewards;
 };

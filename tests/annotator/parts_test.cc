@@ -267,7 +267,8 @@ TEST(MiniGridRules, FitTheCaptionsOfTheEnvironments) {
       for (int step = 0; step < 3000; ++step) {
         random = random * 6364136223846793005u + 1442695040888963407u;
         const auto result =
-            (*environment)->Step(static_cast<int>((random >> 33) % Choices((*environment)->spec().action()).size()), nothing);
+            (*environment)
+                ->Step(static_cast<int>((random >> 33) % Choices((*environment)->spec().action()).size()), nothing);
         ASSERT_TRUE(result.ok());
         const std::string caption((*environment)->Caption());
         if (!caption.empty()) {

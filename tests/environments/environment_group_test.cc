@@ -89,7 +89,8 @@ TEST_P(EnvironmentGroupTest, DoesWhatItsEnvironmentsDoAloneAndGoesOnWithTheNextE
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, EnvironmentGroupTest,
-                         testing::Values("debug/Alignment", "debug/Choices", "debug/Reach", "minigrid/LavaCrossingS9N1"),
+                         testing::Values("debug/Alignment", "debug/Choices", "debug/Reach",
+                                         "minigrid/LavaCrossingS9N1"),
                          [](const auto& info) { return "Case" + std::to_string(info.index); });
 
 TEST(EnvironmentGroup, ANameThatDoesNotExistIsRefused) {

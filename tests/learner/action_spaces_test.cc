@@ -65,8 +65,8 @@ class ActionSpacesTest : public testing::TestWithParam<const char*> {
       for (int64_t b = 0; b < kB; ++b) {
         std::string action = sample.action.substr(b * distribution.action_bytes(), distribution.action_bytes());
         const int64_t at = t * kB + b;
-        distribution.Decode(action.data(), static_cast<char*>(batch.action.data_ptr()) +
-                                               at * (batch.action.nbytes() / (kT * kB)));
+        distribution.Decode(action.data(),
+                            static_cast<char*>(batch.action.data_ptr()) + at * (batch.action.nbytes() / (kT * kB)));
         batch.behaviour_log_prob.data_ptr<float>()[at] = sample.log_prob[b];
         batch.behaviour_value.data_ptr<float>()[at] = sample.value.data_ptr<float>()[b];
         if (box) ScaleToBounds(spec_.action().box(), action.data());

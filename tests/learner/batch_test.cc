@@ -50,7 +50,11 @@ class BatchTest : public testing::Test {
     const uint64_t id = 7;
     captions_.See({&id, 1}, 0, &unroll.paid_caption[1]);
     unroll.paid_count[1] = 2;
-    BatchSettings settings{experiment_.learner(), experiment_.reward(), spec_, 0, V,
+    BatchSettings settings{experiment_.learner(),
+                           experiment_.reward(),
+                           spec_,
+                           0,
+                           V,
                            ChannelHeads(experiment_.policy(), experiment_.reward())};
     return MakeBatch(settings, unrolls, captions_, CoefficientsAt(experiment_.reward(), 0), 0, 0);
   }

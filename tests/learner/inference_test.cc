@@ -1,4 +1,3 @@
-#include "common/action_spec.h"
 #include "learner/serving/inference.h"
 
 #include <gmock/gmock.h>
@@ -8,6 +7,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/action_spec.h"
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/config.h"
@@ -135,7 +135,8 @@ class InferenceTest : public testing::Test {
   v1::Experiment experiment_;
   v1::EnvironmentSpec spec_;
   Metrics metrics_;
-  UnrollPool pool_{{.length = kT, .observation_bytes = sizeof(float), .action_bytes = sizeof(uint16_t)}, 2 * kE, &Clock::Real()};
+  UnrollPool pool_{
+      {.length = kT, .observation_bytes = sizeof(float), .action_bytes = sizeof(uint16_t)}, 2 * kE, &Clock::Real()};
   CaptionTable captions_{1000};
   EpisodeStats episodes_{10, {}};
   StepCounter steps_{0, &metrics_};

@@ -1,4 +1,3 @@
-#include "common/action_spec.h"
 #include "learner/training/trainer.h"
 
 #include <gmock/gmock.h>
@@ -11,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/ports.h"
+#include "common/action_spec.h"
 #include "common/random.h"
 #include "common/runtime/files.h"
 #include "common/tensor_spec.h"

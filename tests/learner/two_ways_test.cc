@@ -140,7 +140,11 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     policy_spec_ = feedback_->PolicySpec();
     torch::manual_seed(static_cast<int64_t>(c.seed));
     policy_ = FreshPolicy();
-    shape_ = {c.unroll_length, ObservationBytes(policy_spec_), ActionBytes(spec_.action()), policy_->state_size(), 1,
+    shape_ = {c.unroll_length,
+              ObservationBytes(policy_spec_),
+              ActionBytes(spec_.action()),
+              policy_->state_size(),
+              1,
               /*counts_observations=*/true};
   }
 

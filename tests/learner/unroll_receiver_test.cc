@@ -1,4 +1,3 @@
-#include "common/action_spec.h"
 #include "learner/serving/unroll_receiver.h"
 
 #include <gmock/gmock.h>
@@ -8,6 +7,7 @@
 #include <limits>
 #include <thread>
 
+#include "common/action_spec.h"
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/config.h"
@@ -165,7 +165,8 @@ class UnrollReceiverTest : public testing::Test {
   v1::EnvironmentSpec spec_;
   v1::SlotLease lease_;
   Metrics metrics_;
-  UnrollPool pool_{{.length = kT, .observation_bytes = 8, .action_bytes = sizeof(uint16_t), .state_size = kH}, 8, &Clock::Real()};
+  UnrollPool pool_{
+      {.length = kT, .observation_bytes = 8, .action_bytes = sizeof(uint16_t), .state_size = kH}, 8, &Clock::Real()};
   CaptionTable captions_{1000};
   EpisodeStats episodes_{10, {}};
   StepCounter steps_{50, &metrics_};

@@ -110,7 +110,7 @@ TEST(ActionDistribution, NumbersAreNormal) {
         const double deviation = std::exp(std::clamp(double{parameters[t][b][D + i].item<float>()}, -5.0, 2.0));
         const double a = action[t][b][i].item<float>();
         want += std::log(1 / (deviation * std::sqrt(2 * M_PI)) *
-                         std::exp(-(a - mean) * (a - mean) / (2 * deviation * deviation)) +
+                             std::exp(-(a - mean) * (a - mean) / (2 * deviation * deviation)) +
                          std::numeric_limits<double>::min());
         want_entropy += 0.5 * std::log(2 * M_PI * M_E * deviation * deviation);
       }

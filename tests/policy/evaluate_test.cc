@@ -11,10 +11,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/caption.h"
 #include "common/config.h"
 #include "common/random.h"
 #include "environments/debug/alignment.h"
-#include "common/caption.h"
 #include "environments/registry.h"
 #include "nlohmann/json.hpp"
 #include "policy/mlp.h"
@@ -135,7 +135,9 @@ TEST(PlayEpisodes, TellsThePolicyItsLastActionAndRewards) {
   options.episodes = 2;
   options.environments = 1;
   options.told = &told;
-  ASSERT_TRUE(PlayEpisodes(listener, [] { return MakeEnvironment("debug/Alignment"); }, options).ok());
+  ASSERT_TRUE(PlayEpisodes(
+                  listener, [] { return MakeEnvironment("debug/Alignment"); }, options)
+                  .ok());
   // The first episode has 3 steps, and the one of seed 48 begins after them.
   ASSERT_GT(listener.told.size(), 4u);
   const auto at = [&](size_t step, int64_t i) { return listener.told[step][0][0][i].item<float>(); };
@@ -168,7 +170,9 @@ TEST(PlayEpisodes, PaysARepeatedCaptionLess) {
   options.episodes = 1;
   options.environments = 1;
   options.told = &told;
-  ASSERT_TRUE(PlayEpisodes(listener, [] { return MakeEnvironment("debug/Alignment"); }, options).ok());
+  ASSERT_TRUE(PlayEpisodes(
+                  listener, [] { return MakeEnvironment("debug/Alignment"); }, options)
+                  .ok());
   int count = 1;  // with the first observation's
   for (size_t step = 1; step < listener.told.size(); ++step) {
     const bool paid = AlignmentCaption(kSeed, static_cast<int>(step)) == AlignmentCaption(kSeed, 0);

@@ -78,7 +78,8 @@ TEST_P(NetworkTest, IsNearlyTheSameInBfloat16AndSoAreItsGradients) {
   constexpr int64_t T = 6, B = 16;
   const Observations observations = RandomObservations(Spec(), T, B);
   const torch::Tensor first = RandomFlags(T, B, 3), state = torch::randn({B, policy->state_size()});
-  const torch::Tensor by_logits = torch::randn({T, B, AllChoices(Spec().action())}), by_value = torch::randn({T, B, 1, 1});
+  const torch::Tensor by_logits = torch::randn({T, B, AllChoices(Spec().action())}),
+                      by_value = torch::randn({T, B, 1, 1});
   const auto run = [&](Policy& network) {
     PolicyOutput output = network.Forward(observations, first, state);
     ((output.action * by_logits).sum() + (output.critic * by_value).sum()).backward();
