@@ -2,6 +2,7 @@
 
 #include "environments/debug/alignment.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -62,7 +63,8 @@ class AlignmentTest : public testing::TestWithParam<std::vector<std::string>> {
     EXPECT_EQ(learner.Wait(), 0) << learner.log();
     for (auto& actor : playing) {
       actor->Signal(SIGTERM);
-      EXPECT_EQ(actor->Wait(), kExitStopped) << actor->log();
+      // One that was started last may end before it can handle the signal.
+      EXPECT_THAT(actor->Wait(), testing::AnyOf(kExitStopped, 1000 + SIGTERM)) << actor->log();
     }
     EXPECT_EQ(Batches().size(), static_cast<size_t>(batches));
   }

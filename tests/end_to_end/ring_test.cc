@@ -138,8 +138,11 @@ TEST_F(RingTest, GoesOnWhenAnyPartIsKilled) {
   ExpectProgress();  // the other actor goes on
   ASSERT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_actors_connected") == 2; })) << sibyl_->log();
   EXPECT_TRUE(Eventually([&] { return Metric("learner", "sibyl_learner_abandoned_episodes_total") > 0; }));
-  const double labelled = Metric("reward_model", "sibyl_reward_model_captions_labelled");
-  EXPECT_GT(labelled, 0);
+  double labelled = 0;
+  ASSERT_TRUE(Eventually([&] {
+    labelled = Metric("reward_model", "sibyl_reward_model_captions_labelled");
+    return labelled > 0;
+  })) << sibyl_->log();
   Kill("sibyl-reward-model");
   ExpectProgress();
   ASSERT_TRUE(Eventually([&] {
