@@ -17,6 +17,7 @@
 #include "learner/serving/inference.h"
 #include "learner/serving/unroll_receiver.h"
 #include "policy/weights.h"
+#include "tests/learner/books.h"
 
 namespace sibyl::learner {
 namespace {
@@ -71,28 +72,6 @@ class Rooms : public UnrollSink {
   Box<uint64_t> box;
 };
 
-// One way into the unrolls, with books of its own.
-struct Way {
-  explicit Way(const UnrollShape& shape) : pool(shape, 1000, &Clock::Real()) {}
-  Metrics metrics;
-  UnrollPool pool;
-  CaptionTable captions{1000};
-  EpisodeStats episodes{100, {}};
-  StepCounter steps{0, &metrics};
-  ExperienceBooks books{&pool, &captions, &episodes, &steps};
-
-  std::vector<uint64_t> Ids(const std::vector<int32_t>& rows) {
-    std::vector<uint64_t> ids(rows.size());
-    captions.Ids(rows, ids.data());
-    return ids;
-  }
-  Unrolls Finished(int count) {
-    Unrolls unrolls;
-    EXPECT_TRUE(pool.PopFinished(count, &unrolls));
-    return unrolls;
-  }
-};
-
 class TwoWaysTest : public testing::TestWithParam<Case> {
  protected:
   TwoWaysTest() {
@@ -123,13 +102,13 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     shape_ = {c.unroll_length, ObservationBytes(spec_), policy_->state_size(), 1, /*counts_observations=*/true};
   }
 
-  void PlayCentrally(Way& way) {
+  void PlayCentrally(TestBooks& way) {
     PolicyStore policies(*MakePolicy({}, spec_), *MakePolicy({}, spec_));
     policies.Publish(*policy_, kVersion);
     const v1::ActorWelcome& welcome = welcome_.actor();
     Inference inference(experiment_, spec_, torch::kCPU,
-                        SamplingSeed(welcome.run_seed(), kSlot, welcome.episodes().begin()), &policies, way.books,
-                        &Clock::Real(), &way.metrics);
+                        SamplingSeed(welcome.run_seed(), kSlot, welcome.episodes().begin()), &policies, way.books(),
+                        &Clock::Real(), &way.watch.heartbeats, &way.metrics);
     std::thread thread([&] { EXPECT_EQ(inference.Run(), absl::OkStatus()); });
     auto sink = std::make_shared<Actions>();
     inference.Attach(welcome.lease(), sink);
@@ -147,9 +126,9 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     thread.join();
   }
 
-  void PlayLocally(Way& way) {
-    UnrollReceiver receiver(experiment_, spec_, way.books, &Clock::Real(), &way.metrics);
-    std::thread thread([&] { receiver.Run(); });
+  void PlayLocally(TestBooks& way) {
+    UnrollReceiver receiver(experiment_, spec_, way.books(), &Clock::Real(), &way.watch.heartbeats, &way.metrics);
+    std::thread thread([&] { EXPECT_EQ(receiver.Run(), absl::OkStatus()); });
     auto sink = std::make_shared<Rooms>();
     receiver.Attach(welcome_.actor().lease(), sink);
     const auto environments = *actor::Player::MakeEnvironments(welcome_.actor());
@@ -203,7 +182,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
-  Way central(shape_), local(shape_);
+  TestBooks central(shape_, 1000), local(shape_, 1000);
   PlayCentrally(central);
   PlayLocally(local);
   const int count = kBatches * GetParam().environments;
@@ -242,8 +221,8 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
   EXPECT_GT(ends, 0u);
   EXPECT_GT(starts, ends);
   // Nothing stays pinned but what unfinished unrolls name.
-  for (const auto& unroll : ours) central.captions.Unpin(unroll->CaptionRows(shape_.length));
-  for (const auto& unroll : theirs) local.captions.Unpin(unroll->CaptionRows(shape_.length));
+  central.Unpin(ours);
+  local.Unpin(theirs);
   EXPECT_EQ(central.captions.pins(), 0u);
   EXPECT_EQ(local.captions.pins(), 0u);
 }
