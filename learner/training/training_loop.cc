@@ -135,7 +135,9 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       last_news_(begin_),
       metrics_(std::make_unique<LoopMetrics>(*parts.metrics)),
       heartbeat_(parts.heartbeats->Add("training", kHangs)) {
-  if (parts.collective != nullptr && parts.collective->rank() != 0) scores_.emplace(parts.captions);
+  if (parts.collective != nullptr && parts.collective->rank() != 0) {
+    scores_.emplace(parts.captions, parts.clock, parts.heartbeats);
+  }
 }
 
 TrainingLoop::~TrainingLoop() = default;
