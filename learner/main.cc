@@ -243,6 +243,8 @@ absl::Status Train(Program& program) {
   UnrollService unroll_service(&streams, &receiver, &weights, &captions, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&act_service, &unroll_service}));
+  std::optional<ScoreQueue> score_queue;
+  if (rewarded && collective != nullptr) score_queue.emplace(&program.clock, &metrics);
   std::unique_ptr<RewardClient> rewards;
   if (rewarded) {
     rewards = std::make_unique<RewardClient>(
@@ -267,6 +269,7 @@ absl::Status Train(Program& program) {
   parts.captions = &captions;
   parts.episodes = &episodes;
   parts.rewards = rewards.get();
+  parts.score_queue = score_queue ? &*score_queue : nullptr;
   parts.events = events.get();
   parts.collective = collective.get();
   parts.checkpoints = leads ? &*checkpoints : nullptr;
