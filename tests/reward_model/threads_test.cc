@@ -13,6 +13,7 @@
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
 #include "tests/common/fake_files.h"
+#include "tests/heartbeat_watch.h"
 #include "tests/process.h"
 #include "tests/reward_model/fakes.h"
 
@@ -35,7 +36,7 @@ class AnnotatorLinkTest : public ::testing::Test {
   v1::Experiment experiment_ = TestExperiment();
   Ending ending_;
   Metrics metrics_;
-  Heartbeats heartbeats_{Clock::Real(), metrics_};
+  HeartbeatWatch watch_;
   Coordinator model_{experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 100, Clock::Real(),
                      metrics_};
   FakeLearner learner_{model_};
@@ -43,7 +44,7 @@ class AnnotatorLinkTest : public ::testing::Test {
 };
 
 TEST_F(AnnotatorLinkTest, AsksAndFollows) {
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
   annotator_.Answer("a door", 0.75);
   EXPECT_TRUE(Eventually([&] {
@@ -54,7 +55,7 @@ TEST_F(AnnotatorLinkTest, AsksAndFollows) {
 
 TEST_F(AnnotatorLinkTest, WaitsForAnAnnotatorThatIsAway) {
   annotator_.SetDown(absl::UnavailableError("nobody there"));
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_FALSE(ending_.requested());
   annotator_.SetDown(absl::OkStatus());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
@@ -63,9 +64,25 @@ TEST_F(AnnotatorLinkTest, WaitsForAnAnnotatorThatIsAway) {
 
 TEST_F(AnnotatorLinkTest, GivesUpWhenTryingAgainWouldNotHelp) {
   annotator_.SetDown(absl::FailedPreconditionError("protocol version 2"));
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_TRUE(Eventually([&] { return ending_.requested(); }));
   EXPECT_THAT(std::string(ending_.failure().message()), HasSubstr("annotator here: protocol version 2"));
+}
+
+TEST_F(AnnotatorLinkTest, AThreadThatFollowsIsWatchedAndMayWaitForLabels) {
+  Gate describing;
+  annotator_.SetGates(&describing, nullptr);
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
+  ExpectSilenceWhileIn(describing, watch_, "labels");
+  EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
+  EXPECT_TRUE(watch_.ComesBackAfter(absl::Hours(1)));
+}
+
+TEST_F(AnnotatorLinkTest, AThreadThatAsksIsWatched) {
+  Gate asking;
+  annotator_.SetGates(nullptr, &asking);
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
+  ExpectSilenceWhileIn(asking, watch_, "asker");
 }
 
 class CheckpointTest : public AnnotatorLinkTest {
@@ -77,7 +94,7 @@ class CheckpointTest : public AnnotatorLinkTest {
   }
   std::unique_ptr<Checkpointer> Make(FileSystem& files, const std::string& folder,
                                      absl::Duration period = absl::Hours(1)) {
-    return std::make_unique<Checkpointer>(model_, folder, period, Clock::Real(), files, heartbeats_, Fail());
+    return std::make_unique<Checkpointer>(model_, folder, period, Clock::Real(), files, watch_.heartbeats, Fail());
   }
   void Follow() { EXPECT_FALSE(FollowOnce(model_, annotator_).ok()); }
   // What a process that starts now would have; nullopt: nothing.
