@@ -2,6 +2,8 @@
 
 // In-memory stand-ins for what the reward model talks to.
 
+#include <gtest/gtest.h>
+
 #include <map>
 #include <memory>
 #include <string>
@@ -429,6 +431,14 @@ class FakeLearner {
   };
   Coordinator* model_;
   std::map<uint64_t, Entry> captions_;
+};
+
+// One that has connected.
+class ConnectedLearner : public FakeLearner {
+ public:
+  explicit ConnectedLearner(Coordinator& model, uint64_t incarnation = 1) : FakeLearner(model, incarnation) {
+    EXPECT_TRUE(Connect().ok());
+  }
 };
 
 }  // namespace sibyl::reward_model

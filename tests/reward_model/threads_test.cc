@@ -109,6 +109,12 @@ class CheckpointTest : public AnnotatorLinkTest {
     SIBYL_RETURN_IF_ERROR(again.FinishRestore(*head));
     return Checkpoint(again);
   }
+  // Puts a file that the program of version 1 wrote into the run's folder.
+  void PutVersion1(const std::string& name) {
+    const auto bytes = ReadFile(absl::StrCat(SIBYL_SOURCE_DIR, "/tests/reward_model/testdata/", name));
+    ASSERT_TRUE(bytes.ok()) << bytes.status();
+    ASSERT_TRUE(WriteFileDurably("/run/reward_model.pb", *bytes, files_).ok());
+  }
   uint64_t AnswersRead() {
     const auto state = Read();
     if (!state.ok() || !state->has_value()) return 0;
@@ -175,36 +181,66 @@ TEST_F(CheckpointTest, ADamagedOneIsNotReadAsEmpty) {
   }
 }
 
-TEST_F(CheckpointTest, TakesOverAFileOfVersion1) {
-  v1::RewardModelState state;
-  state.set_format_version(1);
-  state.set_run_id("run");
-  state.set_goal("open doors");
-  for (const char* label : {"unhelpful", "helpful"}) state.add_label_set(label);
-  state.set_next_sequence(8);
-  state.set_judge("rules:test@1");
-  state.set_learner_incarnation(5);
-  v1::RewardCaption& caption = *state.add_captions();
-  caption.set_id(CaptionId("a key"));
-  caption.set_text("a key");
-  caption.set_context("in view");
-  caption.set_count(9);
-  caption.set_last_step(70);
-  caption.set_asked(true);
-  caption.set_answers(2);
-  caption.set_good_sum(1.5);
-  caption.set_unanswered(1);
-  caption.set_learner_count(4);
-  ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
+// testdata/*_version_1.pb were written by the last program of that format (commit 5a274ca): its RewardModel with a
+// learner and an annotator in memory, and its Checkpointer.
+TEST_F(CheckpointTest, TakesOverAFileThatTheProgramOfVersion1Wrote) {
   experiment_.mutable_environment()->set_send_context(true);
-  EXPECT_EQ((*Read())->DebugString(), state.DebugString());
+  PutVersion1("classification_version_1.pb");
+  v1::RewardModelState written;
+  ASSERT_TRUE(ReadProto("/run/reward_model.pb", &written, files_).ok());
+  const auto read = Read();
+  ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+  EXPECT_EQ(Rows(**read), Rows(written));
+  EXPECT_EQ((*read)->run_id(), "run");
+  EXPECT_EQ((*read)->next_sequence(), 6u);
+  EXPECT_EQ((*read)->judge(), "rules:test@1");
+  EXPECT_EQ((*read)->learner_incarnation(), 8u);
+  std::map<std::string, v1::RewardCaption> captions;
+  for (const v1::RewardCaption& caption : (*read)->captions()) captions[caption.text()] = caption;
+  ASSERT_EQ(captions.size(), 6u) << "one without a text among them";
+  const v1::RewardCaption& door = captions["You open the red door."];
+  EXPECT_EQ(door.count(), 25u);
+  EXPECT_EQ(door.learner_count(), 5u) << "the rest came from an earlier learner";
+  EXPECT_EQ(door.answers(), 2u);
+  EXPECT_EQ(door.good_sum(), 1.75);
+  EXPECT_EQ(door.context(), "view of You open the red door.");
+  EXPECT_EQ(captions["You bump into a wall."].unanswered(), 1u);
+  EXPECT_TRUE(captions["Sie öffnen die Tür. 你打开了门。"].asked());
+  EXPECT_EQ(captions[""].count(), 6u);
+
+  // What was labelled then is worth the same now, and is not asked about again.
+  Metrics metrics;
+  Coordinator again(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 101, Clock::Real(), metrics);
+  ASSERT_TRUE(Restore(again, written).ok());
+  FakeLearner learner(again, 8);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_EQ(learner.table.Of("You open the red door."), 0.875F);
+  EXPECT_EQ(learner.table.Of("You bump into a wall."), 0);
+  EXPECT_EQ(learner.table.Of("You drop the grey key."), -1);
+
   // The first checkpoint takes its place.
   ASSERT_TRUE(Make(files_, "/run")->Write().ok());
   EXPECT_FALSE(files_.Exists("/run/reward_model.pb"));
   EXPECT_EQ((*Read())->captions_size(), 1) << "a door";
+}
 
+TEST_F(CheckpointTest, TakesOverTheComparisonsOfVersion1) {
+  experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RANKING);
+  PutVersion1("ranking_version_1.pb");
+  const auto read = Read();
+  ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+  ASSERT_EQ((*read)->comparisons_size(), 3);
+  EXPECT_EQ((*read)->comparisons(0).first(), CaptionId("a"));
+  EXPECT_EQ((*read)->comparisons(0).second(), CaptionId("b"));
+  EXPECT_EQ((*read)->comparisons(0).first_better(), 0.8125) << "a tie counts half";
+  EXPECT_FALSE((*read)->comparisons(2).answered());
+}
+
+TEST_F(CheckpointTest, RefusesAFormatThatItDoesNotKnow) {
+  PutVersion1("classification_version_1.pb");
+  v1::RewardModelState state;
+  ASSERT_TRUE(ReadProto("/run/reward_model.pb", &state, files_).ok());
   state.set_format_version(77);
-  ASSERT_TRUE(files_.Remove("/run/reward_model.records").ok());
   ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
   EXPECT_EQ(Read().status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(Read().status().message()), HasSubstr("has format 77, this program reads 1"));
