@@ -15,6 +15,9 @@
 namespace sibyl::actor {
 namespace {
 
+// A group's step, or a stream's beginning with the environments' making, takes seconds at most.
+constexpr absl::Duration kHangs = absl::Minutes(1);
+
 bool SameEnvironments(const v1::ActorWelcome& a, const v1::ActorWelcome& b) {
   return a.environment() == b.environment() && a.environments() == b.environments() && a.groups() == b.groups() &&
          a.send_context() == b.send_context() && a.max_episode_steps() == b.max_episode_steps();
@@ -34,42 +37,43 @@ ActorMetrics::ActorMetrics(Metrics& metrics)
       text_bytes(metrics.Gauge("sibyl_actor_caption_text_bytes",
                                "Approximate memory of the caption texts that the stream has carried.")) {}
 
-v1::ActorHello Hello(const Kept& kept) {
+v1::ActorHello Hello(const ActorState& state) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   v1::ActorHello hello;
   hello.set_protocol_version(kProtocolVersion);
   hello.set_actor(absl::StrCat(host, ":", getpid()));
-  if (kept.lease) *hello.mutable_lease() = *kept.lease;
+  if (state.lease) *hello.mutable_lease() = *state.lease;
   return hello;
 }
 
-absl::Status Accept(const v1::ActorWelcome& welcome, Kept* kept) {
+absl::Status Accept(const v1::ActorWelcome& welcome, ActorState* state) {
   if (welcome.protocol_version() != kProtocolVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the learner speaks protocol ", welcome.protocol_version(),
                                                       ", this actor ", kProtocolVersion, "; use the same release"));
   }
-  kept->lease = welcome.lease();
-  kept->welcomed = true;
+  state->lease = welcome.lease();
+  state->welcomed = true;
   spdlog::info("slot {} of run {}: {} x {} in {} groups", welcome.lease().slot(), welcome.run_id(),
                welcome.environments(), welcome.environment(), welcome.groups());
-  if (kept->environments.empty() || !SameEnvironments(kept->made_for, welcome)) {
-    kept->environments.clear();
-    SIBYL_ASSIGN_OR_RETURN(kept->environments, MakeEnvironments(welcome));
-    kept->made_for = welcome;
+  if (state->environments.empty() || !SameEnvironments(state->made_for, welcome)) {
+    state->environments.clear();
+    SIBYL_ASSIGN_OR_RETURN(state->environments, MakeEnvironments(welcome));
+    state->made_for = welcome;
   }
   return absl::OkStatus();
 }
 
-absl::Status StayConnected(
-    const std::string& address, Program& program, ActorMetrics& metrics, Kept& kept,
-    const std::function<StreamEnd(const std::shared_ptr<grpc::Channel>&, grpc::ClientContext&)>& play) {
+absl::Status StayConnected(const std::string& address, Program& program, ActorMetrics& metrics, ActorState& state,
+                           const PlayStream& play) {
   Backoff backoff(absl::Milliseconds(100), absl::Seconds(1), FreshRandom64());
   std::string last_reason;
   const std::stop_token stop = program.stop();
+  const std::unique_ptr<Heartbeat> heartbeat = program.heartbeats.Add("playing", kHangs);
   while (!stop.stop_requested()) {
+    heartbeat->Beat();
     metrics.connects.Increment();
-    kept.welcomed = false;
+    state.welcomed = false;
     StreamEnd end;
     {
       // A channel that has failed to connect keeps a backoff of its own, of up to many seconds; a fresh one tries now.
@@ -77,7 +81,7 @@ absl::Status StayConnected(
       grpc::ClientContext context;
       // The playing thread may be waiting for the learner.
       const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
-      end = play(channel, context);
+      end = play(channel, context, *heartbeat);
     }
     metrics.connected.Set(0);
     if (stop.stop_requested()) break;
@@ -85,9 +89,9 @@ absl::Status StayConnected(
     if (!absl::IsUnavailable(end.own)) return end.own;
     // Before the welcome it is the lease that is stale, if there is one. After the welcome nothing that this process
     // could try is left: its environment is not what the run trains on.
-    if (absl::IsFailedPrecondition(end.learner) && kept.lease && !kept.welcomed) {
+    if (absl::IsFailedPrecondition(end.learner) && state.lease && !state.welcomed) {
       spdlog::info("{}; taking a new lease", end.learner.message());
-      kept.lease.reset();
+      state.lease.reset();
       continue;
     }
     if (absl::IsFailedPrecondition(end.learner) || absl::IsInvalidArgument(end.learner)) return end.learner;

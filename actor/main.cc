@@ -1,29 +1,9 @@
 // sibyl-actor: plays environments for a learner. It needs nothing but the learner's address.
 
-#include "absl/flags/flag.h"
+#include "actor/actor_main.h"
 #include "actor/session.h"
-#include "common/runtime/program.h"
-#include "common/status_macros.h"
-
-ABSL_FLAG(std::string, learner, "", "Address of the learner, host:port. Required.");
-ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9467", "Where metrics are served, host:port; port 0 takes a free one.");
-
-namespace sibyl::actor {
-namespace {
-
-absl::Status Play(Program& program) {
-  if (absl::GetFlag(FLAGS_learner).empty()) {
-    return UsageError(
-        absl::InvalidArgumentError("--learner is not set; say where the learner is, e.g. --learner=127.0.0.1:50051"));
-  }
-  SIBYL_RETURN_IF_ERROR(program.metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
-  return PlayFor(absl::GetFlag(FLAGS_learner), program);
-}
-
-}  // namespace
-}  // namespace sibyl::actor
 
 int main(int argc, char** argv) {
-  return sibyl::RunMain(argc, argv, {"actor", "Plays environments for a learner: sibyl-actor --learner=host:port"},
-                        sibyl::actor::Play);
+  return sibyl::actor::ActorMain(argc, argv, "Plays environments for a learner: sibyl-actor --learner=host:port",
+                                 sibyl::actor::PlayFor);
 }

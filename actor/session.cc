@@ -11,18 +11,18 @@ namespace {
 using Stream = grpc::ClientReaderWriter<v1::ActorMessage, v1::LearnerMessage>;
 
 // Speaks on a fresh stream to its end.
-absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* played) {
+absl::Status Play(Stream& stream, ActorState& state, ActorMetrics& metrics, Heartbeat& heartbeat, bool* played) {
   v1::ActorMessage out;
   v1::LearnerMessage in;
-  *out.mutable_hello() = Hello(kept);
-  if (!stream.Write(out) || !stream.Read(&in)) return Lost();
+  *out.mutable_hello() = Hello(state);
+  if (!stream.Write(out) || !ReadNext(stream, heartbeat, &in)) return Lost();
   if (!in.has_welcome()) return absl::InternalError("the learner's first message is not a welcome");
   const v1::ActorWelcome welcome = in.welcome();
-  SIBYL_RETURN_IF_ERROR(Accept(welcome, &kept));
-  *out.mutable_ready()->mutable_environment() = kept.environments.front()->spec();
+  SIBYL_RETURN_IF_ERROR(Accept(welcome, &state));
+  *out.mutable_ready()->mutable_environment() = state.environments.front()->spec();
   if (!stream.Write(out)) return Lost();
 
-  Player player(welcome, &kept.environments);
+  Player player(welcome, &state.environments);
   std::vector<StepPacker> packers(player.groups(), StepPacker(welcome.codec()));
   const auto send = [&] {
     metrics.sent_bytes.Increment(static_cast<double>(out.ByteSizeLong()));
@@ -36,7 +36,7 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
   }
   metrics.connected.Set(1);
   uint64_t steps = 0, episodes = 0, cut_captions = 0;
-  while (stream.Read(&in)) {
+  while (ReadNext(stream, heartbeat, &in)) {
     *played = true;
     if (in.has_actions()) {
       out.mutable_step()->Clear();
@@ -64,15 +64,16 @@ absl::Status Play(Stream& stream, Kept& kept, ActorMetrics& metrics, bool* playe
 
 absl::Status PlayFor(const std::string& address, Program& program) {
   ActorMetrics metrics(program.metrics);
-  Kept kept;
-  return StayConnected(address, program, metrics, kept,
-                       [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
-                         const auto stub = v1::ActService::NewStub(channel);
-                         const auto stream = stub->Act(&context);
-                         bool played = false;
-                         const absl::Status own = Play(*stream, kept, metrics, &played);
-                         return EndOf(*stream, context, own, played);
-                       });
+  ActorState state;
+  return StayConnected(
+      address, program, metrics, state,
+      [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context, Heartbeat& heartbeat) {
+        const auto stub = v1::ActService::NewStub(channel);
+        const auto stream = stub->Act(&context);
+        bool played = false;
+        const absl::Status own = Play(*stream, state, metrics, heartbeat, &played);
+        return EndOf(*stream, context, own, played);
+      });
 }
 
 }  // namespace sibyl::actor

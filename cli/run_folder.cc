@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -151,7 +152,12 @@ absl::StatusOr<RunFolder> RunFolder::Prepare(const RunRequest& request) {
     return absl::NotFoundError(absl::StrCat("cannot resume ", request.run_dir, ": it holds no run (no ", kConfig,
                                             "); name the folder of one with --run_dir"));
   }
-  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(config, request.overrides));
+  absl::StatusOr<v1::Experiment> loaded = LoadExperiment(config, request.overrides);
+  // Nobody has named the run's own file.
+  if (!loaded.ok() && request.config.empty() && !absl::StrContains(loaded.status().message(), config)) {
+    return absl::Status(loaded.status().code(), absl::StrCat(config, ": ", loaded.status().message()));
+  }
+  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, std::move(loaded));
   SIBYL_RETURN_IF_ERROR(CheckRunnable(experiment, request.binaries));
 
   const fs::path asked =

@@ -80,13 +80,21 @@ int AvailableCores(int allowed, const Reader& read) {
   return std::max(1, static_cast<int>(std::ceil(cores)));
 }
 
-int AvailableCores() {
-  // A set of a fixed size is too small for hosts of more than 1024 cores; these are counted as a whole.
+std::vector<int> AllowedCores() {
+  std::vector<int> cores;
   cpu_set_t set;
-  const int allowed = sched_getaffinity(0, sizeof set, &set) == 0
-                          ? CPU_COUNT(&set)
-                          : static_cast<int>(std::thread::hardware_concurrency());
-  return AvailableCores(allowed, [](const std::string& path) { return ReadFile(path); });
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cores;  // a set of a fixed size is too small for the host
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  }
+  return cores;
+}
+
+int AvailableCores() {
+  const size_t allowed = AllowedCores().size();
+  // A host whose cores have no numbers here is counted as a whole.
+  return AvailableCores(static_cast<int>(allowed > 0 ? allowed : std::thread::hardware_concurrency()),
+                        [](const std::string& path) { return ReadFile(path); });
 }
 
 }  // namespace sibyl

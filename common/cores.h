@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -11,7 +12,11 @@ namespace sibyl {
 // where the CPU quota of a control group is lower (docker --cpus, a Kubernetes limit); a part of a core counts as one.
 int AvailableCores();
 
-// The above of `allowed` cores by affinity, with the files of /proc and /sys read by `read`.
+// The numbers of the cores that the affinity of the calling thread allows, ascending. They may be more than
+// AvailableCores. Empty on a host of more than 1024 cores.
+std::vector<int> AllowedCores();
+
+// AvailableCores of `allowed` cores by affinity, with the files of /proc and /sys read by `read`.
 int AvailableCores(int allowed, const std::function<absl::StatusOr<std::string>(const std::string& path)>& read);
 
 }  // namespace sibyl

@@ -229,29 +229,31 @@ absl::Status Train(Program& program) {
   const ExperienceBooks books{&unrolls, &captions, &episodes, &steps};
   // A run that goes on must not draw the same random numbers again.
   const uint64_t sampling_seed = Mix64(experiment.seed() ^ Mix64(state.steps()));
-  Inference inference(experiment, spec, device, sampling_seed, &store, books, &program.clock, &metrics);
+  Inference inference(experiment, spec, device, sampling_seed, &store, books, &program.clock,
+                      &program.heartbeats, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<EventFile> events, EventFile::Create(run_dir + "/curves"));
   std::optional<CheckpointThread> checkpoints;
   if (leads) {
     checkpoints.emplace(run_dir, static_cast<int>(experiment.learner().checkpoints_kept()), &captions, &files,
-                        &program.heartbeats, program.fail());
+                        &program.clock, &program.heartbeats, program.fail());
   } else {
     episodes.CollectNews();
   }
 
-  UnrollReceiver receiver(experiment, spec, books, &program.clock, &metrics);
+  UnrollReceiver receiver(experiment, spec, books, &program.clock, &program.heartbeats, &metrics);
   SharedWeights weights(&store);
   ActorStreams streams(experiment, spec, state.run_id(), slots.get(), &unrolls, &program.clock, &metrics);
   ActService act_service(&streams, &inference, &captions);
   UnrollService unroll_service(&streams, &receiver, &weights, &captions, &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,
                          rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&act_service, &unroll_service}));
+  std::optional<ScoreQueue> score_queue;
+  if (rewarded && collective != nullptr) score_queue.emplace(&program.clock, &metrics);
   std::unique_ptr<RewardClient> rewards;
   if (rewarded) {
     rewards = std::make_unique<RewardClient>(
         absl::GetFlag(FLAGS_reward_model), state.run_id(), experiment.reward_model().goal(), &captions,
-        [&steps] { return steps.received(); }, &program.clock, &program.heartbeats, program.fail(), &metrics);
-    if (collective != nullptr) rewards->KeepUpdates();
+        score_queue ? &*score_queue : nullptr, [&steps] { return steps.received(); }, &program.clock, &program.heartbeats, program.fail(), &metrics);
   }
 
   TrainingParts parts;
@@ -272,6 +274,7 @@ absl::Status Train(Program& program) {
   parts.captions = &captions;
   parts.episodes = &episodes;
   parts.rewards = rewards.get();
+  parts.score_queue = score_queue ? &*score_queue : nullptr;
   parts.events = events.get();
   parts.collective = collective.get();
   parts.checkpoints = leads ? &*checkpoints : nullptr;
@@ -292,11 +295,7 @@ absl::Status Train(Program& program) {
       program.fail());
   Worker unrolls_worker(
       "unrolls",
-      [&](const std::stop_token&) {
-        receiver.Run();
-        return absl::OkStatus();
-      },
-      program.fail());
+      [&](const std::stop_token&) { return receiver.Run(); }, program.fail());
   Worker training_worker(
       "training",
       [&](const std::stop_token&) -> absl::Status {

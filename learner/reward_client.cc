@@ -33,15 +33,17 @@ struct RewardClient::Connection {
 };
 
 RewardClient::RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions,
-                           std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
+                           ScoreQueue* for_ranks, std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
                            std::function<void(absl::Status)> failed, Metrics* metrics)
     : address_(std::move(address)),
       run_id_(std::move(run_id)),
       goal_(std::move(goal)),
       captions_(captions),
+      for_ranks_(for_ranks),
       steps_(std::move(steps)),
       clock_(clock),
       incarnation_(FreshRandom64()),
+      heartbeats_(heartbeats),
       heartbeat_(heartbeats->Add("reward-client", kHangs)),
       connected_(metrics->Gauge("sibyl_learner_reward_model_connected",
                                 "1 while the stream to the reward model is up, else 0.")),
@@ -52,17 +54,6 @@ RewardClient::RewardClient(std::string address, std::string run_id, std::string 
 v1::RewardModelProgress RewardClient::progress() const {
   MutexLock lock(mutex_);
   return progress_;
-}
-
-void RewardClient::KeepUpdates() {
-  MutexLock lock(mutex_);
-  keeps_updates_ = true;
-}
-
-void RewardClient::TakeUpdates(google::protobuf::RepeatedPtrField<v1::ScoreUpdate>* updates) {
-  MutexLock lock(mutex_);
-  updates->Swap(&kept_updates_);
-  kept_updates_.Clear();
 }
 
 absl::Status RewardClient::Run(const std::stop_token& stop) {
@@ -87,10 +78,24 @@ absl::Status RewardClient::Run(const std::stop_token& stop) {
   return absl::OkStatus();
 }
 
-absl::Status RewardClient::Read(Connection& connection) {
+absl::Status RewardClient::Read(const std::stop_token& stop, Connection& connection) {
+  const std::unique_ptr<Heartbeat> heartbeat = heartbeats_->Add("reward-reader", kHangs);
+  const auto read = [&](v1::RewardModelToLearner* in) {
+    heartbeat->Rest();
+    const bool there = connection.stream->Read(in);
+    heartbeat->Beat();
+    return there;
+  };
   v1::RewardModelToLearner in;
-  while (connection.stream->Read(&in)) {
+  while (read(&in)) {
     if (in.has_scores()) {
+      // Asked for before the scores are applied: what is not applied comes again.
+      if (for_ranks_ != nullptr) {
+        heartbeat->Rest();
+        const bool room = for_ranks_->WaitForRoom(in.scores(), stop);
+        heartbeat->Beat();
+        if (!room) break;
+      }
       if (const absl::Status applied = captions_->Apply(in.scores(), steps_()); !applied.ok()) {
         spdlog::error("the reward model at {} loses its stream: {}", address_, applied.message());
         connection.context.TryCancel();
@@ -99,8 +104,8 @@ absl::Status RewardClient::Read(Connection& connection) {
         continue;                // Read fails now
       }
       updates_.Increment();
+      if (for_ranks_ != nullptr) for_ranks_->Push(in.scores());
       MutexLock lock(mutex_);
-      if (keeps_updates_) *kept_updates_.Add() = in.scores();
       // In the middle of a snapshot there is nothing to go on from.
       followed_sequence_ = in.scores().more() ? 0 : in.scores().sequence();
     } else if (in.has_text_request()) {
@@ -159,7 +164,7 @@ absl::Status RewardClient::Talk(const std::stop_token& stop, Connection& connect
   absl::Status reading;
   {
     Worker reader(
-        "reward-reader", [&](const std::stop_token&) { return Read(connection); },
+        "reward-reader", [&](const std::stop_token& reader_stop) { return Read(reader_stop, connection); },
         [&](absl::Status status) {
           connection.context.TryCancel();
           reading = std::move(status);

@@ -10,6 +10,7 @@
 #include "common/runtime/heartbeat.h"
 #include "common/runtime/worker.h"
 #include "learner/experience/caption_table.h"
+#include "learner/score_queue.h"
 #include "sibyl/v1/reward.grpc.pb.h"
 
 namespace sibyl::learner {
@@ -21,16 +22,12 @@ namespace sibyl::learner {
 // Threads: "reward-client" writes, and "reward-reader" reads while a stream is open.
 class RewardClient {
  public:
-  // `steps` gives the run's environment steps; called from the client's threads. `failed` is called at most once, when
+  // `steps` gives the run's environment steps; called from the client's threads. `for_ranks` takes every update, for
+  // ranks that do not follow the reward model themselves; nullptr: there are none. `failed` is called at most once, when
   // the client has given up. Everything outlives this.
   RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions,
-               std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
+               ScoreQueue* for_ranks, std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
                std::function<void(absl::Status)> failed, Metrics* metrics);
-
-  // From now on keeps the updates that TakeUpdates gives.
-  void KeepUpdates();
-  // The reward model's updates since the last call, in order, for ranks that do not follow it themselves. Any thread.
-  void TakeUpdates(google::protobuf::RepeatedPtrField<v1::ScoreUpdate>* updates);
 
   // What the reward model last said of itself. Any thread.
   v1::RewardModelProgress progress() const;
@@ -43,22 +40,22 @@ class RewardClient {
   absl::Status Talk(const std::stop_token& stop, Connection& connection, bool* connected);
   // Sends texts that were asked for, and captions whose counts changed, until the stream or the process ends.
   void Offer(const std::stop_token& stop, Connection& connection);
-  absl::Status Read(Connection& connection);
+  absl::Status Read(const std::stop_token& stop, Connection& connection);
 
   const std::string address_, run_id_, goal_;
   CaptionTable* const captions_;
+  ScoreQueue* const for_ranks_;
   const std::function<uint64_t()> steps_;
   Clock* const clock_;
   const uint64_t incarnation_;
-  const std::unique_ptr<Heartbeat> heartbeat_;
+  Heartbeats* const heartbeats_;
+  const std::unique_ptr<Heartbeat> heartbeat_;  // of "reward-client"
   prometheus::Gauge& connected_;
   prometheus::Counter& updates_;
 
   mutable Mutex mutex_;
   CondVar wake_;
   v1::RewardModelProgress progress_ ABSL_GUARDED_BY(mutex_);
-  bool keeps_updates_ ABSL_GUARDED_BY(mutex_) = false;
-  google::protobuf::RepeatedPtrField<v1::ScoreUpdate> kept_updates_ ABSL_GUARDED_BY(mutex_);
   uint64_t followed_incarnation_ ABSL_GUARDED_BY(mutex_) = 0, followed_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   Worker worker_;
 };

@@ -12,6 +12,9 @@ namespace {
 // Waits between attempts to reach the annotator.
 constexpr absl::Duration kFirstWait = absl::Milliseconds(100), kLongestWait = absl::Seconds(5);
 
+// An answer about many queries, each asked by itself, takes less.
+constexpr absl::Duration kHangs = absl::Minutes(1);
+
 // No later attempt will do better.
 bool IsPermanent(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status);
@@ -48,10 +51,16 @@ absl::Status Offer(Coordinator& model, LabelSource& source, const Questions& que
 
 }  // namespace
 
-absl::Status FollowOnce(Coordinator& model, LabelSource& source) {
+absl::Status FollowOnce(Coordinator& model, LabelSource& source, Heartbeat* heartbeat) {
   SIBYL_ASSIGN_OR_RETURN(const v1::DescribeResponse annotator, source.Describe());
-  const absl::Status ended =
-      source.Follow(model.ConnectAnnotator(annotator), [&](const v1::LabelBatch& batch) { model.OnLabels(batch); });
+  const v1::LabelsRequest request = model.ConnectAnnotator(annotator);
+  if (heartbeat != nullptr) heartbeat->Rest();
+  const absl::Status ended = source.Follow(request, [&](const v1::LabelBatch& batch) {
+    if (heartbeat != nullptr) heartbeat->Beat();
+    model.OnLabels(batch);
+    if (heartbeat != nullptr) heartbeat->Rest();
+  });
+  if (heartbeat != nullptr) heartbeat->Beat();
   model.DisconnectAnnotator();
   return ended;
 }
@@ -63,11 +72,12 @@ absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source) {
 }
 
 AnnotatorLink::AnnotatorLink(Coordinator& coordinator, LabelSource& source, const std::string& name, uint64_t seed,
-                             Clock& clock, std::function<void(absl::Status)> on_failure)
+                             Clock& clock, Heartbeats& heartbeats, std::function<void(absl::Status)> on_failure)
     : coordinator_(coordinator),
       source_(source),
       name_(name),
       clock_(clock),
+      heartbeats_(heartbeats),
       labels_(
           "labels", [this, seed](const std::stop_token& stop) { return FollowLabels(seed, stop); }, on_failure),
       asker_(
@@ -86,9 +96,11 @@ absl::Status AnnotatorLink::Permanent(const absl::Status& status) const {
 absl::Status AnnotatorLink::FollowLabels(uint64_t seed, const std::stop_token& stop) {
   Backoff backoff(kFirstWait, kLongestWait, seed);
   bool said = false;
+  const std::unique_ptr<Heartbeat> heartbeat = heartbeats_.Add("labels", kHangs);
   while (true) {
+    heartbeat->Beat();
     const double connections = coordinator_.metrics().annotator_connections.Value();
-    const absl::Status ended = FollowOnce(coordinator_, source_);
+    const absl::Status ended = FollowOnce(coordinator_, source_, heartbeat.get());
     if (coordinator_.metrics().annotator_connections.Value() > connections) {
       backoff.Reset();
       said = false;
@@ -103,7 +115,9 @@ absl::Status AnnotatorLink::FollowLabels(uint64_t seed, const std::stop_token& s
 
 absl::Status AnnotatorLink::Ask(uint64_t seed, const std::stop_token& stop) {
   Backoff backoff(kFirstWait, kLongestWait, seed);
+  const std::unique_ptr<Heartbeat> heartbeat = heartbeats_.Add("asker", kHangs);
   while (!stop.stop_requested()) {
+    heartbeat->Beat();
     coordinator_.WaitUntilAskable(absl::Milliseconds(100));
     const absl::StatusOr<int> asked = AskOnce(coordinator_, source_);
     if (asked.ok()) {

@@ -5,14 +5,16 @@
 
 #include "absl/status/statusor.h"
 #include "common/runtime/clock.h"
+#include "common/runtime/heartbeat.h"
 #include "common/runtime/worker.h"
 #include "reward_model/coordinator.h"
 #include "reward_model/label_source.h"
 
 namespace sibyl::reward_model {
 
-// Connects, and hands over labels until the connection ends; says why it ended, never OK.
-absl::Status FollowOnce(Coordinator& model, LabelSource& source);
+// Connects, and hands over labels until the connection ends; says why it ended, never OK. `heartbeat`
+// rests while labels are waited for; nullptr: nobody watches.
+absl::Status FollowOnce(Coordinator& model, LabelSource& source, Heartbeat* heartbeat = nullptr);
 
 // Asks what is to be asked now, perhaps nothing; the number of queries offered. A query that the annotator refuses is
 // set aside, and is no error.
@@ -24,7 +26,7 @@ class AnnotatorLink {
  public:
   // All must outlive this. `name` is the annotator's, for the log; `seed` of the jitter.
   AnnotatorLink(Coordinator& coordinator, LabelSource& source, const std::string& name, uint64_t seed, Clock& clock,
-                std::function<void(absl::Status)> on_failure);
+                Heartbeats& heartbeats, std::function<void(absl::Status)> on_failure);
   // Cancels `source` and waits for both threads.
   ~AnnotatorLink();
 
@@ -38,6 +40,7 @@ class AnnotatorLink {
   LabelSource& source_;
   const std::string name_;
   Clock& clock_;
+  Heartbeats& heartbeats_;
   Worker labels_, asker_;
 };
 

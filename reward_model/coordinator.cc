@@ -6,24 +6,14 @@
 #include "absl/strings/str_join.h"
 #include "common/caption.h"
 #include "common/log.h"
-#include "common/protocol.h"
+#include "common/status_macros.h"
 #include "reward_model/questions.h"
 
 namespace sibyl::reward_model {
 namespace {
 
-constexpr absl::Duration kProgressPeriod = absl::Seconds(1);
 // Counts and steps beyond it are no longer exact as double.
 constexpr uint64_t kMostCount = uint64_t{1} << 53;
-
-std::string Quoted(const google::protobuf::RepeatedPtrField<std::string>& labels) {
-  return absl::StrCat("[", absl::StrJoin(labels, ", "), "]");
-}
-
-bool Equal(const google::protobuf::RepeatedPtrField<std::string>& a,
-           const google::protobuf::RepeatedPtrField<std::string>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end());
-}
 
 }  // namespace
 
@@ -31,7 +21,6 @@ Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<Score
                          Clock& clock, Metrics& metrics)
     : config_(experiment.reward_model()),
       compares_(Compares(config_)),
-      label_set_(LabelSet(config_)),
       send_context_(experiment.environment().send_context()),
       incarnation_(incarnation),
       clock_(clock),
@@ -40,53 +29,20 @@ Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<Score
       captions_({config_.max_captions(), config_.max_caption_bytes()}),
       comparisons_(kMaxComparisons),
       feed_(captions_, *model_, kHistoryRows),
-      asker_(config_, {captions_, tallies_, comparisons_, *model_}, incarnation, clock) {}
+      asker_(config_, {captions_, tallies_, comparisons_, *model_}, incarnation, clock),
+      learner_(config_.goal(), incarnation, model_->kind()),
+      checkpoint_(experiment, {captions_, tallies_, comparisons_, asker_, learner_}) {}
 
 // --- Checkpoints ---
 
 void Coordinator::Restore(const v1::RewardModelPiece& piece) {
   MutexLock lock(mutex_);
-  if (piece.labels_void()) {
-    tallies_.Clear();
-    comparisons_.Clear();
-    asker_.ForgetAll();
-  }
-  for (const uint64_t id : piece.forgotten()) {
-    if (Caption* caption = captions_.Find(id); caption != nullptr) Forget(*caption);
-  }
-  for (const v1::RewardCaption& from : piece.captions()) {
-    if (from.id() == 0) continue;
-    SetText(from.id(), from.text(), from.context());
-    Caption& caption = captions_.FindOrAdd(from.id());
-    captions_.RestoreCounts(caption, from.count(), from.learner_count(), std::max<uint32_t>(1, from.learner()),
-                            from.last_step());
-    if (from.asked()) asker_.SetAsked(from.id());
-    tallies_.Restore(from.id(), {from.answers(), from.good_sum(), from.unanswered()},
-                     std::max<uint32_t>(1, from.label_log()));
-  }
-  for (const v1::RewardComparison& from : piece.comparisons()) {
-    comparisons_.Add({from.first(), from.second()}, {from.answered(), from.first_better()});
-  }
+  checkpoint_.Restore(piece);
 }
 
 absl::Status Coordinator::FinishRestore(const v1::RewardModelHead& head) {
-  if (head.goal() != config_.goal()) {
-    return absl::FailedPreconditionError(absl::StrCat("reward_model.goal is `", config_.goal(),
-                                                      "`, the checkpoint's is `", head.goal(),
-                                                      "`; use another run folder for another goal"));
-  }
-  if (!Equal(head.label_set(), label_set_)) {
-    return absl::FailedPreconditionError(absl::StrCat("reward_model.label_set is ", Quoted(label_set_),
-                                                      ", the checkpoint's is ", Quoted(head.label_set()),
-                                                      "; use another run folder for another label set"));
-  }
   MutexLock lock(mutex_);
-  run_id_ = head.run_id();
-  learner_incarnation_ = head.learner_incarnation();
-  captions_.RestoreLearner(std::max<uint32_t>(1, head.learner()));
-  tallies_.RestoreLog(head.judge(), head.prompt(), head.log_id(), head.next_sequence(),
-                      std::max<uint32_t>(1, head.label_log()));
-  captions_.OrderByLastStep();
+  SIBYL_RETURN_IF_ERROR(checkpoint_.FinishRestore(head));
   for (size_t slot = 0; slot < captions_.slots(); ++slot) {
     Caption* caption = captions_.At(slot);
     if (caption != nullptr) captions_.SetLabelled(*caption, tallies_.IsLabelled(caption->id));
@@ -112,133 +68,38 @@ absl::Status Coordinator::FinishRestore(const v1::RewardModelHead& head) {
 }
 
 void Coordinator::BeginCheckpoint(bool whole) {
-  if (!whole) return;
   MutexLock lock(mutex_);
-  captions_.BeginFile();
-  comparisons_.BeginFile();
-  labels_void_ = false;
+  checkpoint_.Begin(whole);
 }
 
 v1::RewardModelPiece Coordinator::NextPiece() {
-  constexpr size_t kTextBytesAPiece = 4 << 20;
-  v1::RewardModelPiece piece;
   MutexLock lock(mutex_);
-  piece.set_labels_void(std::exchange(labels_void_, false));
-  const std::vector<uint64_t> forgotten = captions_.TakeForgotten(kPiece);
-  piece.mutable_forgotten()->Add(forgotten.begin(), forgotten.end());
-  size_t text_bytes = 0;
-  const auto is_full = [&] {
-    return static_cast<size_t>(piece.forgotten_size() + piece.captions_size() + piece.comparisons_size()) >= kPiece ||
-           text_bytes >= kTextBytesAPiece;
-  };
-  // A comparison follows the captions that it is about.
-  bool captions_saved = false;
-  while (!is_full() && !captions_saved) {
-    bool with_text = false;
-    const Caption* caption = captions_.TakeUnsaved(&with_text);
-    captions_saved = caption == nullptr;
-    if (captions_saved) break;
-    SaveCaption(*caption, with_text, piece.add_captions());
-    if (with_text) text_bytes += caption->text().size() + caption->context.size();
-  }
-  while (!is_full()) {
-    const Comparisons::Entry* entry = comparisons_.TakeUnsaved();
-    if (entry == nullptr) {
-      *piece.mutable_head() = Head();
-      break;
-    }
-    v1::RewardComparison& to = *piece.add_comparisons();
-    to.set_first(entry->pair.first);
-    to.set_second(entry->pair.second);
-    to.set_answered(entry->comparison.answered);
-    to.set_first_better(entry->comparison.first_better);
-  }
-  return piece;
-}
-
-v1::RewardModelHead Coordinator::Head() const {
-  v1::RewardModelHead head;
-  head.set_format_version(kCheckpointVersion);
-  head.set_run_id(run_id_);
-  head.set_goal(config_.goal());
-  *head.mutable_label_set() = label_set_;
-  head.set_judge(tallies_.judge());
-  head.set_prompt(tallies_.prompt());
-  head.set_log_id(tallies_.log_id());
-  head.set_next_sequence(tallies_.next_sequence());
-  head.set_label_log(tallies_.log());
-  head.set_learner_incarnation(learner_incarnation_);
-  head.set_learner(captions_.learner());
-  return head;
-}
-
-void Coordinator::SaveCaption(const Caption& caption, bool with_text, v1::RewardCaption* to) const {
-  const Tally tally = tallies_.Settled(caption.id);
-  to->set_id(caption.id);
-  if (with_text) {
-    to->set_text(caption.text());
-    to->set_context(caption.context);
-  }
-  to->set_count(caption.count);
-  to->set_last_step(caption.last_step);
-  to->set_learner_count(captions_.ToldCount(caption));
-  to->set_learner(captions_.LearnerOf(caption));
-  to->set_asked(asker_.IsAsked(caption.id));
-  to->set_answers(tally.answers);
-  to->set_good_sum(tally.good_sum);
-  to->set_unanswered(tally.unanswered);
-  if (tally.labels() > 0) to->set_label_log(tallies_.LogOf(caption.id));
+  return checkpoint_.Next(kPiece);
 }
 
 // --- The learner ---
 
 absl::Status Coordinator::ConnectLearner(const v1::LearnerHello& hello, std::shared_ptr<LearnerOutput> output) {
-  if (hello.protocol_version() != kProtocolVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("the learner speaks protocol version ", hello.protocol_version(),
-                                                      ", the reward model ", kProtocolVersion,
-                                                      "; run the same release of both"));
-  }
-  if (hello.run_id().empty()) return absl::FailedPreconditionError("the learner's run_id is empty");
-  if (hello.goal() != config_.goal()) {
-    return absl::FailedPreconditionError(
-        "the learner's goal is not the reward model's; start both with the same reward_model.goal");
-  }
   const LearnerOutput* const to = output.get();
   {
     MutexLock lock(mutex_);
-    if (draining_) return absl::UnavailableError("the reward model is stopping; reconnect");
-    if (!run_id_.empty() && hello.run_id() != run_id_) {
-      return absl::FailedPreconditionError(
-          "the learner's run is not the one that the reward model's folder belongs to; give each run a reward model "
-          "with a --run_dir of its own");
-    }
-    run_id_ = hello.run_id();
-    if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the learner has connected anew"));
-    learner_ = std::move(output);
+    SIBYL_RETURN_IF_ERROR(learner_.Check(hello));
     metrics_.learner_connections.Increment();
-    if (hello.incarnation() != learner_incarnation_) captions_.StartLearnerIncarnation();
-    learner_incarnation_ = hello.incarnation();
+    if (learner_.Connect(hello, std::move(output))) captions_.StartLearnerIncarnation();
     text_requests_.Clear();
-
-    v1::RewardModelToLearner message;
-    message.mutable_hello()->set_protocol_version(kProtocolVersion);
-    message.mutable_hello()->set_incarnation(incarnation_);
-    message.mutable_hello()->set_kind(model_->kind());
-    SendToLearner(std::move(message));
-    sent_progress_.clear();
-    SendProgressIfChanged();
+    learner_.SendProgress(Progress(), clock_.Now());
 
     // An update that was cut off amid a snapshot is in no log.
     auto missed = hello.reward_model_incarnation() == incarnation_ ? feed_.Since(hello.last_sequence()) : std::nullopt;
     spdlog::info("learner {:x} of run {} connected: {}", hello.incarnation(), hello.run_id(),
                  missed.has_value() ? absl::StrCat("it missed ", missed->size(), " score updates")
                                     : std::string("it gets a snapshot"));
-    catching_up_ = !missed.has_value();
+    learner_.SetCatchingUp(!missed.has_value());
     if (missed.has_value()) {
       for (v1::ScoreUpdate& update : *missed) {
         v1::RewardModelToLearner again;
         *again.mutable_scores() = std::move(update);
-        SendToLearner(std::move(again));
+        learner_.Send(std::move(again));
       }
       return absl::OkStatus();
     }
@@ -251,7 +112,7 @@ void Coordinator::SendSnapshot(const LearnerOutput* to) {
   // Scores that have changed go into the snapshot, not into updates before it.
   for (bool up_to_date = false; !up_to_date;) {
     MutexLock lock(mutex_);
-    if (learner_.get() != to) return;
+    if (!learner_.IsConnected(to)) return;
     up_to_date = !feed_.Next().has_value();
     if (!up_to_date) continue;
     metrics_.score_snapshots.Increment();
@@ -259,10 +120,10 @@ void Coordinator::SendSnapshot(const LearnerOutput* to) {
   }
   for (bool complete = false; !complete;) {
     MutexLock lock(mutex_);
-    if (learner_.get() != to) return;
+    if (!learner_.IsConnected(to)) return;
     SendScores(feed_.NextOfSnapshot());
     complete = !feed_.in_snapshot();
-    if (complete) catching_up_ = false;
+    if (complete) learner_.SetCatchingUp(false);
   }
 }
 
@@ -280,7 +141,7 @@ absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionC
   }
   for (int begin = 0; begin < counts.id_size(); begin += kPiece) {
     MutexLock lock(mutex_);
-    if (learner_.get() != from) return absl::OkStatus();
+    if (!learner_.IsConnected(from)) return absl::OkStatus();
     for (int i = begin; i < std::min<int>(begin + kPiece, counts.id_size()); ++i) {
       if (counts.id(i) == 0) continue;  // the empty caption
       Caption& caption = captions_.FindOrAdd(counts.id(i));
@@ -300,7 +161,7 @@ absl::Status Coordinator::OnCounts(const LearnerOutput* from, const v1::CaptionC
 
 void Coordinator::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts) {
   MutexLock lock(mutex_);
-  if (learner_.get() != from) return;
+  if (!learner_.IsConnected(from)) return;
   for (const v1::CaptionText& text : texts.texts()) {
     if (captions_.Find(text.id()) == nullptr) continue;  // forgotten meanwhile
     SetText(text.id(), text.text(), text.context());
@@ -310,16 +171,12 @@ void Coordinator::OnTexts(const LearnerOutput* from, const v1::CaptionTexts& tex
 
 void Coordinator::DisconnectLearner(const LearnerOutput* from) {
   MutexLock lock(mutex_);
-  if (learner_.get() != from) return;
-  learner_ = nullptr;
-  spdlog::info("the learner is gone; waiting for it");
+  learner_.Disconnect(from);
 }
 
 void Coordinator::Drain() {
   MutexLock lock(mutex_);
-  draining_ = true;
-  if (learner_ != nullptr) learner_->Disconnect(absl::UnavailableError("the reward model is stopping; reconnect"));
-  learner_ = nullptr;
+  learner_.Drain();
 }
 
 // --- Captions ---
@@ -392,7 +249,7 @@ v1::LabelsRequest Coordinator::ConnectAnnotator(const v1::DescribeResponse& anno
       comparisons_.Clear();
       asker_.ForgetAll();
       model_->Restart();
-      labels_void_ = true;
+      checkpoint_.VoidLabels();
     }
     asker_.Connect();
     metrics_.annotator_connections.Increment();
@@ -607,18 +464,11 @@ void Coordinator::SendScores(v1::ScoreUpdate update) {
   metrics_.score_rows.Increment(update.id_size() + update.removed_size());
   v1::RewardModelToLearner message;
   *message.mutable_scores() = std::move(update);
-  SendToLearner(std::move(message));
+  learner_.Send(std::move(message));
 }
 
-void Coordinator::SendToLearner(v1::RewardModelToLearner message) {
-  if (learner_ == nullptr || learner_->Deliver(std::move(message))) return;
-  learner_ = nullptr;
-  spdlog::info("the learner is gone; waiting for it");
-}
-
-void Coordinator::SendProgressIfChanged() {
-  v1::RewardModelToLearner message;
-  v1::RewardModelProgress& progress = *message.mutable_progress();
+v1::RewardModelProgress Coordinator::Progress() const {
+  v1::RewardModelProgress progress;
   progress.set_captions_known(captions_.size());
   progress.set_captions_asked(asker_.captions_asked());
   progress.set_captions_labelled(tallies_.captions_labelled());
@@ -628,11 +478,7 @@ void Coordinator::SendProgressIfChanged() {
   progress.set_annotator_connected(asker_.connected());
   progress.set_judge(tallies_.judge());
   progress.set_prompt(tallies_.prompt());
-  std::string bytes = message.SerializeAsString();
-  if (bytes == sent_progress_) return;
-  sent_progress_ = std::move(bytes);
-  progress_sent_at_ = clock_.Now();
-  SendToLearner(std::move(message));
+  return progress;
 }
 
 void Coordinator::Tick() {
@@ -665,22 +511,22 @@ void Coordinator::Tick() {
   }
   for (bool more = true; more;) {
     MutexLock lock(mutex_);
-    if (learner_ == nullptr || catching_up_) break;
+    if (!learner_.takes_updates()) break;
     std::optional<v1::ScoreUpdate> update = feed_.Next();
     more = update.has_value();
     if (more) SendScores(*std::move(update));
   }
 
   MutexLock lock(mutex_);
-  if (learner_ != nullptr) {
+  if (learner_.connected()) {
     const std::vector<uint64_t> ids = text_requests_.Next(now);
     if (!ids.empty()) {
       metrics_.texts_requested.Increment(static_cast<double>(ids.size()));
       v1::RewardModelToLearner message;
       message.mutable_text_request()->mutable_ids()->Add(ids.begin(), ids.end());
-      SendToLearner(std::move(message));
+      learner_.Send(std::move(message));
     }
-    if (now - progress_sent_at_ >= kProgressPeriod) SendProgressIfChanged();
+    learner_.SendProgress(Progress(), now);
   }
   if (!asker_.HasRoom()) askable_.NotifyOne();  // the time to try again may have come
   RefreshMetrics();
@@ -708,7 +554,7 @@ void Coordinator::RefreshMetrics() {
   metrics_.score_log_rows.Set(static_cast<double>(feed_.log_rows()));
   metrics_.label_log_next_sequence.Set(static_cast<double>(tallies_.next_sequence()));
   metrics_.annotator_connected.Set(asker_.connected());
-  metrics_.learner_connected.Set(learner_ != nullptr);
+  metrics_.learner_connected.Set(learner_.connected());
   metrics_.texts_missing.Set(static_cast<double>(text_requests_.missing()));
 }
 

@@ -10,7 +10,9 @@
 #include "reward_model/asking/asker.h"
 #include "reward_model/captions/caption_book.h"
 #include "reward_model/captions/text_requests.h"
+#include "reward_model/checkpoint_source.h"
 #include "reward_model/learner_output.h"
+#include "reward_model/learner_session.h"
 #include "reward_model/metrics.h"
 #include "reward_model/scoring/score_feed.h"
 #include "reward_model/scoring/score_model.h"
@@ -25,8 +27,6 @@ namespace sibyl::reward_model {
 
 // Rows of past score updates that are kept for learners that come back.
 inline constexpr size_t kHistoryRows = 262'144;
-// Format version of checkpoints.
-inline constexpr uint32_t kCheckpointVersion = 2;
 // Comparisons that are kept; the oldest is forgotten first.
 inline constexpr size_t kMaxComparisons = 1'000'000;
 
@@ -103,9 +103,6 @@ class Coordinator {
   // Captions that are looked at under one hold of the lock.
   static constexpr size_t kPiece = 4096;
 
-  v1::RewardModelHead Head() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SaveCaption(const Caption& caption, bool with_text, v1::RewardCaption* to) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetText(uint64_t id, const std::string& text, const std::string& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Offer(const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -125,14 +122,11 @@ class Coordinator {
   // Gives a learner that has just come the scores that it lacks, in pieces, as long as it is the one.
   void SendSnapshot(const LearnerOutput* to) ABSL_LOCKS_EXCLUDED(mutex_);
   void SendScores(v1::ScoreUpdate update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Does nothing where there is no learner.
-  void SendToLearner(v1::RewardModelToLearner message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendProgressIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::RewardModelProgress Progress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RefreshMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::RewardModelConfig config_;
   const bool compares_;
-  const google::protobuf::RepeatedPtrField<std::string> label_set_;
   const bool send_context_;
   const uint64_t incarnation_;
   Clock& clock_;
@@ -149,17 +143,8 @@ class Coordinator {
   Comparisons comparisons_ ABSL_GUARDED_BY(mutex_);  // of a ranking
   ScoreFeed feed_ ABSL_GUARDED_BY(mutex_);
   Asker asker_ ABSL_GUARDED_BY(mutex_);
-
-  bool labels_void_ ABSL_GUARDED_BY(mutex_) = false;  // the judge has changed since the last checkpoint
-
-  // The learner.
-  std::string run_id_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<LearnerOutput> learner_ ABSL_GUARDED_BY(mutex_);
-  uint64_t learner_incarnation_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool catching_up_ ABSL_GUARDED_BY(mutex_) = false;  // it has not got yet what it lacked when it came
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  std::string sent_progress_ ABSL_GUARDED_BY(mutex_);
-  absl::Time progress_sent_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  LearnerSession learner_ ABSL_GUARDED_BY(mutex_);
+  CheckpointSource checkpoint_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sibyl::reward_model

@@ -90,7 +90,8 @@ absl::Status Run(Program& program) {
     std::optional<AnnotatorLink> link;
     if (!frozen) {
       source.emplace(annotator);
-      link.emplace(coordinator, *source, annotator, FreshRandom64(), program.clock, program.fail());
+      link.emplace(coordinator, *source, annotator, FreshRandom64(), program.clock, program.heartbeats,
+                   program.fail());
     }
     const std::unique_ptr<Heartbeat> heartbeat = program.heartbeats.Add("tick", kHangs);
     while (!WaitForStop(program.stop(), program.clock, kTickPeriod)) {

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "actor/connection.h"
 #include "actor/local/local_player.h"
 #include "common/log.h"
@@ -24,6 +23,8 @@ using Stream = grpc::ClientReaderWriter<v1::LocalActorMessage, v1::LocalLearnerM
 
 // While a round is played without a word, the learner hears at least so often that it goes on.
 constexpr absl::Duration kHeardEvery = absl::Seconds(1);
+// A message is put into the inbox at once.
+constexpr absl::Duration kHangs = absl::Minutes(1);
 
 struct LocalMetrics {
   explicit LocalMetrics(Metrics& metrics)
@@ -39,7 +40,7 @@ struct LocalMetrics {
 };
 
 // What has come from the learner and was not looked at yet. Any thread.
-class Mail {
+class Inbox {
  public:
   struct Contents {
     std::optional<v1::Weights> weights;  // the newest
@@ -72,12 +73,14 @@ class Mail {
   }
 
   // What has come. Waits until room has been given `rooms` times, or something else came; nothing once the stream
-  // ended.
-  std::optional<Contents> Take(uint64_t rooms, bool* has_room) {
+  // ended. Rests meanwhile.
+  std::optional<Contents> Take(uint64_t rooms, Heartbeat& heartbeat, bool* has_room) {
+    heartbeat.Rest();
     MutexLock lock(mutex_);
     while (!ended_ && rooms_ < rooms && contents_.episodes.empty() && contents_.text_requests.empty()) {
       came_.Wait(mutex_);
     }
+    heartbeat.Beat();
     if (ended_) return std::nullopt;
     *has_room = rooms_ >= rooms;
     return std::exchange(contents_, {});
@@ -95,18 +98,19 @@ class Mail {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// Plays round after round until the stream ends. `mail` is filled meanwhile.
-absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlayer& local, LocalMetrics& metrics) {
-  // So much of a round is played before the last batch is answered: enough to hide the way to the learner and back, and
-  // little enough that most of a round is played with new weights where training is what all wait for.
+// Plays round after round until the stream ends. `inbox` is filled meanwhile.
+absl::Status PlayRounds(Stream& stream, Inbox& inbox, int unroll_length, LocalPlayer& local, LocalMetrics& metrics,
+                        Clock& clock, Heartbeat& heartbeat) {
+  // Play T/4 steps before the previous batch is answered. This hides the round trip, and keeps at least 3T/4 of the
+  // steps on new weights where training is what all wait for.
   const int ahead = unroll_length / 4;
   Player& player = local.player();
   v1::LocalActorMessage out, other;
   v1::UnrollBatch* batch = out.mutable_unrolls();
-  absl::Time last_sent = absl::Now();
+  absl::Time last_sent = clock.Now();
   const auto send = [&](const v1::LocalActorMessage& message) {
     metrics.actor.sent_bytes.Increment(static_cast<double>(message.ByteSizeLong()));
-    last_sent = absl::Now();
+    last_sent = clock.Now();
     return stream.Write(message);
   };
   uint64_t steps = 0, episodes = 0, cut_captions = 0;
@@ -114,9 +118,9 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
   for (uint64_t round = 0;; ++round) {
     for (int t = 0; t < unroll_length; ++t) {
       const uint64_t rooms = t >= ahead || round == 0 ? round + 1 : round;
-      const absl::Time waiting = absl::Now();
+      const absl::Time waiting = clock.Now();
       for (bool has_room = false; !has_room;) {
-        const auto contents = mail.Take(rooms, &has_room);
+        const auto contents = inbox.Take(rooms, heartbeat, &has_room);
         if (!contents) return Lost();
         for (const v1::EpisodeBlock& block : contents->episodes) player.AddEpisodes(block);
         for (const v1::Room& room : contents->captions) local.TakeCaptionRewards(room);
@@ -126,7 +130,7 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
           if (!send(other)) return Lost();
         }
       }
-      const absl::Time now = absl::Now();
+      const absl::Time now = clock.Now();
       if (t == (round == 0 ? 0 : ahead)) metrics.room_waits.Increment(absl::ToDoubleSeconds(now - waiting));
       if (now - last_sent > kHeardEvery) {
         other.mutable_playing();
@@ -154,41 +158,45 @@ absl::Status PlayRounds(Stream& stream, Mail& mail, int unroll_length, LocalPlay
 }
 
 // Speaks on a fresh stream to its end.
-absl::Status Play(Stream& stream, grpc::ClientContext& context, Kept& kept, LocalMetrics& metrics, bool* played) {
+absl::Status Play(Stream& stream, grpc::ClientContext& context, ActorState& state, LocalMetrics& metrics,
+                  Program& program, Heartbeat& heartbeat, bool* played) {
   v1::LocalActorMessage out;
   v1::LocalLearnerMessage in;
-  *out.mutable_hello() = Hello(kept);
-  if (!stream.Write(out) || !stream.Read(&in)) return Lost();
+  *out.mutable_hello() = Hello(state);
+  if (!stream.Write(out) || !ReadNext(stream, heartbeat, &in)) return Lost();
   if (!in.has_welcome()) return absl::InternalError("the learner's first message is not a welcome");
   const v1::LocalWelcome welcome = in.welcome();
-  SIBYL_RETURN_IF_ERROR(Accept(welcome.actor(), &kept));
+  SIBYL_RETURN_IF_ERROR(Accept(welcome.actor(), &state));
   if (welcome.unroll_length() == 0) return absl::InternalError("the learner asks for unrolls of 0 steps");
   at::set_num_threads(static_cast<int>(std::max<uint32_t>(welcome.threads(), 1)));
-  SIBYL_ASSIGN_OR_RETURN(const auto local, LocalPlayer::Make(welcome, &kept.environments));
-  *out.mutable_ready()->mutable_environment() = kept.environments.front()->spec();
+  SIBYL_ASSIGN_OR_RETURN(const auto local, LocalPlayer::Make(welcome, &state.environments));
+  *out.mutable_ready()->mutable_environment() = state.environments.front()->spec();
   if (!stream.Write(out)) return Lost();
 
-  Mail mail;
+  Inbox inbox;
   absl::Status read;
   Worker reader(
       "reader",
       [&](const std::stop_token&) {
-        while (stream.Read(&in)) mail.Put(in);
-        mail.End();
+        const std::unique_ptr<Heartbeat> reading = program.heartbeats.Add("reader", kHangs);
+        while (ReadNext(stream, *reading, &in)) inbox.Put(in);
+        inbox.End();
         return absl::OkStatus();
       },
       [&](absl::Status status) {
         read = std::move(status);
-        mail.End();
+        inbox.End();
       });
   metrics.actor.connected.Set(1);
   // LibTorch throws.
-  absl::Status status = CatchExceptions(
-      [&] { return PlayRounds(stream, mail, static_cast<int>(welcome.unroll_length()), *local, metrics); });
+  absl::Status status = CatchExceptions([&] {
+    return PlayRounds(stream, inbox, static_cast<int>(welcome.unroll_length()), *local, metrics, program.clock,
+                      heartbeat);
+  });
   if (!absl::IsUnavailable(status)) context.TryCancel();
   reader.Join();
   if (!read.ok()) status = read;
-  *played = mail.GotRoom();
+  *played = inbox.GotRoom();
   return status;
 }
 
@@ -196,15 +204,16 @@ absl::Status Play(Stream& stream, grpc::ClientContext& context, Kept& kept, Loca
 
 absl::Status PlayLocallyFor(const std::string& address, Program& program) {
   LocalMetrics metrics(program.metrics);
-  Kept kept;
-  return StayConnected(address, program, metrics.actor, kept,
-                       [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context) {
-                         const auto stub = v1::UnrollService::NewStub(channel);
-                         const auto stream = stub->Play(&context);
-                         bool played = false;
-                         const absl::Status own = Play(*stream, context, kept, metrics, &played);
-                         return EndOf(*stream, context, own, played);
-                       });
+  ActorState state;
+  return StayConnected(
+      address, program, metrics.actor, state,
+      [&](const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext& context, Heartbeat& heartbeat) {
+        const auto stub = v1::UnrollService::NewStub(channel);
+        const auto stream = stub->Play(&context);
+        bool played = false;
+        const absl::Status own = Play(*stream, context, state, metrics, program, heartbeat, &played);
+        return EndOf(*stream, context, own, played);
+      });
 }
 
 }  // namespace sibyl::actor

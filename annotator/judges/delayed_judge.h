@@ -35,6 +35,7 @@ class DelayedJudge : public Judge {
   const std::unique_ptr<Judge> judge_;
   const absl::Duration delay_;
   Clock& clock_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
   Mutex mutex_;
   CondVar changed_;
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // first due first

@@ -5,11 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
@@ -22,6 +22,7 @@
 #include "cli/process.h"
 #include "cli/scrape.h"
 #include "common/config.h"
+#include "common/cores.h"
 #include "common/runtime/files.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
@@ -137,8 +138,17 @@ nlohmann::ordered_json Compare(const Moment& before, const Moment& after) {
   };
 }
 
+// The cores that processes are pinned to: those that this process may use, and no more than its quota gives it.
+std::vector<int> CoresToPin() {
+  std::vector<int> cores = AllowedCores();
+  cores.resize(std::min(cores.size(), static_cast<size_t>(AvailableCores())));
+  return cores;
+}
+
+// `pin`: the learner is pinned to the first of these cores, the actors share the others; empty: nothing is pinned.
 absl::StatusOr<nlohmann::ordered_json> Measure(const v1::Experiment& experiment, const std::string& folder,
-                                               absl::Duration warm_up, absl::Duration time, bool pin) {
+                                               absl::Duration warm_up, absl::Duration time,
+                                               const std::vector<int>& pin) {
   const std::string config = folder + "/experiment.textproto";
   SIBYL_RETURN_IF_ERROR(WriteFileDurably(config, ExperimentText(experiment)));
   const int actors = static_cast<int>(experiment.actor().processes());
@@ -148,13 +158,12 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const v1::Experiment& experiment,
   SIBYL_RETURN_IF_ERROR(processes.Start("learner",
                                         {"sibyl-bench-learner", "--config=" + config, "--run_dir=" + folder,
                                          "--listen=" + address, "--metrics_listen=" + metrics},
-                                        pin ? std::optional(0) : std::nullopt));
-  const int others = static_cast<int>(std::thread::hardware_concurrency()) - 1;
+                                        pin.empty() ? std::nullopt : std::optional(pin[0])));
   for (int i = 0; i < actors; ++i) {
     SIBYL_RETURN_IF_ERROR(processes.Start(
         absl::StrCat("actor-", i),
         {"sibyl-actor", "--learner=" + address, absl::StrCat("--metrics_listen=127.0.0.1:", ports[2 + i])},
-        pin ? std::optional(1 + i % others) : std::nullopt));
+        pin.empty() ? std::nullopt : std::optional(pin[1 + i % (pin.size() - 1)])));
   }
   // Until every actor plays.
   for (const absl::Time limit = absl::Now() + kStartLimit;;) {
@@ -206,8 +215,12 @@ int BenchTransportMain(absl::Span<const std::string> arguments) {
   if (pin != "0" && pin != "1") {
     return refuse(absl::InvalidArgumentError(absl::StrCat("--pin is `", pin, "`, must be 0 or 1")));
   }
-  if (pin == "1" && std::thread::hardware_concurrency() < 2) {
-    return refuse(absl::InvalidArgumentError("--pin 1 needs two cores: one for the learner, the others for actors"));
+  std::vector<int> cores;
+  if (pin == "1") cores = CoresToPin();
+  if (pin == "1" && cores.size() < 2) {
+    return refuse(absl::InvalidArgumentError(
+        absl::StrCat("--pin 1 needs two cores, one for the learner and the others for actors; this process may use ",
+                     AvailableCores())));
   }
   v1::Experiment experiment;
   experiment.set_name("transport");
@@ -227,7 +240,7 @@ int BenchTransportMain(absl::Span<const std::string> arguments) {
   std::string folder = (std::filesystem::temp_directory_path() / "sibyl-bench.XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return refuse(absl::UnavailableError("cannot make " + folder));
   const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
-  const auto measured = Measure(experiment, folder, absl::Seconds(warm_up), absl::Seconds(seconds), pin == "1");
+  const auto measured = Measure(experiment, folder, absl::Seconds(warm_up), absl::Seconds(seconds), cores);
   if (!measured.ok()) return refuse(measured.status());
   nlohmann::ordered_json line = {{"bench", "transport"},
                                  {"environment", spec->name()},

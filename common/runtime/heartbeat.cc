@@ -27,11 +27,16 @@ std::unique_ptr<Heartbeat> Heartbeats::Add(const std::string& loop, absl::Durati
   return heartbeat;
 }
 
+absl::Duration Heartbeats::Silence(const Heartbeat& loop) const {
+  const int64_t last = loop.last_micros_.load(std::memory_order_relaxed);
+  return last == Heartbeat::kResting ? absl::ZeroDuration() : clock_.Now() - absl::FromUnixMicros(last);
+}
+
 void Heartbeats::Check() {
   MutexLock lock(mutex_);
   std::vector<std::string> hanging;
   for (const Heartbeat* loop : loops_) {
-    const absl::Duration silence = clock_.Now() - absl::FromUnixMicros(loop->last_micros_);
+    const absl::Duration silence = Silence(*loop);
     loop->silence_.Set(absl::ToDoubleSeconds(silence));
     if (silence <= loop->limit_) continue;
     hanging.push_back(loop->loop_);

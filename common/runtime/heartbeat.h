@@ -1,7 +1,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <list>
 #include <memory>
 #include <string>
@@ -22,8 +24,11 @@ class Heartbeat {
   // The loop ends on purpose: it is not watched any longer.
   ~Heartbeat();
   void Beat() { last_micros_.store(absl::ToUnixMicros(clock_.Now()), std::memory_order_relaxed); }
+  // The loop now waits for a peer, which may take for ever. The loop is not watched until its next Beat.
+  void Rest() { last_micros_.store(kResting, std::memory_order_relaxed); }
 
  private:
+  static constexpr int64_t kResting = std::numeric_limits<int64_t>::max();
   friend class Heartbeats;
   Heartbeat(Heartbeats& owner, Clock& clock, std::string loop, absl::Duration limit, prometheus::Gauge& silence);
 
@@ -35,8 +40,9 @@ class Heartbeat {
   std::atomic<int64_t> last_micros_;
 };
 
-// The loops of a process, and whether all of them live. A loop beats once a turn and wakes at least once a second while
-// it has nothing to do, so silence means that it hangs. Any thread.
+// The loops of a process, and whether all of them live. A loop beats once a turn. A loop that has nothing to do wakes
+// every second, or every few seconds, to beat; it rests where it cannot wake (it reads from a peer). So silence means
+// that the loop hangs. Any thread.
 class Heartbeats {
  public:
   Heartbeats(Clock& clock, Metrics& metrics) : clock_(clock), metrics_(metrics) {}
@@ -54,6 +60,9 @@ class Heartbeats {
 
  private:
   friend class Heartbeat;
+  // Zero while the loop rests.
+  absl::Duration Silence(const Heartbeat& loop) const;
+
   Clock& clock_;
   Metrics& metrics_;
   Mutex mutex_;

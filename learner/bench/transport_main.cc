@@ -86,7 +86,7 @@ absl::Status Serve(Program& program) {
       Slots::Open(static_cast<int>(experiment.learner().max_actors()), absl::GetFlag(FLAGS_run_dir) + "/episodes.pb"));
   StepCounter steps(0, &metrics);
   Inference inference(experiment, spec, torch::kCPU, experiment.seed(), &policies,
-                      {&unrolls, &captions, &episodes, &steps}, &program.clock, &metrics);
+                      {&unrolls, &captions, &episodes, &steps}, &program.clock, &program.heartbeats, &metrics);
   ActorStreams streams(experiment, spec, "bench", slots.get(), &unrolls, &program.clock, &metrics);
   ActService service(&streams, &inference, &captions);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::Server> server,

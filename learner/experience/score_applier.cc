@@ -8,9 +8,16 @@
 
 namespace sibyl::learner {
 
-ScoreApplier::ScoreApplier(CaptionTable* captions, size_t most_rows)
+namespace {
+// A message of scores is applied in milliseconds.
+constexpr absl::Duration kHangs = absl::Minutes(1);
+}  // namespace
+
+ScoreApplier::ScoreApplier(CaptionTable* captions, Clock* clock, Heartbeats* heartbeats, size_t most_rows)
     : captions_(captions),
       most_rows_(most_rows),
+      clock_(clock),
+      heartbeat_(heartbeats->Add("scores", kHangs)),
       worker_(
           "scores", [this](const std::stop_token& stop) { return Run(stop); },
           [this](absl::Status failure) {
@@ -46,12 +53,18 @@ absl::Status ScoreApplier::Run(const std::stop_token& stop) {
     Job job;
     {
       MutexLock lock(mutex_);
-      while (jobs_.empty() && !stop.stop_requested()) changed_.Wait(mutex_);
+      while (jobs_.empty() && !stop.stop_requested()) {
+        heartbeat_->Beat();
+        clock_->WaitFor(changed_, mutex_, absl::Seconds(1));
+      }
       if (stop.stop_requested()) return absl::OkStatus();
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }
-    for (const v1::ScoreUpdate& update : job.updates) SIBYL_RETURN_IF_ERROR(captions_->Apply(update, job.step));
+    for (const v1::ScoreUpdate& update : job.updates) {
+      heartbeat_->Beat();
+      SIBYL_RETURN_IF_ERROR(captions_->Apply(update, job.step));
+    }
     MutexLock lock(mutex_);
     waiting_rows_ -= job.rows;
   }

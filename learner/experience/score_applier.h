@@ -1,10 +1,13 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <stop_token>
 
 #include "absl/status/status.h"
 #include "common/mutex.h"
+#include "common/runtime/clock.h"
+#include "common/runtime/heartbeat.h"
 #include "common/runtime/worker.h"
 #include "learner/experience/caption_table.h"
 #include "sibyl/v1/reward.pb.h"
@@ -18,8 +21,8 @@ class ScoreApplier {
   // Rows of updates that wait, at most.
   static constexpr size_t kMostRows = 32'000'000;
 
-  // `captions` must outlive this; nobody else calls its Apply.
-  explicit ScoreApplier(CaptionTable* captions, size_t most_rows = kMostRows);
+  // All pointers outlive this; nobody else calls Apply of `captions`.
+  ScoreApplier(CaptionTable* captions, Clock* clock, Heartbeats* heartbeats, size_t most_rows = kMostRows);
 
   // Takes the updates; `step` is the environment step at which they came. Never waits for the table. An error of an
   // earlier update that could not be applied (the rank has other scores than rank 0 from then on), or
@@ -39,6 +42,8 @@ class ScoreApplier {
 
   CaptionTable* const captions_;
   const size_t most_rows_;
+  Clock* const clock_;
+  const std::unique_ptr<Heartbeat> heartbeat_;
   mutable Mutex mutex_;
   CondVar changed_;
   std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);

@@ -13,16 +13,21 @@
 namespace sibyl::learner {
 namespace {
 
-// Events that wait. Each actor has at most an attachment, a detachment, and a step or unrolls for each of its groups.
-constexpr size_t kQueueCapacity = size_t{1} << 20;
 // A group whose step has come is held for a group that waits for unrolls no longer than this.
 constexpr absl::Duration kMostHold = absl::Milliseconds(50);
 
 }  // namespace
 
 Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec, torch::Device device,
-                     uint64_t seed, PolicyStore* policies, const ExperienceBooks& books, Clock* clock, Metrics* metrics)
-    : environments_(static_cast<int>(experiment.actor().environments())),
+                     uint64_t seed, PolicyStore* policies, const ExperienceBooks& books, Clock* clock,
+                     Heartbeats* heartbeats, Metrics* metrics)
+    : ActorLoop("inference", books, clock, heartbeats,
+                metrics->Counter("sibyl_learner_inference_seconds_total",
+                                 "Time spent decoding steps, running the policy and answering."),
+                metrics->Counter("sibyl_learner_inference_waits_for_unrolls_seconds_total",
+                                 "Time that inference had nothing to do but steps that waited for training to "
+                                 "release unrolls.")),
+      environments_(static_cast<int>(experiment.actor().environments())),
       groups_(static_cast<int>(experiment.actor().groups())),
       group_rows_(environments_ / groups_),
       max_rows_(static_cast<int>(experiment.learner().inference_batch())),
@@ -33,20 +38,12 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
       action_bytes_(ActionBytes(spec.action())),
       device_(device),
       policies_(policies),
-      books_(books),
-      clock_(clock),
-      queue_(kQueueCapacity, clock),
       states_(environments_, policies->Get().policy->state_size(), device),
       staged_(policy_spec_.observation_size()),
       sampler_(seed),
       batches_counter_(metrics->Counter("sibyl_learner_inference_batches_total", "Inference batches.")),
       batch_rows_(metrics->Histogram("sibyl_learner_inference_batch_rows", "Rows of an inference batch.",
-                                     {1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096})),
-      seconds_counter_(metrics->Counter("sibyl_learner_inference_seconds_total",
-                                        "Time spent decoding steps, running the policy and answering.")),
-      starved_seconds_(metrics->Counter("sibyl_learner_inference_waits_for_unrolls_seconds_total",
-                                        "Time that inference had nothing to do but steps that waited for training to "
-                                        "release unrolls.")) {
+                                     {1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096})) {
   size_t offset = 0;
   for (const v1::TensorSpec& array : policy_spec_.observation()) {
     arrays_.push_back({offset, Bytes(array)});
@@ -54,89 +51,44 @@ Inference::Inference(const v1::Experiment& experiment, const v1::EnvironmentSpec
   }
 }
 
-void Inference::Attach(const v1::SlotLease& lease, std::shared_ptr<ActionSink> sink) {
-  queue_.Push({Event::kAttach, lease, std::move(sink), {}, 0, {}});
+std::unique_ptr<InferenceActor> Inference::MakeActor(const v1::SlotLease& lease, std::shared_ptr<ActionSink> sink) {
+  return std::unique_ptr<InferenceActor>(
+      new InferenceActor{{lease,
+                          std::move(sink),
+                          {spec_, &feedback_, /*told_by_actor=*/false, books_, lease.slot(), groups_, group_rows_}},
+                         states_.Take()});
 }
 
-bool Inference::Submit(const v1::SlotLease& lease, v1::StepBatch batch) {
-  return queue_.Push({Event::kStep, lease, nullptr, std::move(batch), 0, {}});
+void Inference::OnForget(InferenceActor& actor) {
+  std::erase_if(turns_, [&actor](const Turn& turn) { return turn.actor == &actor; });
+  states_.Release(actor.states);
 }
 
-void Inference::Detach(const v1::SlotLease& lease) { queue_.Push({Event::kDetach, lease, nullptr, {}, 0, {}}); }
-
-void Inference::Forget(const v1::SlotLease& lease) {
-  const auto it = actors_.find(lease.slot());
-  if (it == actors_.end() || it->second->lease.token() != lease.token()) return;
-  const Actor* actor = it->second.get();
-  books_.unrolls->Withdraw(lease.token());
-  waiting_ -= actor->waiting;
-  std::erase_if(turns_, [actor](const Turn& turn) { return turn.actor == actor; });
-  states_.Release(actor->states);
-  actors_.erase(it);
-}
-
-size_t Inference::Wanted() const {
+size_t Inference::EventsForABatch() const {
   if (!turns_.empty()) return 0;
   // While one group of each actor is stepped, the others wait: no more than those can come.
-  const int can_come = static_cast<int>(actors_.size()) * (groups_ - (groups_ > 1 ? 1 : 0)) - waiting_;
+  const int can_come = static_cast<int>(actors()) * (groups_ - (groups_ > 1 ? 1 : 0)) - requests();
   return std::clamp(can_come, 1, std::max(1, (max_rows_ + group_rows_ - 1) / group_rows_));
 }
 
-void Inference::Handle(Event& event) {
-  const auto it = actors_.find(event.lease.slot());
-  if (event.kind == Event::kAttach) {
-    if (it != actors_.end()) Forget(v1::SlotLease(it->second->lease));
-    actors_[event.lease.slot()].reset(
-        new Actor{event.lease,
-                  std::move(event.sink),
-                  {spec_, &feedback_, /*told_by_actor=*/false, books_, event.lease.slot(), groups_, group_rows_},
-                  states_.Take()});
-    return;
-  }
-  if (it == actors_.end() || it->second->lease.token() != event.lease.token()) {
-    books_.unrolls->Release(std::move(event.unrolls));
-    return;
-  }
-  Actor& actor = *it->second;
-  switch (event.kind) {
-    case Event::kStep:
-      if (const absl::Status status = HandleStep(actor, event.batch); !status.ok()) {
-        actor.sink->Refuse(status);
-        Forget(event.lease);
-      }
-      break;
-    case Event::kUnrolls:
-      --actor.waiting;
-      --waiting_;
-      actor.writer.Begin(static_cast<int>(event.group), std::move(event.unrolls));
-      turns_.push_back({&actor, event.group, actor.writer.written(event.group) - 1});
-      break;
-    default:
-      Forget(event.lease);
-  }
-}
-
-absl::Status Inference::HandleStep(Actor& actor, const v1::StepBatch& batch) {
+absl::Status Inference::OnMessage(InferenceActor& actor, const v1::StepBatch& batch) {
   SIBYL_RETURN_IF_ERROR(actor.writer.Check(batch));
   books_.steps->AddBytes(batch.ByteSizeLong());
   textless_.clear();
   SIBYL_RETURN_IF_ERROR(actor.writer.Write(batch, &textless_));
   RequestTexts(*actor.sink, &textless_);
-  const uint32_t group = batch.group();
-  if (const int lacking = actor.writer.Lacking(static_cast<int>(group)); lacking > 0) {
-    Unrolls unrolls =
-        books_.unrolls->Request(actor.lease.token(), lacking, [this, lease = actor.lease, group](Unrolls granted) {
-          queue_.Push({Event::kUnrolls, lease, nullptr, {}, group, std::move(granted)});
-        });
-    if (unrolls.empty()) {
-      ++actor.waiting;
-      ++waiting_;
-      return absl::OkStatus();
-    }
-    actor.writer.Begin(static_cast<int>(group), std::move(unrolls));
+  if (const int lacking = actor.writer.Lacking(static_cast<int>(batch.group())); lacking > 0) {
+    Unrolls unrolls = RequestUnrolls(actor, batch.group(), lacking);
+    if (unrolls.empty()) return absl::OkStatus();
+    actor.writer.Begin(static_cast<int>(batch.group()), std::move(unrolls));
   }
-  turns_.push_back({&actor, group, batch.sequence()});
+  turns_.push_back({&actor, batch.group(), batch.sequence()});
   return absl::OkStatus();
+}
+
+void Inference::OnUnrolls(InferenceActor& actor, uint32_t group, Unrolls unrolls) {
+  actor.writer.Begin(static_cast<int>(group), std::move(unrolls));
+  turns_.push_back({&actor, group, actor.writer.written(static_cast<int>(group)) - 1});
 }
 
 void Inference::Stage(const Turn& turn, int64_t first_row) {
@@ -204,7 +156,7 @@ absl::Status Inference::Act() {
 }
 
 absl::Duration Inference::HoldFor(absl::Time now) {
-  if (waiting_ == 0 || turns_.empty() || turns_.size() == actors_.size() * static_cast<size_t>(groups_)) {
+  if (requests() == 0 || turns_.empty() || turns_.size() == actors() * static_cast<size_t>(groups_)) {
     held_since_ = absl::InfiniteFuture();
     return absl::ZeroDuration();
   }
@@ -212,26 +164,18 @@ absl::Duration Inference::HoldFor(absl::Time now) {
   return std::max(absl::ZeroDuration(), held_since_ + kMostHold - now);
 }
 
-absl::Status Inference::Run() {
-  std::vector<Event> events;
-  while (true) {
-    const absl::Time waiting = clock_->Now();
-    const bool starved = waiting_ > 0;
-    events.clear();
-    if (const absl::Duration hold = HoldFor(waiting); hold > absl::ZeroDuration()) {
-      const size_t missing = actors_.size() * groups_ - turns_.size();
-      if (!queue_.Pop(missing, hold, &events, /*empty_limit=*/hold)) return absl::OkStatus();
-    } else if (!queue_.Pop(Wanted(), wait_, &events)) {
-      return absl::OkStatus();
-    }
-    const absl::Time begin = clock_->Now();
-    if (starved) starved_seconds_.Increment(absl::ToDoubleSeconds(begin - waiting));
-    for (Event& event : events) Handle(event);
-    if (HoldFor(clock_->Now()) > absl::ZeroDuration()) continue;
-    SIBYL_RETURN_IF_ERROR(Act());
-    held_since_ = absl::InfiniteFuture();
-    seconds_counter_.Increment(absl::ToDoubleSeconds(clock_->Now() - begin));
+Inference::Wait Inference::NextWait(absl::Time now) {
+  if (const absl::Duration hold = HoldFor(now); hold > absl::ZeroDuration()) {
+    return {actors() * groups_ - turns_.size(), hold, hold};
   }
+  return {EventsForABatch(), wait_, kIdle};
+}
+
+absl::Status Inference::AfterEvents() {
+  if (HoldFor(clock_->Now()) > absl::ZeroDuration()) return absl::OkStatus();
+  SIBYL_RETURN_IF_ERROR(Act());
+  held_since_ = absl::InfiniteFuture();
+  return absl::OkStatus();
 }
 
 }  // namespace sibyl::learner

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -28,9 +29,12 @@ class PolicyStore {
     return current_;
   }
 
-  // One thread. Copies the weights; waits for a forward pass that still reads the older copy.
+  // One thread. Copies the weights. Spins until the last reader of the older copy has finished: at most one forward
+  // pass.
   void Publish(const Policy& trained, uint64_t version) {
     while (spare_.use_count() > 1) std::this_thread::yield();
+    // use_count() is a relaxed read: what the last reader did comes before what is written here.
+    std::atomic_thread_fence(std::memory_order_acquire);
     {
       torch::NoGradGuard no_grad;
       const auto from = trained.parameters();

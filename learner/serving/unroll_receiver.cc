@@ -11,116 +11,45 @@
 namespace sibyl::learner {
 namespace {
 
-// Events that wait. Each actor has at most an attachment, a detachment, and a batch or unrolls.
-constexpr size_t kQueueCapacity = size_t{1} << 20;
 // Captions whose reward one actor is told; beyond them it is told anew.
 constexpr size_t kMostTold = 100'000;
 
 }  // namespace
 
 UnrollReceiver::UnrollReceiver(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec,
-                               const ExperienceBooks& books, Clock* clock, Metrics* metrics)
-    : columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.action(),
+                               const ExperienceBooks& books, Clock* clock, Heartbeats* heartbeats, Metrics* metrics)
+    : ActorLoop("unrolls", books, clock, heartbeats,
+                metrics->Counter("sibyl_learner_unroll_batches_seconds_total",
+                                 "Time spent checking and writing batches of unrolls."),
+                metrics->Counter("sibyl_learner_room_waits_seconds_total",
+                                 "Time that the receiver had nothing to do while local actors' room waited for "
+                                 "training to release unrolls.")),
+      columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.action(),
                static_cast<size_t>(books.unrolls->shape().value_heads), books.unrolls->shape().state_size},
       spec_(spec),
       feedback_(experiment, spec),
-      books_(books),
-      clock_(clock),
-      queue_(kQueueCapacity, clock),
       batches_counter_(
-          metrics->Counter("sibyl_learner_unroll_batches_total", "Batches of unrolls received from local actors.")),
-      seconds_counter_(metrics->Counter("sibyl_learner_unroll_batches_seconds_total",
-                                        "Time spent checking and writing batches of unrolls.")),
-      starved_seconds_(metrics->Counter("sibyl_learner_room_waits_seconds_total",
-                                        "Time that the receiver had nothing to do while local actors' room waited for "
-                                        "training to release unrolls.")) {}
+          metrics->Counter("sibyl_learner_unroll_batches_total", "Batches of unrolls received from local actors.")) {}
 
-void UnrollReceiver::Attach(const v1::SlotLease& lease, std::shared_ptr<UnrollSink> sink) {
-  queue_.Push({Event::kAttach, lease, std::move(sink), {}, {}});
+std::unique_ptr<LocalActor> UnrollReceiver::MakeActor(const v1::SlotLease& lease, std::shared_ptr<UnrollSink> sink) {
+  std::unique_ptr<LocalActor> actor(new LocalActor{
+      {lease,
+       std::move(sink),
+       {spec_, &feedback_, /*told_by_actor=*/true, books_, lease.slot(), /*groups=*/1, columns_.environments}},
+      {}});
+  RequestRoom(*actor);
+  return actor;
 }
 
-bool UnrollReceiver::Submit(const v1::SlotLease& lease, v1::UnrollBatch batch) {
-  return queue_.Push({Event::kBatch, lease, nullptr, std::move(batch), {}});
+absl::Status UnrollReceiver::OnMessage(LocalActor& actor, const v1::UnrollBatch& batch) {
+  SIBYL_RETURN_IF_ERROR(Take(actor, batch));
+  batches_counter_.Increment();
+  books_.steps->AddBytes(batch.ByteSizeLong());
+  RequestRoom(actor);
+  return absl::OkStatus();
 }
 
-void UnrollReceiver::Detach(const v1::SlotLease& lease) { queue_.Push({Event::kDetach, lease, nullptr, {}, {}}); }
-
-void UnrollReceiver::Run() {
-  std::vector<Event> events;
-  while (true) {
-    const absl::Time waiting = clock_->Now();
-    const bool starved = waiting_ > 0;
-    events.clear();
-    if (!queue_.Pop(1, absl::InfiniteDuration(), &events)) return;
-    const absl::Time begin = clock_->Now();
-    if (starved) starved_seconds_.Increment(absl::ToDoubleSeconds(begin - waiting));
-    for (Event& event : events) Handle(event);
-    seconds_counter_.Increment(absl::ToDoubleSeconds(clock_->Now() - begin));
-  }
-}
-
-void UnrollReceiver::Handle(Event& event) {
-  const auto it = actors_.find(event.lease.slot());
-  if (event.kind == Event::kAttach) {
-    if (it != actors_.end()) Forget(v1::SlotLease(it->second->lease));
-    auto& actor = actors_[event.lease.slot()];
-    actor.reset(new Actor{
-        event.lease,
-        std::move(event.sink),
-        {spec_, &feedback_, /*told_by_actor=*/true, books_, event.lease.slot(), /*groups=*/1, columns_.environments},
-        {}});
-    RequestRoom(*actor);
-    return;
-  }
-  if (it == actors_.end() || it->second->lease.token() != event.lease.token()) {
-    books_.unrolls->Release(std::move(event.unrolls));
-    return;
-  }
-  Actor& actor = *it->second;
-  switch (event.kind) {
-    case Event::kBatch:
-      if (const absl::Status status = Take(actor, event.batch); !status.ok()) {
-        actor.sink->Refuse(status);
-        Forget(event.lease);
-        break;
-      }
-      batches_counter_.Increment();
-      books_.steps->AddBytes(event.batch.ByteSizeLong());
-      RequestRoom(actor);
-      break;
-    case Event::kUnrolls:
-      --waiting_;
-      GiveRoom(actor, std::move(event.unrolls));
-      break;
-    default:
-      Forget(event.lease);
-  }
-}
-
-void UnrollReceiver::Forget(const v1::SlotLease& lease) {
-  const auto it = actors_.find(lease.slot());
-  if (it == actors_.end() || it->second->lease.token() != lease.token()) return;
-  books_.unrolls->Withdraw(lease.token());
-  if (it->second->waits) --waiting_;
-  books_.unrolls->Release(std::move(it->second->room));
-  actors_.erase(it);
-}
-
-void UnrollReceiver::RequestRoom(Actor& actor) {
-  Unrolls unrolls =
-      books_.unrolls->Request(actor.lease.token(), columns_.environments, [this, lease = actor.lease](Unrolls granted) {
-        queue_.Push({Event::kUnrolls, lease, nullptr, {}, std::move(granted)});
-      });
-  actor.waits = unrolls.empty();
-  if (actor.waits) {
-    ++waiting_;
-  } else {
-    GiveRoom(actor, std::move(unrolls));
-  }
-}
-
-void UnrollReceiver::GiveRoom(Actor& actor, Unrolls unrolls) {
-  actor.waits = false;
+void UnrollReceiver::OnUnrolls(LocalActor& actor, uint32_t /*group*/, Unrolls unrolls) {
   actor.room = std::move(unrolls);
   v1::Room room;
   room.set_batches(actor.batches);
@@ -128,7 +57,7 @@ void UnrollReceiver::GiveRoom(Actor& actor, Unrolls unrolls) {
   actor.sink->GiveRoom(std::move(room));
 }
 
-void UnrollReceiver::TellCaptions(Actor& actor, v1::Room* room) {
+void UnrollReceiver::TellCaptions(LocalActor& actor, v1::Room* room) {
   if (!feedback_.reads_captions()) return;
   std::vector<uint64_t> ids;
   for (const auto& [id, reward] : actor.told) ids.push_back(id);
@@ -145,7 +74,7 @@ void UnrollReceiver::TellCaptions(Actor& actor, v1::Room* room) {
   room->set_forget_captions(std::exchange(actor.forget, false));
 }
 
-void UnrollReceiver::NoteCaptions(Actor& actor, const v1::StepBatch& step) {
+void UnrollReceiver::NoteCaptions(LocalActor& actor, const v1::StepBatch& step) {
   for (const std::string* column : {&step.caption_id(), &step.first_caption_id()}) {
     for (size_t i = 0; i < CountIn<uint64_t>(*column); ++i) {
       const uint64_t id = EntryOf<uint64_t>(*column, i);
@@ -159,7 +88,14 @@ void UnrollReceiver::NoteCaptions(Actor& actor, const v1::StepBatch& step) {
   }
 }
 
-absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& batch) const {
+void UnrollReceiver::OnForget(LocalActor& actor) { books_.unrolls->Release(std::move(actor.room)); }
+
+void UnrollReceiver::RequestRoom(LocalActor& actor) {
+  Unrolls unrolls = RequestUnrolls(actor, 0, columns_.environments);
+  if (!unrolls.empty()) OnUnrolls(actor, 0, std::move(unrolls));
+}
+
+absl::Status UnrollReceiver::Check(const LocalActor& actor, const v1::UnrollBatch& batch) const {
   if (batch.sequence() != actor.batches || actor.room.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("unroll batch ", batch.sequence(), " without room; ", actor.batches, " have been taken"));
@@ -173,7 +109,7 @@ absl::Status UnrollReceiver::Check(const Actor& actor, const v1::UnrollBatch& ba
   return CheckColumns(batch, columns_);
 }
 
-absl::Status UnrollReceiver::Take(Actor& actor, const v1::UnrollBatch& batch) {
+absl::Status UnrollReceiver::Take(LocalActor& actor, const v1::UnrollBatch& batch) {
   SIBYL_RETURN_IF_ERROR(Check(actor, batch));
   const size_t action_bytes = ActionBytes(columns_.action), E = columns_.environments, V = columns_.value_heads,
                H = columns_.state_size;

@@ -118,11 +118,12 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState&
 }
 
 CheckpointThread::CheckpointThread(std::string run_dir, int keep, const CaptionTable* captions, FileSystem* files,
-                                   Heartbeats* heartbeats, std::function<void(absl::Status)> failed)
+                                   Clock* clock, Heartbeats* heartbeats, std::function<void(absl::Status)> failed)
     : run_dir_(std::move(run_dir)),
       keep_(keep),
       captions_(captions),
       files_(files),
+      clock_(clock),
       failed_(std::move(failed)),
       heartbeat_(heartbeats->Add("checkpoint", kWriteLimit)),
       worker_(
@@ -152,7 +153,7 @@ absl::Status CheckpointThread::Run(const std::stop_token& stop) {
     {
       MutexLock lock(mutex_);
       while (!next_ && !closing_ && !stop.stop_requested()) {
-        wake_.WaitFor(mutex_, std::chrono::seconds(1));
+        clock_->WaitFor(wake_, mutex_, absl::Seconds(1));
         heartbeat_->Beat();
       }
       if (stop.stop_requested() || !next_) return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/mutex.h"
+#include "common/runtime/clock.h"
 #include "common/runtime/file_system.h"
 #include "common/runtime/heartbeat.h"
 #include "common/runtime/worker.h"
@@ -37,7 +38,7 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState&
 class CheckpointThread {
  public:
   // `failed` is called from the thread when one cannot be written. The others outlive this.
-  CheckpointThread(std::string run_dir, int keep, const CaptionTable* captions, FileSystem* files,
+  CheckpointThread(std::string run_dir, int keep, const CaptionTable* captions, FileSystem* files, Clock* clock,
                    Heartbeats* heartbeats, std::function<void(absl::Status)> failed);
 
   // Any thread, before Close. What `weights` captures must not change any more.
@@ -58,6 +59,7 @@ class CheckpointThread {
   const int keep_;
   const CaptionTable* const captions_;
   FileSystem* const files_;
+  Clock* const clock_;
   const std::function<void(absl::Status)> failed_;
   const std::unique_ptr<Heartbeat> heartbeat_;
   Mutex mutex_;

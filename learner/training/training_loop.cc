@@ -135,7 +135,9 @@ TrainingLoop::TrainingLoop(const TrainingParts& parts, const v1::LearnerState& r
       last_news_(begin_),
       metrics_(std::make_unique<LoopMetrics>(*parts.metrics)),
       heartbeat_(parts.heartbeats->Add("training", kHangs)) {
-  if (parts.collective != nullptr && parts.collective->rank() != 0) scores_.emplace(parts.captions);
+  if (parts.collective != nullptr && parts.collective->rank() != 0) {
+    scores_.emplace(parts.captions, parts.clock, parts.heartbeats);
+  }
 }
 
 TrainingLoop::~TrainingLoop() = default;
@@ -174,8 +176,8 @@ absl::Status TrainingLoop::ExchangeNews() {
   if (!leads) {
     parts_.captions->TakeNews(&mine);
     parts_.episodes->TakeNews(&mine);
-  } else if (parts_.rewards != nullptr) {
-    parts_.rewards->TakeUpdates(mine.mutable_scores());
+  } else if (parts_.score_queue != nullptr) {
+    parts_.score_queue->TakeAll(mine.mutable_scores());
   }
   SIBYL_ASSIGN_OR_RETURN(const std::vector<std::string> said, parts_.collective->Gather(mine.SerializeAsString()));
   for (int rank = leads ? 1 : 0; rank < (leads ? parts_.collective->ranks() : 1); ++rank) {

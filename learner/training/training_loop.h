@@ -36,6 +36,7 @@ struct TrainingParts {
   CaptionTable* captions;
   EpisodeStats* episodes;
   RewardClient* rewards;   // nullptr: captions are not rewarded, or another rank follows the reward model
+  ScoreQueue* score_queue; // what the reward model says, for the other ranks; nullptr: nothing is passed on
   Collective* collective;  // nullptr: this learner trains alone
   EventFile* events;
   CheckpointThread* checkpoints;  // nullptr: another rank writes them

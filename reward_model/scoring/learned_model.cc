@@ -30,6 +30,16 @@ absl::Duration ThreadCpuTime() {
   return absl::DurationFromTimespec(time);
 }
 
+// DataLoss names the first array that has a number which is not finite.
+absl::Status CheckFinite(const TensorFile& file) {
+  for (const auto& [name, tensor] : file.tensors) {
+    if (!tensor.is_floating_point() || tensor.isfinite().all().item<bool>()) continue;
+    return absl::DataLossError(
+        absl::StrCat(file.path, ": ", name, " is not finite; fit the model anew, or take the file from a backup"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 LearnedModelMetrics::LearnedModelMetrics(Metrics& m)
@@ -445,6 +455,7 @@ absl::Status LearnedModel::Load(const std::string& run_dir) {
   const absl::StatusOr<TensorFile> file = ReadTensors(frozen_ ? config_.weights_file() : absl::StrCat(run_dir, kFile));
   if (!frozen_ && absl::IsNotFound(file.status())) return absl::OkStatus();
   SIBYL_RETURN_IF_ERROR(file.status());
+  SIBYL_RETURN_IF_ERROR(CheckFinite(*file));
   MutexLock lock(work_mutex_);
   if (frozen_) {
     const auto goal = file->metadata.find("goal");

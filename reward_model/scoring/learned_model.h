@@ -82,6 +82,7 @@ class LearnedModel : public ScoreModel {
   // reward_model.safetensors: weights, the optimisers' moments and how much training is due.
   absl::Status Save(const std::string& run_dir) override;
   // With config.weights_file: that file instead, which must be there and be of this goal; it is never written.
+  // DataLoss: a number in the file is not finite.
   absl::Status Load(const std::string& run_dir) override;
 
  private:

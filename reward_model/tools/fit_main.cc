@@ -12,9 +12,9 @@
 #include "common/random.h"
 #include "common/runtime/program.h"
 #include "common/status_macros.h"
-#include "reward_model/label_log.h"
 #include "reward_model/questions.h"
 #include "reward_model/scoring/learned_model.h"
+#include "reward_model/tools/label_log.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");
 ABSL_FLAG(std::string, annotator, "", "Address of the annotator, host:port. Required.");

@@ -74,9 +74,13 @@ TEST(AvailableCores, OfThisProcessFollowItsAffinity) {
   }
   ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
   EXPECT_EQ(AvailableCores(), 1);
+  const std::vector<int> allowed = AllowedCores();
+  ASSERT_EQ(allowed.size(), 1u);
+  EXPECT_TRUE(CPU_ISSET(allowed[0], &one));
   ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
   EXPECT_GE(AvailableCores(), 1);
   EXPECT_LE(AvailableCores(), CPU_COUNT(&before));
+  EXPECT_EQ(AllowedCores().size(), static_cast<size_t>(CPU_COUNT(&before)));
 }
 
 }  // namespace

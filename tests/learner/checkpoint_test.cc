@@ -180,7 +180,7 @@ TEST_F(CheckpointTest, ReadsTheFormatBeforeAndRefusesOneItDoesNotKnow) {
 class CheckpointThreadTest : public CheckpointTest {
  protected:
   std::unique_ptr<CheckpointThread> Start() {
-    return std::make_unique<CheckpointThread>(kRun, 3, &captions_, &files_, &heartbeats_,
+    return std::make_unique<CheckpointThread>(kRun, 3, &captions_, &files_, &clock_, &heartbeats_,
                                               [this](absl::Status status) { failures_.push_back(std::move(status)); });
   }
   static v1::LearnerState State(uint64_t steps) {

@@ -12,7 +12,7 @@
 #include "common/columns.h"
 #include "common/config.h"
 #include "common/tensor_spec.h"
-#include "tests/process.h"
+#include "tests/learner/books.h"
 
 namespace sibyl::learner {
 namespace {
@@ -22,41 +22,25 @@ using testing::HasSubstr;
 constexpr int kT = 3, kE = 2;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-class Sink : public ActionSink {
+class Sink : public RecordingSink<ActionSink> {
  public:
+  // `gate`: where the first answer hangs; nullptr: nowhere.
+  explicit Sink(Gate* gate = nullptr) : gate_(gate) {}
   void SendActions(v1::ActionBatch actions) override {
+    if (gate_ != nullptr) gate_->Wait();
     MutexLock lock(mutex_);
     EXPECT_EQ(actions.sequence(), answers_);
     EXPECT_EQ(actions.action().size(), kE * sizeof(uint16_t));
     ++answers_;
   }
-  void RequestTexts(v1::CaptionTextRequest request) override {
-    MutexLock lock(mutex_);
-    wanted_.insert(wanted_.end(), request.ids().begin(), request.ids().end());
-  }
-  void Refuse(const absl::Status& status) override {
-    MutexLock lock(mutex_);
-    refused_ = status;
-  }
-
   uint64_t answers() {
     MutexLock lock(mutex_);
     return answers_;
   }
-  std::vector<uint64_t> wanted() {
-    MutexLock lock(mutex_);
-    return wanted_;
-  }
-  absl::Status refused() {
-    MutexLock lock(mutex_);
-    return refused_;
-  }
 
  private:
-  Mutex mutex_;
+  Gate* const gate_;
   uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<uint64_t> wanted_ ABSL_GUARDED_BY(mutex_);
-  absl::Status refused_ ABSL_GUARDED_BY(mutex_);
 };
 
 class InferenceTest : public testing::Test {
@@ -73,24 +57,24 @@ class InferenceTest : public testing::Test {
     mlp.set_kind(v1::POLICY_KIND_MLP);
     policies_ = std::make_unique<PolicyStore>(*MakePolicy(mlp, spec_), *MakePolicy(mlp, spec_));
     inference_ = std::make_unique<Inference>(experiment_, spec_, torch::kCPU, /*seed=*/1, policies_.get(),
-                                             ExperienceBooks{&pool_, &captions_, &episodes_, &steps_}, &Clock::Real(),
-                                             &metrics_);
+                                             books_.books(), &Clock::Real(), &books_.watch.heartbeats, &books_.metrics);
     thread_ = std::thread([this] { EXPECT_EQ(inference_->Run(), absl::OkStatus()); });
   }
   ~InferenceTest() override {
     inference_->Close();
-    pool_.Close();
+    books_.unrolls.Close();
     thread_.join();
   }
 
   struct Actor {
     v1::SlotLease lease;
-    std::shared_ptr<Sink> sink = std::make_shared<Sink>();
+    std::shared_ptr<Sink> sink;
     ObservationPacker packer{v1::PACKING_CODEC_CHANGES_LZ4};
     uint64_t steps = 0;
   };
-  Actor Attach(uint32_t slot) {
+  Actor Attach(uint32_t slot, std::shared_ptr<Sink> sink = std::make_shared<Sink>()) {
     Actor actor;
+    actor.sink = std::move(sink);
     actor.lease.set_slot(slot);
     actor.lease.set_token(++last_token_);
     inference_->Attach(actor.lease, actor.sink);
@@ -126,20 +110,14 @@ class InferenceTest : public testing::Test {
     }
   }
   Unrolls Pop(int count) {
-    Unrolls unrolls;
-    EXPECT_TRUE(pool_.PopFinished(count, &unrolls));
-    for (const auto& unroll : unrolls) captions_.Unpin(unroll->CaptionRows(kT));
+    Unrolls unrolls = books_.Finished(count);
+    books_.Unpin(unrolls);
     return unrolls;
   }
 
   v1::Experiment experiment_;
   v1::EnvironmentSpec spec_;
-  Metrics metrics_;
-  UnrollPool pool_{
-      {.length = kT, .observation_bytes = sizeof(float), .action_bytes = sizeof(uint16_t)}, 2 * kE, &Clock::Real()};
-  CaptionTable captions_{1000};
-  EpisodeStats episodes_{10, {}};
-  StepCounter steps_{0, &metrics_};
+  TestBooks books_{{.length = kT, .observation_bytes = sizeof(float), .action_bytes = sizeof(uint16_t)}, 2 * kE};
   std::unique_ptr<PolicyStore> policies_;
   std::unique_ptr<Inference> inference_;
   std::thread thread_;
@@ -160,16 +138,16 @@ TEST_F(InferenceTest, AnUnrollHoldsWhatTheActorShowedAndWhatWasDecided) {
       EXPECT_LT(unrolls[e]->log_prob[t], 0);
     }
   }
-  EXPECT_EQ(steps_.received(), static_cast<uint64_t>(kT * kE));
+  EXPECT_EQ(books_.steps.received(), static_cast<uint64_t>(kT * kE));
 }
 
 TEST_F(InferenceTest, AGroupWhoseUnrollsEndWaitsUntilTrainingReleasesSome) {
   Actor actor = Attach(0);
   Play(actor, 2 * kT);
   Submit(actor, Next(actor));  // ends the second pair of unrolls: there is no third
-  ASSERT_TRUE(Eventually([&] { return pool_.finished() == 2 * kE; }));
+  ASSERT_TRUE(Eventually([&] { return books_.unrolls.finished() == 2 * kE; }));
   EXPECT_EQ(actor.sink->answers(), static_cast<uint64_t>(2 * kT));
-  pool_.Release(Pop(kE));
+  books_.unrolls.Release(Pop(kE));
   ASSERT_TRUE(Eventually([&] { return actor.sink->answers() == 2 * kT + 1; }));
 }
 
@@ -185,7 +163,7 @@ TEST_F(InferenceTest, RefusesAnActorWhoseNumbersAreNotFiniteAndServesTheOthers) 
     ASSERT_TRUE(Eventually([&] { return !bad.sink->refused().ok(); })) << reason;
     EXPECT_EQ(bad.sink->refused().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(bad.sink->refused().message()), HasSubstr(reason));
-    ASSERT_TRUE(Eventually([&] { return pool_.free() == kE; })) << reason;
+    ASSERT_TRUE(Eventually([&] { return books_.unrolls.free() == kE; })) << reason;
   };
   const auto number = [](float value) { return std::string(reinterpret_cast<const char*>(&value), sizeof value); };
   refuse("not finite: reward 1 is nan",
@@ -204,29 +182,27 @@ TEST_F(InferenceTest, RefusesAnActorWhoseNumbersAreNotFiniteAndServesTheOthers) 
   });
   EXPECT_EQ(good.sink->refused(), absl::OkStatus());
   Play(good, kT);
-  EXPECT_EQ(captions_.pins(), 2u * (kT - 1) * kE);  // the good one's alone: named by paid_caption and seen_caption
+  EXPECT_EQ(books_.captions.pins(),
+            2u * (kT - 1) * kE);  // the good one's alone: named by paid_caption and seen_caption
 }
 
 TEST_F(InferenceTest, ALostActorGivesItsUnrollsBackAndItsEpisodesAreAbandoned) {
   Actor actor = Attach(0), other = Attach(1);
   Play(actor, 2);
   Play(other, 1);
-  EXPECT_EQ(pool_.free(), 0);
+  EXPECT_EQ(books_.unrolls.free(), 0);
   inference_->Detach(actor.lease);
-  ASSERT_TRUE(Eventually([&] { return pool_.free() == kE; }));
-  EXPECT_EQ(episodes_.Get().abandoned, static_cast<uint64_t>(kE));
-  EXPECT_EQ(captions_.pins(), 0u);
+  ASSERT_TRUE(Eventually([&] { return books_.unrolls.free() == kE; }));
+  EXPECT_EQ(books_.episodes.Get().abandoned, static_cast<uint64_t>(kE));
+  EXPECT_EQ(books_.captions.pins(), 0u);
   Play(other, kT);
 }
 
-TEST_F(InferenceTest, IgnoresStepsUnderAnOldLease) {
-  Actor older = Attach(0);
-  Play(older, 1);
-  Actor newer = Attach(0);
-  Submit(older, Next(older));
-  inference_->Detach(older.lease);
-  Play(newer, 2);
-  EXPECT_EQ(older.sink->answers(), 1u);
+TEST_F(InferenceTest, BeatsAsLongAsItAnswers) {
+  Gate gate;
+  Actor actor = Attach(0, std::make_shared<Sink>(&gate));
+  Submit(actor, Next(actor));
+  ExpectSilenceWhileIn(gate, books_.watch, "inference");
 }
 
 TEST_F(InferenceTest, AsksForTextsThatItLacks) {

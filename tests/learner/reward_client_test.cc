@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "absl/strings/str_cat.h"
 #include "common/caption.h"
 #include "common/protocol.h"
 #include "common/rpc/server.h"
-#include "tests/process.h"
+#include "tests/heartbeat_watch.h"
 
 namespace sibyl::learner {
 namespace {
@@ -71,13 +73,18 @@ class RewardClientTest : public testing::Test {
 
   std::unique_ptr<RewardClient> Start() {
     return std::make_unique<RewardClient>(
-        absl::StrCat("127.0.0.1:", server_->port()), "this run", "the goal", &captions_, [] { return uint64_t{7}; },
-        &Clock::Real(), &heartbeats_,
+        absl::StrCat("127.0.0.1:", server_->port()), "this run", "the goal", &captions_, for_ranks_, [this] { return Steps(); },
+        &Clock::Real(), &watch_.heartbeats,
         [this](absl::Status status) {
           MutexLock lock(mutex_);
           failure_ = std::move(status);
         },
         &metrics_);
+  }
+  // Called by both of the client's threads.
+  uint64_t Steps() {
+    if (Gate* gate = gate_; gate != nullptr) gate->Wait();
+    return 7;
   }
   absl::Status failure() {
     MutexLock lock(mutex_);
@@ -89,11 +96,13 @@ class RewardClientTest : public testing::Test {
     captions_.See({&id, 1}, 1, &row);
   }
 
+  std::atomic<Gate*> gate_ = nullptr;
+  ScoreQueue* for_ranks_ = nullptr;
   FakeRewardModel model_;
   const std::unique_ptr<rpc::Server> server_;
   CaptionTable captions_{100};
   Metrics metrics_;
-  Heartbeats heartbeats_{Clock::Real(), metrics_};
+  HeartbeatWatch watch_;
   Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
@@ -117,6 +126,35 @@ TEST_F(RewardClientTest, AppliesScoresAndOffersCaptions) {
     return reward.scored;
   }));
   EXPECT_TRUE(failure().ok());
+}
+
+TEST_F(RewardClientTest, WhatWaitsForTheOtherRanksHasABound) {
+  ScoreQueue queue(&Clock::Real(), &metrics_, {.rows = 3, .bytes = 1 << 20});
+  for_ranks_ = &queue;
+  google::protobuf::RepeatedPtrField<v1::ScoreUpdate> updates;
+  v1::ScoreUpdate earlier;
+  earlier.add_id(1);
+  earlier.add_score(1);
+  queue.Push(earlier);
+  prometheus::Counter& waits = metrics_.Counter("sibyl_learner_score_queue_waits_total", "");
+  prometheus::Counter& applied = metrics_.Counter("sibyl_learner_score_updates_total", "");
+  {
+    const auto client = Start();
+    ASSERT_TRUE(Eventually([&] { return waits.Value() == 1; }));
+    EXPECT_EQ(applied.Value(), 0) << "what the ranks cannot have yet, rank 0 does not have either";
+    queue.TakeAll(&updates);
+    EXPECT_TRUE(Eventually([&] { return applied.Value() == 1; }));
+    EXPECT_TRUE(Eventually([&] {
+      queue.TakeAll(&updates);
+      return updates.size() == 1;
+    }));
+    EXPECT_EQ(updates[0].id(0), CaptionId("a door"));
+    queue.Push(earlier);
+    queue.Push(earlier);
+  }
+  // Another client that is ended while its reader waits.
+  const auto client = Start();
+  EXPECT_TRUE(Eventually([&] { return waits.Value() == 2; }));
 }
 
 TEST_F(RewardClientTest, ARefusalKeepsItsStatusAndEndsTheClient) {
@@ -148,6 +186,18 @@ TEST_F(RewardClientTest, ComesBackAfterALossAndSaysWhatItHas) {
   EXPECT_EQ(model_.hellos()[1].reward_model_incarnation(), 42u);
   EXPECT_EQ(model_.hellos()[1].last_sequence(), 1u);
   EXPECT_TRUE(failure().ok());
+}
+
+TEST_F(RewardClientTest, ItsThreadsAreWatchedAndMayWaitForTheRewardModel) {
+  const auto client = Start();
+  EXPECT_TRUE(Eventually([&] { return model_.hellos().size() == 1; }));
+  EXPECT_TRUE(watch_.ComesBackAfter(absl::Minutes(10)));
+  EXPECT_EQ(watch_.Silence("reward-reader"), 0);
+  Gate gate;
+  gate_ = &gate;
+  See("a door");
+  ExpectSilenceWhileIn(gate, watch_, "reward-client");
+  gate_ = nullptr;
 }
 
 TEST_F(RewardClientTest, EndsAtOnceWhileTheRewardModelIsSilent) {

@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "tests/process.h"
+#include "tests/heartbeat_watch.h"
 
 namespace sibyl::learner {
 namespace {
@@ -23,8 +23,9 @@ google::protobuf::RepeatedPtrField<v1::ScoreUpdate> Updates(uint64_t id, std::ve
 }
 
 TEST(ScoreApplier, AppliesUpdatesInTheOrderInWhichTheyCame) {
+  HeartbeatWatch watch;
   CaptionTable table(10);
-  ScoreApplier applier(&table);
+  ScoreApplier applier(&table, &Clock::Real(), &watch.heartbeats);
   const uint64_t id = 5;
   int32_t row = 0;
   table.See({&id, 1}, 0, &row);
@@ -39,8 +40,9 @@ TEST(ScoreApplier, AppliesUpdatesInTheOrderInWhichTheyCame) {
 }
 
 TEST(ScoreApplier, TellsOfAnUpdateThatCannotBeApplied) {
+  HeartbeatWatch watch;
   CaptionTable table(10);
-  ScoreApplier applier(&table);
+  ScoreApplier applier(&table, &Clock::Real(), &watch.heartbeats);
   ASSERT_TRUE(applier.Add(Updates(5, {std::numeric_limits<float>::quiet_NaN()}), 0).ok());
   absl::Status status;
   ASSERT_TRUE(Eventually([&] { return !(status = applier.Add(Updates(6, {1}), 0)).ok(); }));
@@ -49,12 +51,21 @@ TEST(ScoreApplier, TellsOfAnUpdateThatCannotBeApplied) {
 }
 
 TEST(ScoreApplier, RefusesMoreRowsThanMayWait) {
+  HeartbeatWatch watch;
   CaptionTable table(10);
-  ScoreApplier applier(&table, /*most_rows=*/6);
+  ScoreApplier applier(&table, &Clock::Real(), &watch.heartbeats, /*most_rows=*/6);
   EXPECT_TRUE(applier.Add(Updates(5, {1, 2, 3}), 0).ok()) << "two rows each";
   const absl::Status status = applier.Add(Updates(5, {1, 2, 3, 4}), 0);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("the most is 6"));
+}
+
+TEST(ScoreApplier, BeatsWhileNothingComes) {
+  HeartbeatWatch watch;
+  CaptionTable table(10);
+  const ScoreApplier applier(&table, &watch.clock, &watch.heartbeats);
+  EXPECT_TRUE(watch.ComesBackAfter(absl::Minutes(10)));
+  EXPECT_GE(watch.Silence("scores"), 0) << "it is watched";
 }
 
 }  // namespace

@@ -22,6 +22,7 @@
 #include "learner/serving/inference.h"
 #include "learner/serving/unroll_receiver.h"
 #include "policy/weights.h"
+#include "tests/learner/books.h"
 
 namespace sibyl::learner {
 namespace {
@@ -76,28 +77,6 @@ class Rooms : public UnrollSink {
   void RequestTexts(v1::CaptionTextRequest) override { ADD_FAILURE() << "every text was sent"; }
   void Refuse(const absl::Status& status) override { ADD_FAILURE() << status; }
   Box<v1::Room> box;
-};
-
-// One way into the unrolls, with books of its own.
-struct Way {
-  explicit Way(const UnrollShape& shape) : pool(shape, 1000, &Clock::Real()) {}
-  Metrics metrics;
-  UnrollPool pool;
-  CaptionTable captions{1000};
-  EpisodeStats episodes{100, {}};
-  StepCounter steps{0, &metrics};
-  ExperienceBooks books{&pool, &captions, &episodes, &steps};
-
-  std::vector<uint64_t> Ids(const std::vector<int32_t>& rows) {
-    std::vector<uint64_t> ids(rows.size());
-    captions.Ids(rows, ids.data());
-    return ids;
-  }
-  Unrolls Finished(int count) {
-    Unrolls unrolls;
-    EXPECT_TRUE(pool.PopFinished(count, &unrolls));
-    return unrolls;
-  }
 };
 
 class TwoWaysTest : public testing::TestWithParam<Case> {
@@ -166,13 +145,13 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     return update;
   }
 
-  void PlayCentrally(Way& way) {
+  void PlayCentrally(TestBooks& way) {
     PolicyStore policies(FreshPolicy(), FreshPolicy());
     policies.Publish(*policy_, kVersion);
     const v1::ActorWelcome& welcome = welcome_.actor();
     Inference inference(experiment_, spec_, torch::kCPU,
-                        SamplingSeed(welcome.run_seed(), kSlot, welcome.episodes().begin()), &policies, way.books,
-                        &Clock::Real(), &way.metrics);
+                        SamplingSeed(welcome.run_seed(), kSlot, welcome.episodes().begin()), &policies, way.books(),
+                        &Clock::Real(), &way.watch.heartbeats, &way.metrics);
     std::thread thread([&] { EXPECT_EQ(inference.Run(), absl::OkStatus()); });
     auto sink = std::make_shared<Actions>();
     inference.Attach(welcome.lease(), sink);
@@ -197,9 +176,9 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     return room.batches();
   }
 
-  void PlayLocally(Way& way) {
-    UnrollReceiver receiver(experiment_, spec_, way.books, &Clock::Real(), &way.metrics);
-    std::thread thread([&] { receiver.Run(); });
+  void PlayLocally(TestBooks& way) {
+    UnrollReceiver receiver(experiment_, spec_, way.books(), &Clock::Real(), &way.watch.heartbeats, &way.metrics);
+    std::thread thread([&] { EXPECT_EQ(receiver.Run(), absl::OkStatus()); });
     auto sink = std::make_shared<Rooms>();
     receiver.Attach(welcome_.actor().lease(), sink);
     const auto environments = *actor::MakeEnvironments(welcome_.actor());
@@ -300,12 +279,12 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
-  Way central(shape_), local(shape_);
+  TestBooks central(shape_, 1000), local(shape_, 1000);
   if (GetParam().told) {
-    Way before(shape_);  // to learn which captions there are
+    TestBooks before(shape_, 1000);  // to learn which captions there are
     PlayCentrally(before);
     scores_ = Scores(before.captions);
-    for (Way* way : {&central, &local}) ASSERT_TRUE(way->captions.Apply(scores_, 0).ok());
+    for (TestBooks* way : {&central, &local}) ASSERT_TRUE(way->captions.Apply(scores_, 0).ok());
   }
   PlayCentrally(central);
   PlayLocally(local);
@@ -359,8 +338,8 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
   EXPECT_GT(ends, 0u);
   EXPECT_GT(starts, ends);
   // Nothing stays pinned but what unfinished unrolls name.
-  for (const auto& unroll : ours) central.captions.Unpin(unroll->CaptionRows(shape_.length));
-  for (const auto& unroll : theirs) local.captions.Unpin(unroll->CaptionRows(shape_.length));
+  central.Unpin(ours);
+  local.Unpin(theirs);
   EXPECT_EQ(central.captions.pins(), 0u);
   EXPECT_EQ(local.captions.pins(), 0u);
 }

@@ -12,7 +12,7 @@
 #include "common/columns.h"
 #include "common/config.h"
 #include "common/tensor_spec.h"
-#include "tests/process.h"
+#include "tests/learner/books.h"
 
 namespace sibyl::learner {
 namespace {
@@ -23,38 +23,23 @@ using testing::IsEmpty;
 
 constexpr int kT = 3, kE = 2, kH = 2;
 
-class Sink : public UnrollSink {
+class Sink : public RecordingSink<UnrollSink> {
  public:
+  // `gate`: where the first room hangs; nullptr: nowhere.
+  explicit Sink(Gate* gate = nullptr) : gate_(gate) {}
   void GiveRoom(v1::Room room) override {
+    if (gate_ != nullptr) gate_->Wait();
     MutexLock lock(mutex_);
     room_.push_back(room.batches());
   }
-  void RequestTexts(v1::CaptionTextRequest request) override {
-    MutexLock lock(mutex_);
-    wanted_.insert(wanted_.end(), request.ids().begin(), request.ids().end());
-  }
-  void Refuse(const absl::Status& status) override {
-    MutexLock lock(mutex_);
-    refused_ = status;
-  }
-
   std::vector<uint64_t> room() {
     MutexLock lock(mutex_);
     return room_;
   }
-  std::vector<uint64_t> wanted() {
-    MutexLock lock(mutex_);
-    return wanted_;
-  }
-  absl::Status refused() {
-    MutexLock lock(mutex_);
-    return refused_;
-  }
 
  private:
-  Mutex mutex_;
-  std::vector<uint64_t> room_ ABSL_GUARDED_BY(mutex_), wanted_ ABSL_GUARDED_BY(mutex_);
-  absl::Status refused_ ABSL_GUARDED_BY(mutex_);
+  Gate* const gate_;
+  std::vector<uint64_t> room_ ABSL_GUARDED_BY(mutex_);
 };
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
@@ -133,43 +118,29 @@ class UnrollReceiverTest : public testing::Test {
     *spec_.mutable_action() = OneOf({"a", "b", "c"});
     lease_.set_slot(4);
     lease_.set_token(99);
-    receiver_ = std::make_unique<UnrollReceiver>(
-        experiment_, spec_, ExperienceBooks{&pool_, &captions_, &episodes_, &steps_}, &Clock::Real(), &metrics_);
-    thread_ = std::thread([this] { receiver_->Run(); });
+    receiver_ = std::make_unique<UnrollReceiver>(experiment_, spec_, books_.books(), &Clock::Real(),
+                                                 &books_.watch.heartbeats, &books_.metrics);
+    thread_ = std::thread([this] { EXPECT_EQ(receiver_->Run(), absl::OkStatus()); });
   }
   ~UnrollReceiverTest() override {
     receiver_->Close();
-    pool_.Close();
+    books_.unrolls.Close();
     thread_.join();
   }
 
-  std::shared_ptr<Sink> Attach(const v1::SlotLease& lease) {
-    auto sink = std::make_shared<Sink>();
+  std::shared_ptr<Sink> Attach(const v1::SlotLease& lease, Gate* gate = nullptr) {
+    auto sink = std::make_shared<Sink>(gate);
     receiver_->Attach(lease, sink);
     return sink;
   }
-  Unrolls Pop(int count) {
-    Unrolls unrolls;
-    EXPECT_TRUE(Eventually([&] { return pool_.finished() >= count; }));
-    EXPECT_TRUE(pool_.PopFinished(count, &unrolls));
-    return unrolls;
-  }
   int64_t Shown(const std::string& observation, int t) { return EntryOf<int64_t>(observation, t); }
-  uint64_t IdOf(int32_t row) {
-    uint64_t id = 0;
-    captions_.Ids({&row, 1}, &id);
-    return id;
-  }
+  uint64_t IdOf(int32_t row) { return books_.Ids({row})[0]; }
 
   v1::Experiment experiment_;
   v1::EnvironmentSpec spec_;
   v1::SlotLease lease_;
-  Metrics metrics_;
-  UnrollPool pool_{
-      {.length = kT, .observation_bytes = 8, .action_bytes = sizeof(uint16_t), .state_size = kH}, 8, &Clock::Real()};
-  CaptionTable captions_{1000};
-  EpisodeStats episodes_{10, {}};
-  StepCounter steps_{50, &metrics_};
+  TestBooks books_{
+      {.length = kT, .observation_bytes = 8, .action_bytes = sizeof(uint16_t), .state_size = kH}, 8, /*steps=*/50};
   std::unique_ptr<UnrollReceiver> receiver_;
   std::thread thread_;
 };
@@ -183,7 +154,7 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
       ASSERT_TRUE(Eventually([&] { return sink->room().size() == size_t(batch) + 1; }));
       EXPECT_EQ(sink->room().back(), static_cast<uint64_t>(batch));
       receiver_->Submit(lease_, script.Next());
-      Unrolls unrolls = Pop(kE);
+      Unrolls unrolls = books_.Finished(kE);
       ASSERT_EQ(sink->refused(), absl::OkStatus());
       for (int e = 0; e < kE; ++e) {
         const Unroll& unroll = *unrolls[e];
@@ -217,24 +188,30 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
           ++finals;
         }
         EXPECT_EQ(unroll.finals.size(), finals);
-        captions_.Unpin(unroll.CaptionRows(kT));
       }
-      pool_.Release(std::move(unrolls));
+      books_.Unpin(unrolls);
+      books_.unrolls.Release(std::move(unrolls));
     }
     receiver_->Detach(lease_);
-    ASSERT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
+    ASSERT_TRUE(Eventually([&] { return books_.unrolls.free() == books_.unrolls.capacity(); }));
   }
-  EXPECT_EQ(steps_.received(), 50u + 2 * 4 * kT * kE);
-  const auto means = episodes_.Get();
+  EXPECT_EQ(books_.steps.received(), 50u + 2 * 4 * kT * kE);
+  const auto means = books_.episodes.Get();
   EXPECT_EQ(means.episodes, 2u * 3 * kE);
   EXPECT_EQ(means.abandoned, 2u * kE);
   // Each occurrence was counted once: 2 streams, 2 environments, 12 steps of which 3 end an episode.
-  const v1::CaptionCounts counts = captions_.TakeChanged(false, 100);
+  const v1::CaptionCounts counts = books_.captions.TakeChanged(false, 100);
   std::map<uint64_t, uint64_t> by_id;
   for (int i = 0; i < counts.id_size(); ++i) by_id[counts.id(i)] = counts.count(i);
   EXPECT_EQ(by_id[Id("start")], 2u * 2 * 4);
   EXPECT_EQ(by_id[Id("end")], 2u * 2 * 3);
   EXPECT_EQ(by_id[Id("go")], 2u * 2 * 9);
+}
+
+TEST_F(UnrollReceiverTest, BeatsAsLongAsItAnswers) {
+  Gate gate;
+  const auto sink = Attach(lease_, &gate);
+  ExpectSilenceWhileIn(gate, books_.watch, "unrolls");
 }
 
 TEST_F(UnrollReceiverTest, AsksForTextsThatItLacks) {
@@ -252,18 +229,18 @@ TEST_F(UnrollReceiverTest, AsksForTextsThatItLacks) {
 
 TEST_F(UnrollReceiverTest, GivesRoomToThoseWhoHaveWaitedLongestAsUnrollsAreReleased) {
   const auto nobody = [](Unrolls) { FAIL(); };
-  Unrolls busy = pool_.Request(1, 3, nobody), busier = pool_.Request(1, 5, nobody);
+  Unrolls busy = books_.unrolls.Request(1, 3, nobody), busier = books_.unrolls.Request(1, 5, nobody);
   v1::SlotLease other;
   other.set_slot(5);
   auto first = Attach(lease_), second = Attach(other);
-  pool_.Release(std::move(busy));
+  books_.unrolls.Release(std::move(busy));
   ASSERT_TRUE(Eventually([&] { return !first->room().empty(); }));
-  EXPECT_EQ(pool_.free(), 1);
+  EXPECT_EQ(books_.unrolls.free(), 1);
   EXPECT_THAT(second->room(), IsEmpty());
   // What a lost one held goes to the next.
   receiver_->Detach(lease_);
   ASSERT_TRUE(Eventually([&] { return !second->room().empty(); }));
-  EXPECT_EQ(episodes_.Get().abandoned, 0u);  // it had not played
+  EXPECT_EQ(books_.episodes.Get().abandoned, 0u);  // it had not played
 }
 
 TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
@@ -301,9 +278,9 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
     EXPECT_EQ(sink->refused().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(sink->refused().message()), HasSubstr(reason));
   }
-  EXPECT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
-  EXPECT_EQ(pool_.finished(), 0);
-  EXPECT_EQ(captions_.size(), 0u);
+  EXPECT_TRUE(Eventually([&] { return books_.unrolls.free() == books_.unrolls.capacity(); }));
+  EXPECT_EQ(books_.unrolls.finished(), 0);
+  EXPECT_EQ(books_.captions.size(), 0u);
 }
 
 TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksOffAndKeepsNothingOfIt) {
@@ -316,22 +293,8 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksOffAndKeepsNothingOfIt) {
   ASSERT_TRUE(Eventually([&] { return !sink->refused().ok(); }));
   EXPECT_EQ(sink->refused().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(sink->refused().message()), HasSubstr("do not unpack"));
-  EXPECT_TRUE(Eventually([&] { return pool_.free() == pool_.capacity(); }));
-  EXPECT_EQ(pool_.finished(), 0);
-}
-
-TEST_F(UnrollReceiverTest, IgnoresABatchUnderAnOldLease) {
-  auto old = Attach(lease_);
-  ASSERT_TRUE(Eventually([&] { return !old->room().empty(); }));
-  v1::SlotLease newer = lease_;
-  newer.set_token(lease_.token() + 1);
-  auto sink = Attach(newer);
-  Script script;
-  receiver_->Submit(lease_, script.Next());
-  receiver_->Detach(lease_);
-  ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
-  EXPECT_EQ(pool_.free(), pool_.capacity() - kE);
-  EXPECT_EQ(old->refused(), absl::OkStatus());
+  EXPECT_TRUE(Eventually([&] { return books_.unrolls.free() == books_.unrolls.capacity(); }));
+  EXPECT_EQ(books_.unrolls.finished(), 0);
 }
 
 }  // namespace

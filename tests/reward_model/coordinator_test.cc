@@ -57,8 +57,7 @@ class CoordinatorTest : public ::testing::Test {
 
 TEST_F(CoordinatorTest, ALabelBecomesAScore) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   EXPECT_EQ(learner.table.snapshots_, 1) << "an empty one";
   learner.SeeAndTell("You open the door.");
   Work(*model);
@@ -82,8 +81,7 @@ TEST_F(CoordinatorTest, ALabelBecomesAScore) {
 TEST_F(CoordinatorTest, AsksTheMostUrgentFirst) {
   experiment_.mutable_reward_model()->set_queue_target(2);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("seldom", 2);
   learner.See("often", 50);
   learner.See("sometimes", 10);
@@ -100,8 +98,7 @@ TEST_F(CoordinatorTest, AsksTheMostUrgentFirst) {
 
 TEST_F(CoordinatorTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("", 1000);
   learner.See("a door", 1);
   ASSERT_TRUE(learner.Offer().ok());
@@ -115,8 +112,7 @@ TEST_F(CoordinatorTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
 
 TEST_F(CoordinatorTest, NeverAsksTheSameCaptionTwice) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   model->ConnectAnnotator(*annotator_.Describe());
   for (int i = 0; i < 10; ++i) {
     learner.SeeAndTell("a door", 10, i);
@@ -133,8 +129,7 @@ TEST_F(CoordinatorTest, NeverAsksTheSameCaptionTwice) {
 TEST_F(CoordinatorTest, KeepsTheAnnotatorsQueueShallow) {
   experiment_.mutable_reward_model()->set_queue_target(8);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (int i = 0; i < 100; ++i) learner.See(absl::StrCat("caption ", i), i + 1);
   learner.SeeAndTell("last");
   EXPECT_EQ(AskNow(*model), 8);
@@ -151,8 +146,7 @@ TEST_F(CoordinatorTest, KeepsTheAnnotatorsQueueShallow) {
 TEST_F(CoordinatorTest, AFullAnnotatorIsOfferedOneQueryASecond) {
   FakeAnnotator small(2);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (int i = 1; i <= 9; ++i) learner.See(absl::StrCat("caption ", i), i);
   learner.SeeAndTell("one more", 1);
   model->ConnectAnnotator(*small.Describe());
@@ -171,8 +165,7 @@ TEST_F(CoordinatorTest, AFullAnnotatorIsOfferedOneQueryASecond) {
 TEST_F(CoordinatorTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain) {
   experiment_.mutable_reward_model()->set_max_candidates(2);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("common", 100);
   learner.See("usual", 50);
   learner.SeeAndTell("rare", 1);
@@ -188,8 +181,7 @@ TEST_F(CoordinatorTest, DropsTheLeastUrgentCandidateAndTakesItBackWhenSeenAgain)
 TEST_F(CoordinatorTest, OneUnacceptableQueryHarmsNoOther) {
   auto model = Make();
   annotator_.SetUnacceptable("far too long");
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("a");
   learner.See("b");
   learner.SeeAndTell("far too long", 100);
@@ -202,8 +194,7 @@ TEST_F(CoordinatorTest, OneUnacceptableQueryHarmsNoOther) {
 
 TEST_F(CoordinatorTest, OnlyAnswersMakeAScore) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"abstained", "unparsable", "failed"}) learner.SeeAndTell(caption);
   annotator_.Answer("abstained", v1::OUTCOME_ABSTAINED);
   annotator_.Answer("unparsable", v1::OUTCOME_UNPARSABLE);
@@ -222,8 +213,7 @@ TEST_F(CoordinatorTest, OnlyAnswersMakeAScore) {
 
 TEST_F(CoordinatorTest, AveragesSeveralLabelsOfACaption) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a door");
   annotator_.Answer("a door", 1.0);
   annotator_.Answer("a door", v1::OUTCOME_ABSTAINED);
@@ -241,8 +231,7 @@ TEST_F(CoordinatorTest, AveragesSeveralLabelsOfACaption) {
 TEST_F(CoordinatorTest, AsksOnceACaptionWasSeenSoOften) {
   experiment_.mutable_reward_model()->set_ask_after(3);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a door", 2);
   learner.SeeAndTell("a key", 3);
   EXPECT_EQ(AskNow(*model), 1);
@@ -261,8 +250,7 @@ TEST_F(CoordinatorTest, AsksOnceACaptionWasSeenSoOften) {
 TEST_F(CoordinatorTest, SendsContextOnlyWhereTheConfigurationSaysSo) {
   experiment_.mutable_environment()->set_send_context(true);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a door");
   AskNow(*model);
   EXPECT_EQ(ContextOf(annotator_.accepted().front()), "view of a door");
@@ -272,8 +260,7 @@ TEST_F(CoordinatorTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
   annotator_.Answer("elsewhere", 0.5);
   annotator_.Answer("a door", 0.75);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a door");
   EXPECT_EQ(AskNow(*model), 1) << "the log has not been read yet";
   model->Tick();
@@ -295,8 +282,7 @@ TEST_F(CoordinatorTest, AKnownAnswerIsUsedAtOnceAndCountsOnce) {
 
 TEST_F(CoordinatorTest, LabelsOfAnotherQuestionAreIgnored) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a door");
   annotator_.SetGoal("collect gold");
   annotator_.Answer("a door", 1.0);
@@ -313,8 +299,7 @@ TEST_F(CoordinatorTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn)
   annotator_.Answer("a door", 1.0);
   auto model = Make();
   Work(*model);
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   EXPECT_THAT(learner.table.scores_, IsEmpty());
   learner.See("a door");
   ASSERT_TRUE(learner.Offer().ok());
@@ -326,8 +311,7 @@ TEST_F(CoordinatorTest, ACaptionLabelledBeforeItIsSeenIsPaidFromItsFirstSightOn)
 
 TEST_F(CoordinatorTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -362,8 +346,7 @@ TEST_F(CoordinatorTest, AReconnectedLearnerGetsExactlyWhatItMissed) {
 
 TEST_F(CoordinatorTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
   auto model = Make();
-  FakeLearner learner(*model, 1);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model, 1);
   learner.SeeAndTell("a");
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -386,8 +369,7 @@ TEST_F(CoordinatorTest, ANewLearnerOrANewRewardModelMeansASnapshot) {
 
 TEST_F(CoordinatorTest, ALargeSnapshotComesInPartsThatShowTogether) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   const int captions = 2 * static_cast<int>(ScoreFeed::kRowsPerUpdate) + 1;
   for (int i = 0; i < captions; ++i) {
     learner.See(absl::StrCat(i));
@@ -411,8 +393,7 @@ TEST_F(CoordinatorTest, ALargeSnapshotComesInPartsThatShowTogether) {
 
 TEST_F(CoordinatorTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a", 10);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -430,8 +411,7 @@ TEST_F(CoordinatorTest, ALearnerThatForgotACaptionGetsItsScoreAgain) {
 
 TEST_F(CoordinatorTest, ARestartedLearnerCountsNothingTwice) {
   auto model = Make();
-  FakeLearner learner(*model, 1);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model, 1);
   learner.SeeAndTell("a", 10);
   ASSERT_TRUE(learner.Connect().ok());
   ASSERT_TRUE(learner.Connect().ok());
@@ -445,8 +425,7 @@ TEST_F(CoordinatorTest, ARestartedLearnerCountsNothingTwice) {
 
 TEST_F(CoordinatorTest, ARestartedRewardModelCountsNothingTwice) {
   auto model = Make();
-  FakeLearner learner(*model, 1);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model, 1);
   learner.SeeAndTell("a", 10);
   FakeLearner second(*model, 2);
   ASSERT_TRUE(second.Connect().ok());
@@ -464,8 +443,7 @@ TEST_F(CoordinatorTest, ARestartedRewardModelCountsNothingTwice) {
 
 TEST_F(CoordinatorTest, TellsItsProgressToALearnerThatHasJustCome) {
   auto model = Make();
-  FakeLearner learner(*model, 1);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model, 1);
   learner.SeeAndTell("a", 10);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -481,8 +459,7 @@ TEST_F(CoordinatorTest, TellsItsProgressToALearnerThatHasJustCome) {
 
 TEST_F(CoordinatorTest, GoesOnFromACheckpointAndReplaysTheLog) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b", "c", "d"}) learner.SeeAndTell(caption);
   Work(*model);
   annotator_.Answer("a", 0.25);
@@ -555,8 +532,7 @@ TEST_F(CoordinatorTest, RefusesAnotherRunGoalOrProtocolWithoutGivingThemAway) {
 
 TEST_F(CoordinatorTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   const auto before = learner.output;
   ASSERT_TRUE(learner.Connect().ok());
   EXPECT_EQ(before->disconnected.code(), absl::StatusCode::kUnavailable);
@@ -575,8 +551,7 @@ TEST_F(CoordinatorTest, ANewConnectionEndsTheOneBeforeAndItsMessages) {
 
 TEST_F(CoordinatorTest, ADrainingRewardModelSendsLearnersAway) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   model->Drain();
   EXPECT_EQ(learner.output->disconnected.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(learner.Connect().code(), absl::StatusCode::kUnavailable);
@@ -584,8 +559,7 @@ TEST_F(CoordinatorTest, ADrainingRewardModelSendsLearnersAway) {
 
 TEST_F(CoordinatorTest, ALearnerThatDoesNotReadLosesNothing) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a");
   learner.output->reading = false;
   annotator_.Answer("a", 0.25);
@@ -599,8 +573,7 @@ TEST_F(CoordinatorTest, ALearnerThatDoesNotReadLosesNothing) {
 
 TEST_F(CoordinatorTest, AsksAgainForTextsThatDoNotCome) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("a");
   ASSERT_TRUE(learner.Offer().ok());
   model->Tick();
@@ -618,8 +591,7 @@ TEST_F(CoordinatorTest, AsksAgainForTextsThatDoNotCome) {
 
 TEST_F(CoordinatorTest, CountsTextsThatAreNotTheIds) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.See("a");
   ASSERT_TRUE(learner.Offer().ok());
   v1::CaptionTexts texts;
@@ -632,8 +604,7 @@ TEST_F(CoordinatorTest, CountsTextsThatAreNotTheIds) {
 
 TEST_F(CoordinatorTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   const auto progress = [&] {
     int count = 0;
     for (const auto& message : learner.output->messages) count += message.has_progress();
@@ -663,8 +634,7 @@ TEST_F(CoordinatorTest, TellsItsProgressWhenItChangesAtMostOnceASecond) {
 
 TEST_F(CoordinatorTest, LabelsOfTwoJudgesAreNeverMixed) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -702,8 +672,7 @@ TEST_F(CoordinatorTest, LabelsOfTwoJudgesAreNeverMixed) {
 
 TEST_F(CoordinatorTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   annotator_.Answer("b", 0.5);
@@ -726,8 +695,7 @@ TEST_F(CoordinatorTest, AnAnnotatorThatLostItsLogIsAskedAnewAndOldLabelsStay) {
 
 TEST_F(CoordinatorTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWhateverCameBetween) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -750,8 +718,7 @@ TEST_F(CoordinatorTest, AnotherLogIsNotTakenForTheOneBeforeHoweverLongItIsAndWha
 
 TEST_F(CoordinatorTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a");
   annotator_.Answer("a", v1::OUTCOME_FAILED);
   Work(*model);
@@ -763,8 +730,7 @@ TEST_F(CoordinatorTest, AFailedQueryThatALaterAttemptAnswersIsLabelled) {
 
 TEST_F(CoordinatorTest, AnAnswerToAnEarlierConnectionsQuestionsDoesNoHarm) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   model->ConnectAnnotator(*annotator_.Describe());
   const Questions before = model->TakeQuestions();
@@ -904,8 +870,7 @@ class Replay {
 
 TEST_F(CoordinatorTest, ACheckpointHasOnlyWhatHasChanged) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b", "c"}) learner.SeeAndTell(caption);
   Replay replay;
   replay.Take(*model, /*whole=*/true);
@@ -929,8 +894,7 @@ TEST_F(CoordinatorTest, ACheckpointHasOnlyWhatHasChanged) {
 
 TEST_F(CoordinatorTest, ALargeCheckpointComesInPieces) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (int i = 0; i < 10'000; ++i) {
     learner.See(absl::StrCat(i));
     annotator_.Answer(absl::StrCat(i), 1);
@@ -961,8 +925,7 @@ TEST_F(CoordinatorTest, ALargeCheckpointComesInPieces) {
 
 TEST_F(CoordinatorTest, AnotherJudgesLabelsAreVoidInTheFileToo) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   annotator_.Answer("a", 0.25);
   Work(*model);
@@ -982,8 +945,7 @@ TEST_F(CoordinatorTest, AnotherJudgesLabelsAreVoidInTheFileToo) {
 
 TEST_F(CoordinatorTest, LabelsOfALostLogAreStillReplacedAfterARestart) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a");
   learner.SeeAndTell("b");
   annotator_.Answer("a", 0.25);
@@ -1059,8 +1021,7 @@ TEST_F(CoordinatorTest, ForgetsTheCaptionSeenLongestAgoAndItsScore) {
   experiment_.mutable_reward_model()->set_max_captions(4);
   experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RETRIEVAL);
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   annotator_.Answer("a", 0.25);
   EXPECT_FALSE(FollowOnce(*model, annotator_).ok());
   for (const char* caption : {"a", "b", "c", "d"}) learner.SeeAndTell(caption);
@@ -1086,8 +1047,7 @@ TEST_F(CoordinatorTest, ForgetsTheCaptionSeenLongestAgoAndItsScore) {
 
 TEST_F(CoordinatorTest, RefusesCountsThatCannotBe) {
   auto model = Make();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const auto& [count, step] : {std::pair(uint64_t{1} << 60, uint64_t{1}), {1, uint64_t{1} << 60}}) {
     v1::CaptionCounts counts;
     counts.add_id(5);
@@ -1152,8 +1112,7 @@ class RankingTest : public CoordinatorTest {
 TEST_F(RankingTest, SendsTheContextOfBothWhereTheConfigurationSaysSo) {
   experiment_.mutable_environment()->set_send_context(true);
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a door", "a key"}) learner.SeeAndTell(caption);
   AskNow(*model);
   const v1::Query query = annotator_.accepted().front();
@@ -1163,8 +1122,7 @@ TEST_F(RankingTest, SendsTheContextOfBothWhereTheConfigurationSaysSo) {
 
 TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   learner.SeeAndTell("a", 10);
   EXPECT_EQ(AskNow(*model), 0) << "nobody to compare it with";
   for (const char* caption : {"bb", "ccc", "dddd", "eeeee"}) learner.SeeAndTell(caption, 10);
@@ -1196,8 +1154,7 @@ TEST_F(RankingTest, ComparesEachCaptionAFewTimesAndNoPairTwice) {
 TEST_F(RankingTest, BothOrdersShowAJudgeThatGoesByPosition) {
   experiment_.mutable_reward_model()->mutable_pairs()->set_both_orders(true);
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "bb", "ccc"}) learner.SeeAndTell(caption);
   AskNow(*model);
   const auto pairs = AskedPairs();
@@ -1219,8 +1176,7 @@ TEST_F(RankingTest, BothOrdersShowAJudgeThatGoesByPosition) {
 
 TEST_F(RankingTest, OneOrderIsARandomOne) {
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (int i = 0; i < 100; ++i) learner.See(absl::StrCat("caption ", i), i == 0 ? 1'000'000 : 1);
   learner.SeeAndTell("last");
   experiment_.mutable_reward_model()->set_queue_target(1000);
@@ -1267,8 +1223,7 @@ TEST_F(RankingTest, StrategiesChooseThePartner) {
 
 TEST_F(RankingTest, AFailedComparisonThatALaterAttemptAnswersCounts) {
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "b"}) learner.SeeAndTell(caption);
   annotator_.AnswerPair("a", "b", v1::OUTCOME_FAILED);
   annotator_.AnswerPair("a", "b", 0.75f);
@@ -1282,8 +1237,7 @@ TEST_F(RankingTest, AFailedComparisonThatALaterAttemptAnswersCounts) {
 
 TEST_F(RankingTest, ComparisonsComeBackFromTheCheckpointAndCountOnce) {
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "bb", "ccc"}) learner.SeeAndTell(caption);
   Work(*model);
   AnswerAll();
@@ -1314,8 +1268,7 @@ TEST_F(RankingTest, ComparisonsComeBackFromTheCheckpointAndCountOnce) {
 
 TEST_F(RankingTest, WithoutAnAnswerThereIsNothingToLearn) {
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "bb"}) learner.SeeAndTell(caption);
   AskNow(*model);
   ASSERT_THAT(annotator_.accepted(), SizeIs(1));
@@ -1335,8 +1288,7 @@ TEST_F(RankingTest, KnownAnswersAreTaken) {
   annotator_.AnswerPair("a", "bb", 0);
   annotator_.AnswerPair("bb", "a", 1);
   auto model = MakeRanking();
-  FakeLearner learner(*model);
-  ASSERT_TRUE(learner.Connect().ok());
+  ConnectedLearner learner(*model);
   for (const char* caption : {"a", "bb"}) learner.SeeAndTell(caption);
   EXPECT_EQ(AskNow(*model), 1);
   EXPECT_THAT(ranker_->observed, SizeIs(1));

@@ -2,6 +2,8 @@
 
 // In-memory stand-ins for what the reward model talks to.
 
+#include <gtest/gtest.h>
+
 #include <map>
 #include <memory>
 #include <string>
@@ -20,6 +22,7 @@
 #include "reward_model/label_source.h"
 #include "reward_model/questions.h"
 #include "reward_model/scoring/retrieval.h"
+#include "tests/heartbeat_watch.h"
 
 namespace sibyl::reward_model {
 
@@ -38,6 +41,7 @@ class FakeAnnotator : public LabelSource {
   explicit FakeAnnotator(size_t capacity = 1000) : capacity_(capacity) {}
 
   absl::StatusOr<v1::DescribeResponse> Describe() override {
+    if (describing_ != nullptr) describing_->Wait();
     MutexLock lock(mutex_);
     if (!down_.ok()) return down_;
     v1::DescribeResponse response;
@@ -51,6 +55,7 @@ class FakeAnnotator : public LabelSource {
   }
 
   absl::StatusOr<v1::AskResponse> Ask(v1::AskRequest request) override {
+    if (asking_ != nullptr) asking_->Wait();
     MutexLock lock(mutex_);
     if (!down_.ok()) return down_;
     for (const v1::Query& query : request.queries()) {
@@ -109,6 +114,12 @@ class FakeAnnotator : public LabelSource {
     MutexLock lock(mutex_);
     cancelled_ = true;
     changed_.NotifyAll();
+  }
+
+  // Each call waits in its gate. Before the annotator is used; the gates outlive its use.
+  void SetGates(Gate* describing, Gate* asking) {
+    describing_ = describing;
+    asking_ = asking;
   }
 
   // What a test does to it.
@@ -220,6 +231,7 @@ class FakeAnnotator : public LabelSource {
   }
 
   const size_t capacity_;
+  Gate *describing_ = nullptr, *asking_ = nullptr;
   Mutex mutex_;
   CondVar changed_;
   std::string judge_ ABSL_GUARDED_BY(mutex_) = "rules:test@1", prompt_ ABSL_GUARDED_BY(mutex_);
@@ -419,6 +431,14 @@ class FakeLearner {
   };
   Coordinator* model_;
   std::map<uint64_t, Entry> captions_;
+};
+
+// One that has connected.
+class ConnectedLearner : public FakeLearner {
+ public:
+  explicit ConnectedLearner(Coordinator& model, uint64_t incarnation = 1) : FakeLearner(model, incarnation) {
+    EXPECT_TRUE(Connect().ok());
+  }
 };
 
 }  // namespace sibyl::reward_model

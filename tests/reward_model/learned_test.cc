@@ -524,6 +524,27 @@ TEST_F(LearnedModelTest, FrozenItScoresAsItDidAndLearnsNothing) {
   std::filesystem::remove_all(folder);
 }
 
+TEST_F(LearnedModelTest, WeightsThatAreNotFiniteAreRefusedByName) {
+  const std::string folder = (std::filesystem::path(::testing::TempDir()) / absl::StrCat("sibyl-", FreshRandom64()));
+  std::filesystem::create_directories(folder);
+  ASSERT_TRUE(Make(v1::REWARD_MODEL_KIND_CLASSIFICATION)->Save(folder).ok());
+  const std::string path = folder + "/reward_model.safetensors";
+  TensorFile file = *ReadTensors(path);
+  auto damaged = std::find_if(file.tensors.begin(), file.tensors.end(),
+                              [](const auto& named) { return named.second.is_floating_point(); });
+  ASSERT_NE(damaged, file.tensors.end());
+  damaged->second.view(-1)[0] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_TRUE(WriteTensors(path, file.tensors, file.metadata).ok());
+  for (const std::string& weights_file : {std::string(), path}) {  // a run's own, and a frozen model's
+    const absl::Status status =
+        Make(v1::REWARD_MODEL_KIND_CLASSIFICATION, SmallTraining(), weights_file)->Load(folder);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(damaged->first));
+  }
+  std::filesystem::remove_all(folder);
+}
+
 TEST_F(LearnedModelTest, UncertaintyIsThatOfACoinWhereOneNetworkCannotTell) {
   auto model = Make(v1::REWARD_MODEL_KIND_RANKING);
   for (const char* text : {"a", "b", "c"}) See(text, 1);

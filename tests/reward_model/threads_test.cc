@@ -13,6 +13,7 @@
 #include "reward_model/annotator_link.h"
 #include "reward_model/checkpoint.h"
 #include "tests/common/fake_files.h"
+#include "tests/heartbeat_watch.h"
 #include "tests/process.h"
 #include "tests/reward_model/fakes.h"
 
@@ -35,7 +36,7 @@ class AnnotatorLinkTest : public ::testing::Test {
   v1::Experiment experiment_ = TestExperiment();
   Ending ending_;
   Metrics metrics_;
-  Heartbeats heartbeats_{Clock::Real(), metrics_};
+  HeartbeatWatch watch_;
   Coordinator model_{experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 100, Clock::Real(),
                      metrics_};
   FakeLearner learner_{model_};
@@ -43,7 +44,7 @@ class AnnotatorLinkTest : public ::testing::Test {
 };
 
 TEST_F(AnnotatorLinkTest, AsksAndFollows) {
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
   annotator_.Answer("a door", 0.75);
   EXPECT_TRUE(Eventually([&] {
@@ -54,7 +55,7 @@ TEST_F(AnnotatorLinkTest, AsksAndFollows) {
 
 TEST_F(AnnotatorLinkTest, WaitsForAnAnnotatorThatIsAway) {
   annotator_.SetDown(absl::UnavailableError("nobody there"));
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_FALSE(ending_.requested());
   annotator_.SetDown(absl::OkStatus());
   EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
@@ -63,9 +64,25 @@ TEST_F(AnnotatorLinkTest, WaitsForAnAnnotatorThatIsAway) {
 
 TEST_F(AnnotatorLinkTest, GivesUpWhenTryingAgainWouldNotHelp) {
   annotator_.SetDown(absl::FailedPreconditionError("protocol version 2"));
-  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), Fail());
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
   EXPECT_TRUE(Eventually([&] { return ending_.requested(); }));
   EXPECT_THAT(std::string(ending_.failure().message()), HasSubstr("annotator here: protocol version 2"));
+}
+
+TEST_F(AnnotatorLinkTest, AThreadThatFollowsIsWatchedAndMayWaitForLabels) {
+  Gate describing;
+  annotator_.SetGates(&describing, nullptr);
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
+  ExpectSilenceWhileIn(describing, watch_, "labels");
+  EXPECT_TRUE(Eventually([&] { return annotator_.accepted().size() == 1; }));
+  EXPECT_TRUE(watch_.ComesBackAfter(absl::Hours(1)));
+}
+
+TEST_F(AnnotatorLinkTest, AThreadThatAsksIsWatched) {
+  Gate asking;
+  annotator_.SetGates(nullptr, &asking);
+  AnnotatorLink link(model_, annotator_, "here", 1, Clock::Real(), watch_.heartbeats, Fail());
+  ExpectSilenceWhileIn(asking, watch_, "asker");
 }
 
 class CheckpointTest : public AnnotatorLinkTest {
@@ -77,7 +94,7 @@ class CheckpointTest : public AnnotatorLinkTest {
   }
   std::unique_ptr<Checkpointer> Make(FileSystem& files, const std::string& folder,
                                      absl::Duration period = absl::Hours(1)) {
-    return std::make_unique<Checkpointer>(model_, folder, period, Clock::Real(), files, heartbeats_, Fail());
+    return std::make_unique<Checkpointer>(model_, folder, period, Clock::Real(), files, watch_.heartbeats, Fail());
   }
   void Follow() { EXPECT_FALSE(FollowOnce(model_, annotator_).ok()); }
   // What a process that starts now would have; nullopt: nothing.
@@ -91,6 +108,12 @@ class CheckpointTest : public AnnotatorLinkTest {
     if (!head.has_value()) return std::nullopt;
     SIBYL_RETURN_IF_ERROR(again.FinishRestore(*head));
     return Checkpoint(again);
+  }
+  // Puts a file that the program of version 1 wrote into the run's folder.
+  void PutVersion1(const std::string& name) {
+    const auto bytes = ReadFile(absl::StrCat(SIBYL_SOURCE_DIR, "/tests/reward_model/testdata/", name));
+    ASSERT_TRUE(bytes.ok()) << bytes.status();
+    ASSERT_TRUE(WriteFileDurably("/run/reward_model.pb", *bytes, files_).ok());
   }
   uint64_t AnswersRead() {
     const auto state = Read();
@@ -158,36 +181,66 @@ TEST_F(CheckpointTest, ADamagedOneIsNotReadAsEmpty) {
   }
 }
 
-TEST_F(CheckpointTest, TakesOverAFileOfVersion1) {
-  v1::RewardModelState state;
-  state.set_format_version(1);
-  state.set_run_id("run");
-  state.set_goal("open doors");
-  for (const char* label : {"unhelpful", "helpful"}) state.add_label_set(label);
-  state.set_next_sequence(8);
-  state.set_judge("rules:test@1");
-  state.set_learner_incarnation(5);
-  v1::RewardCaption& caption = *state.add_captions();
-  caption.set_id(CaptionId("a key"));
-  caption.set_text("a key");
-  caption.set_context("in view");
-  caption.set_count(9);
-  caption.set_last_step(70);
-  caption.set_asked(true);
-  caption.set_answers(2);
-  caption.set_good_sum(1.5);
-  caption.set_unanswered(1);
-  caption.set_learner_count(4);
-  ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
+// testdata/*_version_1.pb were written by the last program of that format (commit 5a274ca): its RewardModel with a
+// learner and an annotator in memory, and its Checkpointer.
+TEST_F(CheckpointTest, TakesOverAFileThatTheProgramOfVersion1Wrote) {
   experiment_.mutable_environment()->set_send_context(true);
-  EXPECT_EQ((*Read())->DebugString(), state.DebugString());
+  PutVersion1("classification_version_1.pb");
+  v1::RewardModelState written;
+  ASSERT_TRUE(ReadProto("/run/reward_model.pb", &written, files_).ok());
+  const auto read = Read();
+  ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+  EXPECT_EQ(Rows(**read), Rows(written));
+  EXPECT_EQ((*read)->run_id(), "run");
+  EXPECT_EQ((*read)->next_sequence(), 6u);
+  EXPECT_EQ((*read)->judge(), "rules:test@1");
+  EXPECT_EQ((*read)->learner_incarnation(), 8u);
+  std::map<std::string, v1::RewardCaption> captions;
+  for (const v1::RewardCaption& caption : (*read)->captions()) captions[caption.text()] = caption;
+  ASSERT_EQ(captions.size(), 6u) << "one without a text among them";
+  const v1::RewardCaption& door = captions["You open the red door."];
+  EXPECT_EQ(door.count(), 25u);
+  EXPECT_EQ(door.learner_count(), 5u) << "the rest came from an earlier learner";
+  EXPECT_EQ(door.answers(), 2u);
+  EXPECT_EQ(door.good_sum(), 1.75);
+  EXPECT_EQ(door.context(), "view of You open the red door.");
+  EXPECT_EQ(captions["You bump into a wall."].unanswered(), 1u);
+  EXPECT_TRUE(captions["Sie öffnen die Tür. 你打开了门。"].asked());
+  EXPECT_EQ(captions[""].count(), 6u);
+
+  // What was labelled then is worth the same now, and is not asked about again.
+  Metrics metrics;
+  Coordinator again(experiment_, std::make_unique<Retrieval>(experiment_.reward_model()), 101, Clock::Real(), metrics);
+  ASSERT_TRUE(Restore(again, written).ok());
+  FakeLearner learner(again, 8);
+  ASSERT_TRUE(learner.Connect().ok());
+  EXPECT_EQ(learner.table.Of("You open the red door."), 0.875F);
+  EXPECT_EQ(learner.table.Of("You bump into a wall."), 0);
+  EXPECT_EQ(learner.table.Of("You drop the grey key."), -1);
+
   // The first checkpoint takes its place.
   ASSERT_TRUE(Make(files_, "/run")->Write().ok());
   EXPECT_FALSE(files_.Exists("/run/reward_model.pb"));
   EXPECT_EQ((*Read())->captions_size(), 1) << "a door";
+}
 
+TEST_F(CheckpointTest, TakesOverTheComparisonsOfVersion1) {
+  experiment_.mutable_reward_model()->set_kind(v1::REWARD_MODEL_KIND_RANKING);
+  PutVersion1("ranking_version_1.pb");
+  const auto read = Read();
+  ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+  ASSERT_EQ((*read)->comparisons_size(), 3);
+  EXPECT_EQ((*read)->comparisons(0).first(), CaptionId("a"));
+  EXPECT_EQ((*read)->comparisons(0).second(), CaptionId("b"));
+  EXPECT_EQ((*read)->comparisons(0).first_better(), 0.8125) << "a tie counts half";
+  EXPECT_FALSE((*read)->comparisons(2).answered());
+}
+
+TEST_F(CheckpointTest, RefusesAFormatThatItDoesNotKnow) {
+  PutVersion1("classification_version_1.pb");
+  v1::RewardModelState state;
+  ASSERT_TRUE(ReadProto("/run/reward_model.pb", &state, files_).ok());
   state.set_format_version(77);
-  ASSERT_TRUE(files_.Remove("/run/reward_model.records").ok());
   ASSERT_TRUE(WriteProtoDurably("/run/reward_model.pb", state, files_).ok());
   EXPECT_EQ(Read().status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(Read().status().message()), HasSubstr("has format 77, this program reads 1"));

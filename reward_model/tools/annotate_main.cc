@@ -15,9 +15,9 @@
 #include "common/runtime/stop.h"
 #include "common/status_macros.h"
 #include "reward_model/annotator_client.h"
-#include "reward_model/label_log.h"
 #include "reward_model/questions.h"
 #include "reward_model/tally/comparisons.h"
+#include "reward_model/tools/label_log.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment, protobuf text format. Required.");
 ABSL_FLAG(std::string, annotator, "", "Address of the annotator, host:port. Required.");

@@ -1,4 +1,4 @@
-#include "reward_model/label_log.h"
+#include "reward_model/tools/label_log.h"
 
 #include "common/status_macros.h"
 #include "reward_model/annotator_client.h"
