@@ -24,7 +24,7 @@
 namespace sibyl::cli {
 namespace {
 
-constexpr char kCommands[] = "train, eval, rollout, bench, captions, annotate, fit-reward, config, envs, help";
+constexpr char kCommands[] = "train, eval, rollout, bench, captions, labels, annotate, fit-reward, config, envs, help";
 constexpr char kHelp[] =
     R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
 
@@ -44,6 +44,8 @@ constexpr char kHelp[] =
       those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.
   sibyl captions RUN
       Prints what a run has seen, a line of JSON a caption.
+  sibyl labels list|show|stats|export|import|retry|override|reparse|backup WHERE [flags of sibyl-labels]
+      Reads and edits a store of labels (a run's folder, a file, a database), also while an annotator has it open.
   sibyl annotate CONFIG --captions FILE --labels DIR [--pairs N] [--set field=value]...
       Has the judge label such captions, or compare N pairs of them, without a run; DIR keeps the labels.
   sibyl fit-reward CONFIG --labels DIR [--held_out SHARE] [--set field=value]...
@@ -113,6 +115,7 @@ int BenchMain(const std::vector<std::string>& arguments) {
 int Main(const std::string& command, const std::vector<std::string>& arguments) {
   // These two have flags of their own, --help among them.
   if (command == "eval") return Become("eval", "sibyl-eval", arguments);
+  if (command == "labels") return Become("labels", "sibyl-labels", arguments);
   if (command == "rollout") return RolloutMain(arguments);
   const bool asks_help = std::find(arguments.begin(), arguments.end(), "--help") != arguments.end();
   if (asks_help || command == "help" || command == "--help" || command == "-h") {
