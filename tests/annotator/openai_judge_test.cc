@@ -529,6 +529,7 @@ TEST_F(OpenAiJudgeTest, AnOutageOfAnyKindCostsFewRequestsAndLosesNothing) {
       {"401", {.status = 401, .body = "{}"}}};
   config_.set_timeout_seconds(0.2);
   patience_.first_quota_wait = absl::Milliseconds(20);
+  patience_.longest_quota_wait = absl::Milliseconds(50);
   for (const auto& [name, outage] : outages) {
     SCOPED_TRACE(name);
     judge_ = nullptr;
