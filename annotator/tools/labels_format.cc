@@ -35,11 +35,6 @@ const char* const kColumns[] = {"query",   "kind",   "caption", "first",        
                                 "cost",    "reason", "run",     "overridden_by", "committed",
                                 "raw"};
 
-std::string Text(const v1::Query& query, const std::string& name) {
-  const auto it = query.texts().find(name);
-  return it == query.texts().end() ? "" : it->second;
-}
-
 std::map<std::string, std::string> Row(const v1::Label& label) {
   double probability = 0;
   std::map<std::string, std::string> row;

@@ -530,19 +530,20 @@ TEST_F(OpenAiJudgeTest, AnOutageOfAnyKindCostsFewRequestsAndLosesNothing) {
   config_.set_timeout_seconds(0.2);
   patience_.first_quota_wait = absl::Milliseconds(20);
   patience_.longest_quota_wait = absl::Milliseconds(50);
-  for (const auto& [name, outage] : outages) {
+  for (const auto& entry : outages) {
+    const std::string& name = entry.first;
+    const Reply& outage = entry.second;
     SCOPED_TRACE(name);
     judge_ = nullptr;
     std::atomic<bool> down = false;
     std::atomic<int> queries = 0;
-    Start([&, outage = outage](const Call& call) {
-      queries += !call.probe;
+    Start([&](const Call& call) {
+      if (!call.probe && ++queries == 50) down = true;
       if (down) return outage;
       return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
     });
     Begin(Captions("c", 200));
-    ASSERT_TRUE(Eventually([&] { return done() >= 20; }));
-    down = true;
+    ASSERT_TRUE(Eventually([&] { return down.load(); }));
     // Long enough for every one of the pauses between two probes.
     const int before = llm_->probes();
     ASSERT_TRUE(Eventually([&] { return llm_->probes() >= before + (name == "429, Retry-After" ? 0 : 8); }));
