@@ -220,6 +220,8 @@ struct OpenAiJudge::Endpoint {
   int probes = 0;  // in flight
   int round = 0;   // of probes; an answer to an older one says nothing
   absl::Time probe_sent;
+  absl::Time answered_at = absl::InfinitePast();  // the last query
+  absl::Time trial_at;                            // when its trial began
   absl::Time pause_until = absl::InfinitePast();  // a Retry-After
   std::vector<std::unique_ptr<Task>> suspects;
   absl::Time suspected_at;  // when the first of them failed
@@ -496,7 +498,13 @@ OpenAiJudge::Endpoint* OpenAiJudge::Choose(absl::Time now) {
   for (auto& endpoint : endpoints_) {
     if (endpoint->breaker.state(now) != CircuitBreaker::kClosed || now < endpoint->pause_until) continue;
     if (endpoint->unfit || !endpoint->identified) continue;
-    const int most = endpoint->breaker.on_trial() || RefusesAll(*endpoint) ? 1 : endpoint->limit.limit();
+    int most = endpoint->limit.limit();
+    if (endpoint->breaker.on_trial() || RefusesAll(*endpoint)) {
+      // One more each time that those before have hung for a while.
+      most = 1 + static_cast<int>((now - endpoint->trial_at) / patience_.longest_probe_wait);
+      next_event_ = std::min(next_event_, endpoint->trial_at + most * patience_.longest_probe_wait);
+      most = std::min(most, endpoint->options.max_in_flight);
+    }
     if (endpoint->in_flight >= most) continue;
     if (IsSpent(quota_, *endpoint, now) || IsSpent(endpoint->quota, *endpoint, now)) continue;
     const Usage expected = Expected(*endpoint);
@@ -687,8 +695,11 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     endpoint.pause_until =
         now + std::min(absl::Seconds(static_cast<int64_t>(retry_after)), patience_.longest_retry_after);
     if (!probe) endpoint.breaker.GoOnTrial();
+    endpoint.trial_at = endpoint.pause_until;
     endpoint.limit.OnReturn();
-  } else if (ending == Ending::kOverload || status == 503 || result == absl::string_view("timeout")) {
+  } else if (ending == Ending::kOverload || status == 503 ||
+             // Where queries that were sent later have been answered, the server has not too much.
+             (result == absl::string_view("timeout") && endpoint.answered_at < request.sent)) {
     endpoint.limit.OnOverload(request.sent, now);
   }
 
@@ -713,6 +724,7 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     case Ending::kAnswered:
     case Ending::kEmpty:
       ++answers_;
+      endpoint.answered_at = now;
       endpoint.limit.OnAnswer();
       endpoint.breaker.OnAnswer();
       endpoint.out_of_quota = false;
@@ -813,11 +825,12 @@ void OpenAiJudge::CompleteProbe(Endpoint& endpoint, Request& request, long statu
       }
       endpoint.out_of_quota = false;
       if (endpoint.breaker.state(now) != CircuitBreaker::kClosed) {
-        endpoint.limit.OnReturn();
         endpoint.in_flight = 0;
         ++endpoint.outages;
       }
       endpoint.breaker.OnProbe(true, now);
+      endpoint.trial_at = now;
+      if (endpoint.breaker.on_trial()) endpoint.limit.OnReturn();
       ChargeSuspects(endpoint, now);
   }
 }

@@ -468,6 +468,17 @@ TEST_F(OpenAiJudgeTest, QueriesThatNeverEndDoNotStopTheOthers) {
   EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED, 8), 100);
 }
 
+TEST_F(OpenAiJudgeTest, QueriesThatHangNarrowNotTheWayForTheOthers) {
+  config_.set_timeout_seconds(1);
+  Start(WithFaults(Faults({})));
+  std::vector<std::string> captions = Captions("never", 3);
+  for (const std::string& caption : Captions("fine", 300)) captions.push_back(caption);
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return Ended(v1::OUTCOME_ANSWERED, 3) == 300; }));
+  EXPECT_LE(Requests("timeout"), 3) << "answered beside the first requests that hang";
+  EXPECT_GE(Metric("sibyl_annotator_concurrency_limit"), 8);
+}
+
 TEST_F(OpenAiJudgeTest, FortyFaultsInFrontOfManyHealthyQueriesHoldUpNobody) {
   config_.set_timeout_seconds(0.2);
   const auto faults = Faults(absl::Milliseconds(20));
@@ -499,7 +510,7 @@ TEST_F(OpenAiJudgeTest, EveryFaultEndsAsItShouldAndItsReasonIsKept) {
     EXPECT_EQ(verdicts_[1].outcome, v1::OUTCOME_ANSWERED);
     EXPECT_EQ(verdicts_[2].outcome, v1::OUTCOME_ANSWERED);
     // libcurl sends a request again whose connection was closed before a byte of the answer came.
-    EXPECT_LE(llm_->calls(), 2 + 5 * (name == "429" || name == "closed connection" ? 2 : 1));
+    EXPECT_LE(llm_->calls(), (2 + 5) * (name == "429" || name == "closed connection" ? 2 : 1));
     if (name == "refusal") {
       EXPECT_EQ(verdicts_[0].raw, "I cannot help with that.");
     }
