@@ -58,7 +58,7 @@ class PostgresLabelLogTest : public ::testing::Test {
     options_.judge.key = [](const v1::Query& query, const std::string& served) {
       return absl::StrCat(served, query.kind(), TextsJson(query.texts()), query.goal());
     };
-    options_.poll = absl::Milliseconds(5);
+    options_.poll = absl::Milliseconds(20);
     options_.run = "run";
   }
   std::unique_ptr<Sharer> Open(Clock& clock = Clock::Real()) {
@@ -193,7 +193,7 @@ TEST_F(PostgresLabelLogTest, WhatIsHeldIsGivenBackAtTheEnd) {
 TEST_F(PostgresLabelLogTest, AReaderSeesSequenceNumbersInOrderWithoutGaps) {
   auto a = Open(), b = Open(), reader = Open();
   reader->log->Follow({});  // takes none
-  const int count = 600;
+  const int count = 150;
   std::vector<v1::Query> queries;
   for (int i = 0; i < count; ++i) queries.push_back(Classify(absl::StrCat("c", i)));
   ASSERT_TRUE(Ask(*a, queries).ok());
@@ -201,7 +201,7 @@ TEST_F(PostgresLabelLogTest, AReaderSeesSequenceNumbersInOrderWithoutGaps) {
   const auto answer = [&](Sharer& sharer) {
     while (!stop) {
       for (const WaitingQuery& query : sharer.TakeAll()) sharer.log->Append(query, Good(), [](const auto&) {});
-      std::this_thread::yield();
+      absl::SleepFor(absl::Milliseconds(1));  // leaves the core to the server; nothing depends on it
     }
   };
   auto first = std::async(std::launch::async, [&] { answer(*a); });
