@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "annotator/judges/delayed_judge.h"
+#include "annotator/judges/embedded.h"
 #include "annotator/judges/openai_judge.h"
 #include "annotator/judges/prompt.h"
 #include "annotator/judges/query_key.h"
@@ -29,6 +30,7 @@ ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served
 ABSL_FLAG(
     absl::Duration, drain, absl::Seconds(10),
     "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
+ABSL_FLAG(std::string, llm, "", "Where the sibyl-llm-server of JUDGE_KIND_EMBEDDED listens, host:port.");
 ABSL_FLAG(std::vector<std::string>, ask_again, {},
           "Outcomes, of failed, unparsable and abstained: queries that ended so are asked again at the start.");
 
@@ -79,6 +81,16 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   if (config.judge() == v1::JUDGE_KIND_OPENAI) {
     SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
     return OpenAiJudge::ByPrompt(config.openai(), host);
+  }
+  if (config.judge() == v1::JUDGE_KIND_EMBEDDED) {
+    if (absl::GetFlag(FLAGS_llm).empty()) {
+      return absl::InvalidArgumentError(
+          "annotator.judge is JUDGE_KIND_EMBEDDED, and --llm is not set; name the address of a sibyl-llm-server, or "
+          "let "
+          "`sibyl train` start both");
+    }
+    SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
+    return OpenAiJudge::ByPrompt(EmbeddedServer(config, absl::GetFlag(FLAGS_llm)), host);
   }
   if (config.judge() == v1::JUDGE_KIND_SIMILARITY) {
     if (config.openai().url().empty()) return std::make_unique<LettersJudge>();

@@ -24,7 +24,7 @@
 namespace sibyl::cli {
 namespace {
 
-constexpr char kCommands[] = "train, eval, rollout, bench, captions, labels, annotate, fit-reward, config, envs, help";
+constexpr char kCommands[] = "train, eval, rollout, bench, captions, labels, annotate, fit-reward, judge, config, envs, help";
 constexpr char kHelp[] =
     R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
 
@@ -50,6 +50,10 @@ constexpr char kHelp[] =
       Has the judge label such captions, or compare N pairs of them, without a run; DIR keeps the labels.
   sibyl fit-reward CONFIG --labels DIR [--held_out SHARE] [--set field=value]...
       Trains a reward model on DIR's labels, for runs that set reward_model.weights_file to DIR/reward_model.safetensors.
+  sibyl judge CONFIG (--gold FILE | --captions FILE [--rules FILE]) [--prompts FILE,...] [--models FILE,...] [--table]
+      [--labels FILE] [--price_in MONEY] [--price_out MONEY] [--set field=value]...
+      Asks the judge about captions, by several prompts and embedded models, and prints how well it agrees with a person's
+      labels, what is paid under each kind of threshold, and what it costs.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -127,6 +131,7 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
   if (command == "captions") return CaptionsMain(arguments);
   if (command == "annotate") return AnnotateMain(arguments);
   if (command == "fit-reward") return FitRewardMain(arguments);
+  if (command == "judge") return JudgeMain(arguments);
   if (command == "config") return ConfigMain(arguments);
   if (command == "envs") return EnvironmentsMain(arguments);
   if (command == "version" || command == "--version") {
