@@ -495,7 +495,7 @@ TEST_F(TrainTest, OtherCommandsSayWhatTheyDoNotUnderstand) {
     return sibyl.Output();
   };
   EXPECT_THAT(run({"tarin"}, 2),
-              AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, bench, captions, annotate")));
+              AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, bench, captions, labels, annotate")));
   EXPECT_THAT(run({}, 2), HasSubstr("train"));
   EXPECT_THAT(run({"envs"}, 0), HasSubstr("debug/Alignment\n"));
   EXPECT_THAT(run({"envs", "more"}, 2), HasSubstr("`more`"));
