@@ -9,7 +9,7 @@ JOBS   ?= $(shell nproc)
 ACTOR   = $(if $(shell grep -s '^[^\#]*INFERENCE_LOCAL' $(CONFIG))$(findstring INFERENCE_LOCAL,$(TRAIN_ARGS)),sibyl-actor-local,sibyl-actor)
 TRAINS  = sibyl sibyl-learner $(ACTOR) sibyl-reward-model sibyl-annotator
 
-.PHONY: setup build test train clean
+.PHONY: setup build test test-llm train clean
 setup:
 	@deploy/setup.sh
 
@@ -21,6 +21,11 @@ build: setup $(BUILD)/build.ninja
 
 test: build
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) $(CTEST_ARGS)
+
+# The real small model in every form, 2,000 queries.
+test-llm: setup $(BUILD)/build.ninja
+	@cmake --build --preset $(PRESET) -j $(JOBS) --target llm_test
+	@SIBYL_LLM_QUERIES=2000 $(BUILD)/tests/llm_test
 
 train: setup $(BUILD)/build.ninja
 	@cmake --build --preset $(PRESET) -j $(JOBS) --target $(TRAINS)

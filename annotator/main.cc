@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "annotator/judges/delayed_judge.h"
+#include "annotator/judges/embedded.h"
 #include "annotator/judges/openai_judge.h"
 #include "annotator/judges/prompt.h"
 #include "annotator/judges/query_key.h"
@@ -13,10 +14,11 @@
 #include "annotator/judges/similarity.h"
 #include "annotator/serving/annotator.h"
 #include "annotator/serving/service.h"
-#include "annotator/store/sqlite_label_log.h"
+#include "annotator/store/open_log.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/rpc/server.h"
+#include "common/runtime/files.h"
 #include "common/runtime/program.h"
 #include "common/runtime/stop.h"
 #include "common/status_macros.h"
@@ -28,6 +30,7 @@ ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served
 ABSL_FLAG(
     absl::Duration, drain, absl::Seconds(10),
     "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
+ABSL_FLAG(std::string, llm, "", "Where the sibyl-llm-server of JUDGE_KIND_EMBEDDED listens, host:port.");
 ABSL_FLAG(std::vector<std::string>, ask_again, {},
           "Outcomes, of failed, unparsable and abstained: queries that ended so are asked again at the start.");
 
@@ -55,8 +58,9 @@ absl::StatusOr<std::vector<v1::Outcome>> OutcomesToAskAgain() {
 LogJudge MakeLogJudge(const Judge& judge) {
   return {.identity = JudgeIdentity(judge),
           .version_1_identity = absl::StrJoin({judge.name(), judge.prompt(), judge.sampling()}, "\n"),
-          .key = [&judge](const v1::Query& query) {
-            return CheckQuery(query).ok() && judge.Check(query).ok() ? QueryKey(query, judge) : std::string();
+          .prompt = judge.prompt(),
+          .key = [&judge](const v1::Query& query, const std::string& served) {
+            return CheckQuery(query).ok() && judge.Check(query).ok() ? QueryKey(query, judge, served) : std::string();
           }};
 }
 
@@ -77,6 +81,16 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   if (config.judge() == v1::JUDGE_KIND_OPENAI) {
     SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
     return OpenAiJudge::ByPrompt(config.openai(), host);
+  }
+  if (config.judge() == v1::JUDGE_KIND_EMBEDDED) {
+    if (absl::GetFlag(FLAGS_llm).empty()) {
+      return absl::InvalidArgumentError(
+          "annotator.judge is JUDGE_KIND_EMBEDDED, and --llm is not set; name the address of a sibyl-llm-server, or "
+          "let "
+          "`sibyl train` start both");
+    }
+    SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
+    return OpenAiJudge::ByPrompt(EmbeddedServer(config, absl::GetFlag(FLAGS_llm)), host);
   }
   if (config.judge() == v1::JUDGE_KIND_SIMILARITY) {
     if (config.openai().url().empty()) return std::make_unique<LettersJudge>();
@@ -111,22 +125,35 @@ absl::Status Run(Program& program) {
 
   const std::string run_dir = absl::GetFlag(FLAGS_run_dir);
   SIBYL_RETURN_IF_ERROR(program.files.MakeFolders(run_dir));
-  SqliteLabelLogOptions options;
-  options.path = (std::filesystem::path(run_dir) / config.store()).string();
+  LogOptions options;
+  const bool shared = IsPostgres(config.store());
+  options.store = shared ? config.store() : (std::filesystem::path(run_dir) / config.store()).string();
   options.judge = MakeLogJudge(**judge);
   options.capacity = config.queue_capacity();
+  options.run = std::filesystem::absolute(run_dir).lexically_normal().filename().string();
   options.files = &program.files;
-  SIBYL_ASSIGN_OR_RETURN(auto log, SqliteLabelLog::Open(options, host));
-  spdlog::info("label store {}: log {}, {} labels, {} queries wait", options.path, log->log_id(), log->last_sequence(),
-               log->waiting());
+  SIBYL_ASSIGN_OR_RETURN(auto log, OpenLog(options, host));
+  spdlog::info("label store {}: log {}, {} labels, {} queries wait", shared ? "in PostgreSQL" : options.store,
+               log->log_id(), log->last_sequence(), log->waiting());
 
   Service service(host);
   Annotator annotator(*std::move(judge), std::move(log), config.queue_capacity(), host, [&] { service.OnLabel(); });
   service.Serve(annotator);
-  if (!ask_again->empty()) annotator.AskAgain(*ask_again);
+  if (!ask_again->empty()) {
+    v1::EditRequest request;
+    for (const v1::Outcome outcome : *ask_again) request.mutable_retry()->add_outcomes(outcome);
+    annotator.Edit(request, [](const absl::StatusOr<v1::EditResponse>& response) {
+      if (response.ok()) spdlog::info("{} queries that got no answer are asked again", response->changed());
+    });
+  }
   SIBYL_RETURN_IF_ERROR(program.metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   SIBYL_ASSIGN_OR_RETURN(const auto server, rpc::Server::Start(absl::GetFlag(FLAGS_listen), {&service}));
   program.heartbeats.OnHealth([&](bool healthy) { server->SetServing(healthy); });
+  // Where `sibyl labels` finds the annotator that has the store open.
+  const std::string address_file = shared ? "" : options.store + ".address";
+  if (!shared) {
+    SIBYL_RETURN_IF_ERROR(WriteFileDurably(address_file, absl::StrCat("127.0.0.1:", server->port(), "\n")));
+  }
 
   while (!WaitForStop(program.stop(), program.clock, absl::Hours(1))) {
   }
@@ -140,7 +167,9 @@ absl::Status Run(Program& program) {
   }
   service.CloseStreams();
   server->Drain(absl::Seconds(2));
-  return annotator.Close();
+  absl::Status status = annotator.Close();
+  if (!shared) status.Update(program.files.Remove(address_file));
+  return status;
 }
 
 }  // namespace

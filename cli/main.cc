@@ -24,7 +24,7 @@
 namespace sibyl::cli {
 namespace {
 
-constexpr char kCommands[] = "train, eval, rollout, bench, captions, annotate, fit-reward, config, envs, help";
+constexpr char kCommands[] = "train, eval, rollout, bench, captions, labels, annotate, fit-reward, judge, config, envs, help";
 constexpr char kHelp[] =
     R"(sibyl trains agents where reward is rare, by asking a judge what in their experience was worth doing.
 
@@ -44,10 +44,16 @@ constexpr char kHelp[] =
       those overrides), how fast steps get from actors to the learner, and what captions cost. They print a line of JSON.
   sibyl captions RUN
       Prints what a run has seen, a line of JSON a caption.
+  sibyl labels list|show|stats|export|import|retry|override|reparse|backup WHERE [flags of sibyl-labels]
+      Reads and edits a store of labels (a run's folder, a file, a database), also while an annotator has it open.
   sibyl annotate CONFIG --captions FILE --labels DIR [--pairs N] [--set field=value]...
       Has the judge label such captions, or compare N pairs of them, without a run; DIR keeps the labels.
   sibyl fit-reward CONFIG --labels DIR [--held_out SHARE] [--set field=value]...
       Trains a reward model on DIR's labels, for runs that set reward_model.weights_file to DIR/reward_model.safetensors.
+  sibyl judge CONFIG (--gold FILE | --captions FILE [--rules FILE]) [--prompts FILE,...] [--models FILE,...] [--table]
+      [--labels FILE] [--price_in MONEY] [--price_out MONEY] [--set field=value]...
+      Asks the judge about captions, by several prompts and embedded models, and prints how well it agrees with a person's
+      labels, what is paid under each kind of threshold, and what it costs.
   sibyl config CONFIG [--set field=value]...
       Prints the effective configuration: defaults filled in, overrides applied, values checked.
   sibyl envs
@@ -113,6 +119,7 @@ int BenchMain(const std::vector<std::string>& arguments) {
 int Main(const std::string& command, const std::vector<std::string>& arguments) {
   // These two have flags of their own, --help among them.
   if (command == "eval") return Become("eval", "sibyl-eval", arguments);
+  if (command == "labels") return Become("labels", "sibyl-labels", arguments);
   if (command == "rollout") return RolloutMain(arguments);
   const bool asks_help = std::find(arguments.begin(), arguments.end(), "--help") != arguments.end();
   if (asks_help || command == "help" || command == "--help" || command == "-h") {
@@ -124,6 +131,7 @@ int Main(const std::string& command, const std::vector<std::string>& arguments) 
   if (command == "captions") return CaptionsMain(arguments);
   if (command == "annotate") return AnnotateMain(arguments);
   if (command == "fit-reward") return FitRewardMain(arguments);
+  if (command == "judge") return JudgeMain(arguments);
   if (command == "config") return ConfigMain(arguments);
   if (command == "envs") return EnvironmentsMain(arguments);
   if (command == "version" || command == "--version") {

@@ -11,8 +11,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "cli/arguments.h"
+#include "cli/model_server.h"
 #include "cli/ports.h"
 #include "cli/process.h"
 #include "cli/run_folder.h"
@@ -56,6 +58,19 @@ int RunInForeground(const std::vector<std::string>& command) {
   return WaitFor(pid);
 }
 
+// A child that is told to end with its scope.
+struct Child {
+  ~Child() {
+    if (pid == 0) return;
+    kill(pid, SIGTERM);
+    for (const absl::Time until = absl::Now() + kStopLimit; waitpid(pid, nullptr, WNOHANG) == 0;) {
+      if (absl::Now() > until) kill(pid, SIGKILL);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+  pid_t pid = 0;
+};
+
 struct OfflineRequest {
   const char* command;  // of sibyl
   const char* program;
@@ -79,17 +94,26 @@ absl::StatusOr<int> RunBesideAnnotator(const OfflineRequest& request) {
     return absl::NotFoundError(
         absl::StrCat("config: the judge's file ", file, " cannot be read; name one that is there"));
   }
-  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(1, FreshRandom64()));
+  const bool embedded = AsksEmbeddedModel(request.experiment);
+  if (embedded) SIBYL_RETURN_IF_ERROR(CheckEmbeddedModel(request.experiment, binaries));
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(2, FreshRandom64()));
   const std::string address = absl::StrCat("127.0.0.1:", ports[0]), config = "--config=" + request.config;
   std::vector<std::string> annotator = {binaries + "/sibyl-annotator", config, "--run_dir=" + request.folder,
                                         "--listen=" + address, "--metrics_listen=127.0.0.1:0"};
   std::vector<std::string> command = {absl::StrCat(binaries, "/", request.program), config, "--annotator=" + address};
+  if (embedded) annotator.push_back(absl::StrCat("--llm=127.0.0.1:", ports[1]));
   for (const std::string& set : request.sets) {
     annotator.push_back("--set=" + set);
     command.push_back("--set=" + set);
   }
   command.insert(command.end(), request.options.begin(), request.options.end());
 
+  // Ends with this function.
+  Child llm;
+  if (embedded) {
+    SIBYL_ASSIGN_OR_RETURN(llm.pid, StartProcess(ModelServerCommand(request.experiment, binaries, ports[1]),
+                                                 request.folder + "/logs/llm.log"));
+  }
   const std::string log = request.folder + "/logs/annotator.log";
   SIBYL_ASSIGN_OR_RETURN(const pid_t pid, StartProcess(annotator, log));
   const absl::Time limit = absl::Now() + kStartLimit;
@@ -107,13 +131,8 @@ absl::StatusOr<int> RunBesideAnnotator(const OfflineRequest& request) {
     }
     if (!serves) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  const int status = RunInForeground(command);
-  kill(pid, SIGTERM);
-  for (const absl::Time until = absl::Now() + kStopLimit; waitpid(pid, nullptr, WNOHANG) == 0;) {
-    if (absl::Now() > until) kill(pid, SIGKILL);
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return status;
+  const Child ends{pid};
+  return RunInForeground(command);
 }
 
 absl::StatusOr<OfflineRequest> MakeRequest(const char* command, const char* program, const Arguments& arguments) {
@@ -185,6 +204,55 @@ int FitRewardMain(absl::Span<const std::string> arguments) {
   if (parsed->Has("held_out")) request->options.push_back("--held_out=" + parsed->Value("held_out"));
   const auto status = RunBesideAnnotator(*request);
   return status.ok() ? *status : Refuse("fit-reward", status.status());
+}
+
+int JudgeMain(absl::Span<const std::string> arguments) {
+  const std::vector<Flag> flags = {{"gold", "FILE"},        {"captions", "FILE"},   {"rules", "FILE"},
+                                   {"prompts", "FILE,..."}, {"models", "FILE,..."}, {"labels", "FILE"},
+                                   {"price_in", "MONEY"},   {"price_out", "MONEY"}, {"table", ""},
+                                   {"set", "field=value"}};
+  const auto parsed = ParseArguments("sibyl judge", flags, arguments);
+  if (!parsed.ok()) return Refuse("judge", parsed.status());
+  if (parsed->positional.size() != 1) {
+    return Refuse("judge", absl::InvalidArgumentError("takes one configuration; e.g. sibyl judge "
+                                                      "configs/minigrid_keycorridor.textproto --gold "
+                                                      "configs/gold/minigrid.txt"));
+  }
+  auto experiment = LoadExperiment(parsed->positional[0], parsed->Values("set"));
+  if (!experiment.ok()) return Refuse("judge", experiment.status());
+  const std::vector<std::string> models = absl::StrSplit(parsed->Value("models"), ',');
+  if (parsed->Has("models") && !AsksEmbeddedModel(*experiment)) {
+    return Refuse("judge", absl::InvalidArgumentError("--models are files that JUDGE_KIND_EMBEDDED serves; set "
+                                                      "annotator.judge, or leave them out"));
+  }
+  std::vector<std::string> command = {BinaryFolder() + "/sibyl-judge", "--config=" + parsed->positional[0]};
+  for (const std::string& set : parsed->Values("set")) command.push_back("--set=" + set);
+  for (const auto& [name, values] : parsed->flags) {
+    if (name == "set" || name == "models") continue;
+    command.push_back(absl::StrCat("--", name, name == "table" ? "" : "=", name == "table" ? "" : values.back()));
+  }
+  if (!AsksEmbeddedModel(*experiment)) return RunInForeground(command);
+  for (const std::string& model : models) {
+    std::vector<std::string> with_server = command;
+    if (!model.empty()) {
+      experiment->mutable_annotator()->mutable_embedded()->set_model_file(model);
+      with_server.push_back("--set=annotator.embedded.model_file=" + model);
+    }
+    if (const auto served = CheckEmbeddedModel(*experiment, BinaryFolder()); !served.ok())
+      return Refuse("judge", served);
+    const auto ports = FreePorts(1, FreshRandom64());
+    if (!ports.ok()) return Refuse("judge", ports.status());
+    const std::string log =
+        (std::filesystem::temp_directory_path() / absl::StrCat("sibyl-judge-", getpid(), ".log")).string();
+    const auto pid = StartProcess(ModelServerCommand(*experiment, BinaryFolder(), (*ports)[0]), log);
+    if (!pid.ok()) return Refuse("judge", pid.status());
+    const Child server{*pid};
+    with_server.push_back(absl::StrCat("--llm=127.0.0.1:", (*ports)[0]));
+    const int status = RunInForeground(with_server);
+    std::filesystem::remove(log);
+    if (status != 0) return status;
+  }
+  return 0;
 }
 
 }  // namespace sibyl::cli

@@ -10,5 +10,7 @@ namespace sibyl::cli {
 int CaptionsMain(absl::Span<const std::string> arguments);
 int AnnotateMain(absl::Span<const std::string> arguments);
 int FitRewardMain(absl::Span<const std::string> arguments);
+// `sibyl judge`: holds a judge's labels against a person's, for several prompts and models.
+int JudgeMain(absl::Span<const std::string> arguments);
 
 }  // namespace sibyl::cli

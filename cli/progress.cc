@@ -48,6 +48,17 @@ void UpdateFigures(const Samples& samples, RunFigures* figures) {
   take("sibyl_reward_model_captions_asked", &figures->captions_asked);
   take("sibyl_reward_model_captions_labelled", &figures->captions_labelled);
   take("sibyl_annotator_waiting_queries", &figures->waiting);
+  // A series for each reason; one of them is 1 at most.
+  const absl::string_view paused = "sibyl_annotator_asking_paused{reason=\"";
+  for (auto it = samples.lower_bound(std::string(paused)); it != samples.end(); ++it) {
+    absl::string_view reason = it->first;
+    if (!absl::ConsumePrefix(&reason, paused) || !absl::ConsumeSuffix(&reason, "\"}")) break;
+    if (it->second == 1) {
+      figures->asking_paused = std::string(reason);
+    } else if (figures->asking_paused == reason) {
+      figures->asking_paused.clear();
+    }
+  }
 }
 
 void StepRate::Add(absl::Time now, double steps) {
@@ -104,7 +115,8 @@ std::string ProgressLine(const RunFigures& f, int width) {
     fields.push_back({1, f.success_rate ? absl::StrFormat("success %.2f", *f.success_rate) : "success -"});
   }
   fields.push_back({5, absl::StrCat(Count(f.captions_seen), " captions ", Count(f.captions_labelled), " labels ",
-                                    Count(f.waiting), " waiting")});
+                                    Count(f.waiting), " waiting",
+                                    f.asking_paused.empty() ? "" : absl::StrCat(", asking paused: ", f.asking_paused))});
   fields.push_back({6, absl::StrCat("lag ", f.policy_lag ? absl::StrFormat("%.1f", *f.policy_lag) : "-")});
   const bool known = f.steps && f.steps_per_second.value_or(0) > 0;
   fields.push_back(

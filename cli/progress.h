@@ -16,6 +16,7 @@ struct RunFigures {
   double total_steps = 0;
   std::optional<double> steps, steps_per_second, episodes, abandoned_episodes, success_rate, mean_return, captions_seen,
       captions_asked, captions_labelled, waiting, policy_lag, reward_age_steps;
+  std::string asking_paused;  // why the annotator asks nothing now; empty: it asks
 };
 
 // Takes over what a process' metrics say; what they do not say stays as it was.

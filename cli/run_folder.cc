@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "cli/model_server.h"
 #include "common/config.h"
 #include "common/runtime/files.h"
 #include "common/safetensors.h"
@@ -52,6 +53,7 @@ std::optional<JudgeFileField> FindJudgeFile(v1::Experiment* experiment) {
     case v1::JUDGE_KIND_RULES:
       return JudgeFileField{"annotator.rules_file", annotator->mutable_rules_file()};
     case v1::JUDGE_KIND_OPENAI:
+    case v1::JUDGE_KIND_EMBEDDED:
       return JudgeFileField{"annotator.openai.prompt_file", annotator->mutable_openai()->mutable_prompt_file()};
     default:
       return std::nullopt;
@@ -127,6 +129,7 @@ absl::Status CheckRunnable(const v1::Experiment& experiment, const std::string& 
   if (RewardsCaptions(experiment) && !AsksJudge(experiment)) {
     SIBYL_RETURN_IF_ERROR(CheckWeights(experiment.reward_model()));
   }
+  if (AsksEmbeddedModel(experiment)) SIBYL_RETURN_IF_ERROR(CheckEmbeddedModel(experiment, binaries));
   std::vector<std::string> programs = {"sibyl-learner", ActorProgram(experiment)};
   if (RewardsCaptions(experiment)) programs.push_back("sibyl-reward-model");
   if (AsksJudge(experiment)) programs.push_back("sibyl-annotator");

@@ -41,13 +41,16 @@ std::string JudgeText(const v1::Experiment& experiment) {
       return absl::StrCat("rules:", file);
     case v1::JUDGE_KIND_SIMILARITY:
       return absl::StrCat("similarity:", model.empty() ? "letters" : model);
+    case v1::JUDGE_KIND_EMBEDDED:
+      return absl::StrCat("embedded:", model);
     default:
       return absl::StrCat("openai:", model);
   }
 }
 
 std::string PromptText(const v1::Experiment& experiment) {
-  if (!AsksJudge(experiment) || experiment.annotator().judge() != v1::JUDGE_KIND_OPENAI) return "";
+  const v1::JudgeKind judge = experiment.annotator().judge();
+  if (!AsksJudge(experiment) || (judge != v1::JUDGE_KIND_OPENAI && judge != v1::JUDGE_KIND_EMBEDDED)) return "";
   return std::filesystem::path(JudgeFile(experiment)).filename().string();
 }
 

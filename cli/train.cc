@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "cli/arguments.h"
+#include "cli/model_server.h"
 #include "cli/ports.h"
 #include "cli/process.h"
 #include "cli/summary.h"
@@ -20,11 +21,13 @@ namespace sibyl::cli {
 namespace {
 
 // Order in which processes are stopped.
-enum Stage { kLearner, kOtherLearners, kActors, kRewardModel, kAnnotator };
+enum Stage { kLearner, kOtherLearners, kActors, kRewardModel, kAnnotator, kModelServer };
 
 // What a learner may take to write its checkpoint, and the others to end.
 constexpr absl::Duration kLearnerStopLimit = absl::Minutes(1);
 constexpr absl::Duration kStopLimit = absl::Seconds(10);
+// The embedded model gets little of the processor, and answers for its metrics between two pieces of work.
+constexpr absl::Duration kModelServerSilence = absl::Minutes(10);
 
 // A Prometheus file_sd document.
 std::string MetricsTargets(const v1::Experiment& experiment, const std::vector<ProcessPlan>& plans) {
@@ -47,7 +50,7 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
   const bool rewarded = RewardsCaptions(experiment), judged = AsksJudge(experiment);
   const int actors = static_cast<int>(experiment.actor().processes());
   const int ranks = static_cast<int>(experiment.learner().ranks());
-  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(5 + 2 * ranks + actors, FreshRandom64()));
+  SIBYL_ASSIGN_OR_RETURN(const std::vector<int> ports, FreePorts(6 + 2 * ranks + actors, FreshRandom64()));
   size_t next_port = 0;
   const auto address = [&] { return absl::StrCat("127.0.0.1:", ports[next_port++]); };
   const std::string annotator = address(), reward_model = address(), rendezvous = address();
@@ -72,7 +75,22 @@ absl::StatusOr<std::vector<ProcessPlan>> PlanProcesses(const RunFolder& run, con
     plans.push_back(std::move(plan));
   };
   if (judged) {
-    add("annotator", "sibyl-annotator", kAnnotator, {config, folder, absl::StrCat("--listen=", annotator)});
+    std::vector<std::string> annotator_flags = {config, folder, absl::StrCat("--listen=", annotator)};
+    if (AsksEmbeddedModel(experiment)) {
+      const int port = ports[next_port++];
+      ProcessPlan plan;
+      plan.name = "llm";
+      plan.command = plan.replacement_command = ModelServerCommand(experiment, binaries, port);
+      plan.metrics = absl::StrCat("127.0.0.1:", port);
+      plan.log = run.Log(plan.name);
+      plan.stage = kModelServer;
+      plan.stop_limit = kStopLimit;
+      plan.silence_limit = kModelServerSilence;
+      plan.shown = false;
+      plans.push_back(std::move(plan));
+      annotator_flags.push_back(absl::StrCat("--llm=", plans.back().metrics));
+    }
+    add("annotator", "sibyl-annotator", kAnnotator, std::move(annotator_flags));
   }
   if (rewarded) {
     std::vector<std::string> reward_flags = {config, folder};

@@ -10,6 +10,7 @@ find_package(spdlog CONFIG REQUIRED)
 find_package(GTest CONFIG REQUIRED)
 find_package(benchmark CONFIG REQUIRED)
 find_package(PkgConfig REQUIRED)
+pkg_check_modules(PQ REQUIRED IMPORTED_TARGET libpq)
 pkg_check_modules(LZ4 REQUIRED IMPORTED_TARGET liblz4)
 
 # One Python runs the comparisons of the tests; its site-packages hold the nle and torch wheels.

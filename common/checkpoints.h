@@ -34,13 +34,13 @@ std::string CheckpointName(uint64_t steps);
 // The names of a run's checkpoints, oldest first; damaged ones that were set aside are left out.
 std::vector<std::string> CheckpointNames(const std::string& run_dir, FileSystem& files = FileSystem::Real());
 
-// Reads a checkpoint and holds both files against their checksums. DataLoss names the file that is damaged or missing;
-// FailedPrecondition: another format wrote it; other errors: the file could not be read.
+// Reads a checkpoint and checks the checksums of both files. DataLoss: a file is damaged or missing; the message names
+// it. FailedPrecondition: the checkpoint has another format version. Other errors: a file could not be read.
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& run_dir, const std::string& name,
                                           FileSystem& files = FileSystem::Real());
 
-// The newest one that is not damaged. Each damaged one is logged, and named in `damaged` (nullptr: not wanted).
-// NotFound: there is no checkpoint. DataLoss: all there are are damaged.
+// Reads the newest checkpoint that is not damaged. Damaged ones are logged and added to `damaged` (nullptr: not
+// wanted). NotFound: there is no checkpoint. DataLoss: every checkpoint is damaged.
 absl::StatusOr<Checkpoint> ReadNewestCheckpoint(const std::string& run_dir, FileSystem& files = FileSystem::Real(),
                                                 std::vector<std::string>* damaged = nullptr);
 

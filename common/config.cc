@@ -19,6 +19,9 @@
 namespace sibyl {
 namespace {
 
+// What deploy/requirements-llm.txt installs.
+constexpr char kDefaultEmbeddedModel[] = "SmolLM2-135M-Instruct.Q4_1";
+
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
@@ -140,9 +143,15 @@ absl::Status CheckReward(const v1::Experiment& e) {
 
 absl::Status CheckRewardModel(const v1::Experiment& e) {
   const v1::RewardModelConfig& model = e.reward_model();
-  SIBYL_RETURN_IF_ERROR(
-      Require(model.kind() == v1::REWARD_MODEL_KIND_RANKING || (model.threshold() >= 0 && model.threshold() < 1),
-              "reward_model.threshold", model.threshold(), "at least 0 and below 1"));
+  const bool absolute = model.threshold_kind() == v1::THRESHOLD_KIND_ABSOLUTE;
+  const bool any =
+      model.kind() == v1::REWARD_MODEL_KIND_RANKING || model.threshold_kind() == v1::THRESHOLD_KIND_NEUTRAL;
+  SIBYL_RETURN_IF_ERROR(Require(any || (model.threshold() >= 0 && model.threshold() < 1), "reward_model.threshold",
+                                model.threshold(), "at least 0 and below 1"));
+  SIBYL_RETURN_IF_ERROR(Require(
+      absolute || (model.kind() != v1::REWARD_MODEL_KIND_RANKING && model.weights_file().empty()),
+      "reward_model.threshold_kind", v1::ThresholdKind_Name(model.threshold_kind()),
+      "THRESHOLD_KIND_ABSOLUTE: the others follow labels of single captions, which a ranking and a weights_file lack"));
   const auto& labels = model.label_set();
   const std::set<std::string> distinct(labels.begin(), labels.end());
   SIBYL_RETURN_IF_ERROR(
@@ -176,7 +185,8 @@ absl::Status CheckJudge(const v1::Experiment& e) {
           "another one for REWARD_MODEL_KIND_RANKING: it holds a caption against the goal, not another caption"));
       return annotator.openai().url().empty() ? absl::OkStatus() : CheckServer(annotator.openai());
     default:
-      SIBYL_RETURN_IF_ERROR(CheckServer(annotator.openai()));
+      // The address and the name of an embedded model are known only where it is started.
+      if (annotator.judge() != v1::JUDGE_KIND_EMBEDDED) SIBYL_RETURN_IF_ERROR(CheckServer(annotator.openai()));
       return Require(!annotator.openai().prompt_file().empty(), "annotator.openai.prompt_file", "not set",
                      "a prompt, e.g. one of configs/prompts");
   }
@@ -229,9 +239,25 @@ void FillDefaults(v1::Experiment* experiment) {
   if (auto* policy = experiment->mutable_policy(); !policy->has_normalise_observations()) {
     policy->set_normalise_observations(UsesMiniGridNetwork(*experiment));
   }
+  if (auto* annotator = experiment->mutable_annotator();
+      annotator->judge() == v1::JUDGE_KIND_EMBEDDED && annotator->openai().model().empty()) {
+    const std::string& file = annotator->embedded().model_file();
+    annotator->mutable_openai()->set_model(file.empty() ? kDefaultEmbeddedModel
+                                                        : std::filesystem::path(file).stem().string());
+  }
   auto* model = experiment->mutable_reward_model();
   const bool ranking = model->kind() == v1::REWARD_MODEL_KIND_RANKING;
-  if (!model->has_threshold()) model->set_threshold(ranking ? 0 : 0.5);
+  if (model->threshold_kind() == v1::THRESHOLD_KIND_UNSPECIFIED) {
+    const bool neutral =
+        experiment->annotator().judge() == v1::JUDGE_KIND_EMBEDDED && !ranking && model->weights_file().empty();
+    model->set_threshold_kind(neutral ? v1::THRESHOLD_KIND_NEUTRAL : v1::THRESHOLD_KIND_ABSOLUTE);
+  }
+  if (!model->has_threshold()) {
+    const v1::ThresholdKind kind = model->threshold_kind();
+    model->set_threshold(ranking || kind == v1::THRESHOLD_KIND_GAP ? 0
+                         : kind == v1::THRESHOLD_KIND_NEUTRAL      ? 0.2
+                                                                   : 0.5);
+  }
   if (!model->has_binary()) model->set_binary(!ranking);
 }
 

@@ -14,17 +14,17 @@
 
 namespace sibyl {
 
-// Learning curves, in the files that TensorBoard reads. One thread.
+// Writes learning curves to a TensorBoard event file. One thread.
 class EventFile {
  public:
-  // Begins a new file in `folder`, which is made when absent. Files of earlier processes stay: TensorBoard shows all
-  // of a folder's as one.
+  // Begins a new file in `folder`, and makes the folder where it is missing. Files of earlier processes stay:
+  // TensorBoard shows all files of a folder as one. An error names the path.
   static absl::StatusOr<std::unique_ptr<EventFile>> Create(const std::string& folder);
   ~EventFile();
   EventFile(const EventFile&) = delete;
   EventFile& operator=(const EventFile&) = delete;
 
-  // Appends the values of curves (tag, value) at an environment step. The bytes are with the kernel when it returns.
+  // Appends values (tag, value) at an environment step. The kernel has the bytes when the call returns.
   absl::Status Write(int64_t step, absl::Time time, absl::Span<const std::pair<std::string, double>> values);
 
   const std::string& path() const { return path_; }

@@ -5,10 +5,9 @@
 
 namespace sibyl {
 
-// Takes every "--set field=value", "--set=field=value" (and "-set") out of the arguments, up to a "--", and gives the
-// "field=value"s in their order, as LoadExperiment wants them. Abseil's flags keep only the last of a flag that is
-// repeated, so call this before absl::ParseCommandLine. A "--set" with nothing behind it gives "", which LoadExperiment
-// refuses.
+// Removes every "--set field=value" and "--set=field=value" (also "-set") before a "--" from the arguments. Returns the
+// "field=value"s in their order, as LoadExperiment takes them. Abseil's flags keep only the last value of a repeated
+// flag, so call this before absl::ParseCommandLine. A "--set" at the end gives "", which LoadExperiment refuses.
 std::vector<std::string> TakeOverrides(int* argc, char** argv);
 
 }  // namespace sibyl

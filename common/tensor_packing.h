@@ -12,8 +12,8 @@ namespace sibyl {
 
 // Packs the observations of one group, batch after batch, for one direction of one stream. One thread at a time.
 //
-// With PACKING_CODEC_CHANGES_LZ4 both ends remember the previous batch, so every batch that was packed must be
-// unpacked, in order, by one unpacker. Few bytes change between two steps: only those are compressed, sent and written.
+// With PACKING_CODEC_CHANGES_LZ4 both ends remember the previous batch. So one unpacker must unpack every packed batch
+// in order. Few bytes change between two steps, and only those are compressed, sent and written.
 class ObservationPacker {
  public:
   explicit ObservationPacker(v1::PackingCodec codec) : codec_(codec) {}

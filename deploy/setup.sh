@@ -47,6 +47,7 @@ wheels() {
   cp "$file" "$stamp"
 }
 wheels deploy/requirements.txt
+wheels deploy/requirements-llm.txt --no-deps
 if [[ -n ${SIBYL_TORCH:-} ]]; then
   [[ -f $SIBYL_TORCH/lib/libtorch_cpu.so ]] || fail "SIBYL_TORCH=$SIBYL_TORCH holds no lib/libtorch_cpu.so"
   step "using LibTorch in $SIBYL_TORCH"

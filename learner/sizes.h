@@ -2,7 +2,7 @@
 
 #include "sibyl/v1/experiment.pb.h"
 
-// What follows from a valid configuration: the sizes of a learner, and what falls to it where several train together.
+// The sizes that follow from a valid configuration, and each rank's part where several learners train together.
 namespace sibyl::learner {
 
 // Unrolls of a training batch.
@@ -10,12 +10,11 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
   return static_cast<int>(learner.batch_size() / learner.unroll_length());
 }
 
-// Threads that train on a CPU: learner.training_threads, or where that is 0 one for each core that the process may use,
-// at most eight, and each with four unrolls at least.
+// Threads that train on a CPU: learner.training_threads. Where that is 0: one for each core that the process may use,
+// at most eight, and few enough that each has four unrolls.
 int TrainingThreads(const v1::LearnerConfig& learner);
 
-// What one of learner.ranks learners does: its share of the actors and of the batch, and a seed that no other learner
-// has.
+// The experiment of one of learner.ranks learners: its part of the actors and of the batch, and a seed of its own.
 v1::Experiment RankShare(v1::Experiment experiment, int rank);
 
 // The unrolls that there must be room for when so many environments play, and the unrolls of a batch and the

@@ -18,31 +18,31 @@
 
 namespace sibyl::reward_model {
 
-// A checkpoint is reward_model.records in the run's folder (state.proto, RewardModelPiece), beside what the score model
-// itself keeps (ScoreModel::Save). Version 1 was reward_model.pb, one message.
+// A checkpoint is the file reward_model.records in the run's folder (state.proto, RewardModelPiece). The score model
+// writes its own file beside it (ScoreModel::Save). Format version 1 was reward_model.pb, one message.
 
-// Hands over the pieces of the newest complete checkpoint, and gives its head; nullopt: there is none. Where the file
-// is damaged, the newest one before the damage is taken, and an error is logged. DataLoss: there is no complete one
-// before the damage. FailedPrecondition: another format version.
+// Calls `on_piece` with the pieces of the newest complete checkpoint, and returns its head. nullopt: there is no
+// checkpoint. Where the file is damaged, the newest checkpoint before the damage is read, and an error is logged.
+// DataLoss: there is no complete one before the damage. FailedPrecondition: the file has another format version.
 absl::StatusOr<std::optional<v1::RewardModelHead>> ReadCheckpoint(
     const std::string& run_dir, FileSystem& files, absl::FunctionRef<void(const v1::RewardModelPiece&)> on_piece);
 
 // A checkpoint of version 1 as one piece.
 v1::RewardModelPiece PieceOf(const v1::RewardModelState& state);
 
-// Writes a checkpoint every `period` on a thread of its own, "checkpoint". The first one is a new file, written beside
-// and renamed; later ones append what has changed, until the file is twice as large as it would be if it were written
-// anew, and then it is.
+// Writes a checkpoint every `period` on its thread "checkpoint". The first checkpoint makes a new file, which is
+// written beside the old one and renamed. Later checkpoints append what has changed. When appending has doubled the
+// file, the next checkpoint makes a new file again.
 class Checkpointer {
  public:
-  // All outlive this. `on_failure` is called when a checkpoint cannot be written, and none is written after that.
+  // All references outlive this. `on_failure` is called when a checkpoint cannot be written; the thread then ends.
   Checkpointer(Coordinator& coordinator, const std::string& run_dir, absl::Duration period, Clock& clock,
                FileSystem& files, Heartbeats& heartbeats, std::function<void(absl::Status)> on_failure);
 
   // Writes one now, on the calling thread.
   absl::Status Write();
-  // Ends the thread and writes a last one. Call it once, when nothing changes any more. The destructor alone writes
-  // none.
+  // Ends the thread and writes a last checkpoint. Call it once, when nothing changes any more. The destructor alone
+  // writes none.
   absl::Status Close();
 
  private:

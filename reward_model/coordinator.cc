@@ -28,10 +28,17 @@ Coordinator::Coordinator(const v1::Experiment& experiment, std::unique_ptr<Score
       model_(std::move(model)),
       captions_({config_.max_captions(), config_.max_caption_bytes()}),
       comparisons_(kMaxComparisons),
+      threshold_(config_),
       feed_(captions_, *model_, kHistoryRows),
       asker_(config_, {captions_, tallies_, comparisons_, *model_}, incarnation, clock),
       learner_(config_.goal(), incarnation, model_->kind()),
-      checkpoint_(experiment, {captions_, tallies_, comparisons_, asker_, learner_}) {}
+      checkpoint_(experiment, {captions_, tallies_, comparisons_, asker_, learner_}) {
+  MutexLock lock(mutex_);
+  feed_.SetThreshold(threshold_.value());
+  for (const uint64_t id : threshold_.neutral()) asker_.AskFirst(id);
+  if (threshold_.neutral().empty()) return;
+  for (const std::string& text : config_.neutral_captions()) SetText(CaptionId(text), text, "");
+}
 
 // --- Checkpoints ---
 
@@ -49,11 +56,12 @@ absl::Status Coordinator::FinishRestore(const v1::RewardModelHead& head) {
   }
   ForgetExcess();
   model_->Restart();
+  threshold_.Restart();
   for (size_t slot = 0; slot < captions_.slots(); ++slot) {
     const Caption* caption = captions_.At(slot);
     if (caption == nullptr) continue;
     const Tally tally = tallies_.Of(caption->id);
-    if (!compares_) model_->Observe(*caption, tally, tally.answers);
+    if (!compares_) Observe(*caption, tally.answers);
     feed_.MarkChanged(caption->id);
     Offer(*caption);
     asker_.OnLabel(*caption);
@@ -208,8 +216,9 @@ void Coordinator::Offer(const Caption& caption) {
 }
 
 void Coordinator::ForgetExcess() {
-  const auto held = [this](const Caption& caption)
-                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return asker_.IsWaiting(caption.id); };
+  const auto held = [this](const Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return asker_.IsWaiting(caption.id) || asker_.IsAskedFirst(caption.id);
+  };
   while (Caption* caption = captions_.Excess(held)) Forget(*caption);
 }
 
@@ -219,6 +228,7 @@ void Coordinator::Forget(Caption& caption) {
   tallies_.Forget(id);
   asker_.Forget(id);
   model_->Forget(id);
+  threshold_.Forget(id);
   captions_.Forget(caption);
   feed_.MarkChanged(id);
 }
@@ -249,6 +259,8 @@ v1::LabelsRequest Coordinator::ConnectAnnotator(const v1::DescribeResponse& anno
       comparisons_.Clear();
       asker_.ForgetAll();
       model_->Restart();
+      threshold_.Restart();
+      feed_.SetThreshold(threshold_.value());
       checkpoint_.VoidLabels();
     }
     asker_.Connect();
@@ -427,7 +439,14 @@ void Coordinator::ApplyClassification(Caption& caption, const v1::Label& label) 
   }
   asker_.Release({caption.id, 0});
   OnTally(caption);
-  model_->Observe(caption, tallies_.Of(caption.id), vote.answered ? 1 : 0);
+  Observe(caption, vote.answered ? 1 : 0);
+}
+
+void Coordinator::Observe(const Caption& caption, uint32_t new_answers) {
+  const Tally tally = tallies_.Of(caption.id);
+  model_->Observe(caption, tally, new_answers);
+  threshold_.Observe(caption.id, tally);
+  feed_.SetThreshold(threshold_.value());
 }
 
 void Coordinator::ApplyComparison(Caption& first, Caption& second, const v1::Label& label) {

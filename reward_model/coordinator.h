@@ -16,6 +16,7 @@
 #include "reward_model/metrics.h"
 #include "reward_model/scoring/score_feed.h"
 #include "reward_model/scoring/score_model.h"
+#include "reward_model/scoring/threshold.h"
 #include "reward_model/tally/comparisons.h"
 #include "reward_model/tally/tallies.h"
 #include "sibyl/v1/annotator.pb.h"
@@ -116,6 +117,8 @@ class Coordinator {
   bool ApplyLabel(const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyClassification(Caption& caption, const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyComparison(Caption& first, Caption& second, const v1::Label& label) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A caption's answers have changed: `new_answers` of them were not observed before.
+  void Observe(const Caption& caption, uint32_t new_answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The caption's tally has changed.
   void OnTally(Caption& caption) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -141,6 +144,7 @@ class Coordinator {
   TextRequests text_requests_ ABSL_GUARDED_BY(mutex_);
   Tallies tallies_ ABSL_GUARDED_BY(mutex_);
   Comparisons comparisons_ ABSL_GUARDED_BY(mutex_);  // of a ranking
+  Threshold threshold_ ABSL_GUARDED_BY(mutex_);
   ScoreFeed feed_ ABSL_GUARDED_BY(mutex_);
   Asker asker_ ABSL_GUARDED_BY(mutex_);
   LearnerSession learner_ ABSL_GUARDED_BY(mutex_);

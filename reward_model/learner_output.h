@@ -5,7 +5,7 @@
 
 namespace sibyl::reward_model {
 
-// The way to one connected learner. Neither call blocks, nor calls back into the reward model.
+// Sends messages to one connected learner. No call blocks, and none calls back into the reward model.
 class LearnerOutput {
  public:
   virtual ~LearnerOutput() = default;

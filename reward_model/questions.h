@@ -8,29 +8,32 @@
 
 namespace sibyl::reward_model {
 
-// Asks which of two captions is better, instead of which label fits one.
+// Whether the reward model asks which of two captions is better, instead of which label fits a caption.
 inline bool Compares(const v1::RewardModelConfig& config) { return config.kind() == v1::REWARD_MODEL_KIND_RANKING; }
 
-// The labels of its queries: config.label_set, or of comparisons "first", "second" and "tie".
+// The labels of the reward model's queries: config.label_set, or for comparisons "first", "second" and "tie".
 google::protobuf::RepeatedPtrField<std::string> LabelSet(const v1::RewardModelConfig& config);
 
-// A query about a caption, or about two where the kind compares. `context`: what was in view; empty: nothing is known.
+// Makes a query about one caption, or about two where the kind compares (`second` is nullptr otherwise). `context`:
+// what was in view; empty: unknown.
 v1::Query MakeQuery(const v1::RewardModelConfig& config, const std::string& first, const std::string* second,
                     const std::string& context = "");
 
 // The captions of a query that MakeQuery made: one, or two in the order in which they are compared.
 std::vector<std::string> Captions(const v1::Query& query);
 
-// What was in view; empty: the query does not say.
+// The context of a query that MakeQuery made; empty: it has none.
 std::string ContextOf(const v1::Query& query);
 
-// Asks the label log for the labels of such queries under this goal, by this judge with this prompt.
+// The request for the labels of such queries under this goal, from the annotator's judge and prompt.
 v1::LabelsRequest LabelsOf(const v1::RewardModelConfig& config, const v1::DescribeResponse& annotator);
 
-// Whether a label answers such a query, under this goal, and says what it should; its judge is not looked at.
+// Whether a label answers such a query under this goal, and has a distribution over the labels. The judge is not
+// checked.
 bool Fits(const v1::RewardModelConfig& config, const v1::Label& label);
 
-// Probability of the good label, or that the first of two is better, a tie counting half; of an answered label.
+// For an answered label: the probability of the good label, or the probability that the first caption is better, where
+// a tie counts half.
 double Goodness(const v1::RewardModelConfig& config, const v1::Label& label);
 
 }  // namespace sibyl::reward_model

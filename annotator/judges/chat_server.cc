@@ -153,6 +153,9 @@ ServerApi::Answer ChatServer::Read(const v1::Query& query, const Progress& progr
     }
     answer.verdict.outcome = reading.outcome;
     answer.verdict.answer = reading.answer;
+    if (reading.outcome == v1::OUTCOME_UNPARSABLE && completion.reply.cut && !direct) {
+      answer.verdict.reason = absl::StrCat(kCutOff, " at its limit of tokens");
+    }
   }
   // Else FAILED.
   answer.verdict.raw = std::move(next.raw);

@@ -63,7 +63,7 @@ class CircuitBreaker {
     } else if (state_ != kClosed) {
       state_ = kClosed;
       failures_ = 0;
-      on_trial_ = true;
+      on_trial_ = opened_;
     }
   }
   void OnAnswer() {

@@ -9,6 +9,9 @@
 
 namespace sibyl::annotator {
 
+// Verdict.reason of an answer that ended at a limit of tokens begins so.
+inline constexpr char kCutOff[] = "the answer was cut off";
+
 // How one attempt at a query ended; the fields are those of sibyl.v1.Label.
 struct Verdict {
   v1::Outcome outcome = v1::OUTCOME_FAILED;
@@ -33,6 +36,18 @@ struct RequestEnd {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   double cost = 0;  // by annotator.openai.prices
+};
+
+// What a judge tells on a thread of its own; the functions must not block.
+struct JudgeReports {
+  // Every request that has ended.
+  std::function<void(const RequestEnd&)> on_request;
+  // The server says of itself something else than before: its model and how that is quantised, the form that it is held
+  // to, and whether it gives log-probabilities. Answers before and after may differ.
+  std::function<void(const std::string& served)> on_served;
+  // The judge is told of each verdict that was written (Judge::Written), and asks no more while many are not: they are
+  // paid for and would be lost with the process.
+  bool verdicts_are_written = false;
 };
 
 // Money that a day's requests to a server have cost.
@@ -66,16 +81,20 @@ class Judge {
   // that may pass (an absent server) to pass, and answers more urgent queries first.
   virtual void Answer(const v1::Query& query, std::function<void(Verdict)> done) = 0;
 
+  // A verdict of Answer's has been written. Any thread.
+  virtual void Written() {}
+
   // Asks no more. Queries that were not asked yet end with `asked` false; those in flight may still be answered.
   virtual void StopAsking() {}
 
   // Why nothing can be asked now, in words; empty where something can.
   virtual std::string waits_for() const { return ""; }
 
-  // `on_end` is told of every request from now on, on a thread of the judge's; it must not block. `today`: what was
-  // spent today before now. Call once, before the first Answer.
-  virtual void ReportRequests(std::function<void(const RequestEnd&)> on_end, const std::vector<Spent>& today) {
-    (void)on_end;
+  // From now on tells `reports` of requests and of the server. `served`: what the server said of itself when it was
+  // last heard; `today`: what was spent today before now. Call once, before the first Answer.
+  virtual void Report(JudgeReports reports, const std::string& served, const std::vector<Spent>& today) {
+    (void)reports;
+    (void)served;
     (void)today;
   }
 };

@@ -66,6 +66,36 @@ bool Redirected(CURL* easy, char** url) {
   return redirects > 0;
 }
 
+// The model that an answer names; empty: none.
+std::string ReportedModel(const std::string& body) {
+  const auto json = nlohmann::json::parse(body, nullptr, false);
+  if (!json.is_object() || !json.contains("model") || !json["model"].is_string()) return "";
+  return json["model"].get<std::string>();
+}
+
+// What a server's list of models says of one of them that an answer depends on, as canonical JSON; empty: nothing.
+// Names may be paths of files, of which the folder says nothing.
+std::string ModelFacts(const std::string& body, const std::string& model) {
+  const auto json = nlohmann::json::parse(body, nullptr, false);
+  if (!json.is_object() || !json.contains("data") || !json["data"].is_array()) return "";
+  const auto& models = json["data"];
+  nlohmann::json facts;
+  for (const auto& entry : models) {
+    if (!entry.is_object() || (models.size() > 1 && (!entry.contains("id") || entry["id"] != model))) continue;
+    for (const char* name : {"id", "root", "parent", "quantization", "dtype"}) {
+      if (entry.contains(name) && entry[name].is_string()) {
+        const std::string value = entry[name].get<std::string>();
+        facts[name] = value.substr(value.rfind('/') + 1);
+      }
+    }
+    if (!entry.contains("meta") || !entry["meta"].is_object()) continue;
+    for (const char* name : {"size", "n_params", "ftype"}) {  // llama.cpp: bytes and weights tell the quantisation
+      if (entry["meta"].contains(name)) facts[name] = entry["meta"][name];
+    }
+  }
+  return facts.empty() ? "" : facts.dump();
+}
+
 // What a request came to.
 enum class Ending {
   kAnswered,
@@ -100,9 +130,10 @@ struct OpenAiJudge::Request {
   CURL* easy = nullptr;
   curl_slist* headers = nullptr;
   Endpoint* endpoint = nullptr;
-  std::unique_ptr<Task> task;  // nullptr: a probe
-  int round = 0;               // a probe's
-  int outages = 0;             // of its server, before it was sent
+  std::unique_ptr<Task> task;  // nullptr: a probe, or the models are asked for
+  bool models = false;
+  int round = 0;    // a probe's
+  int outages = 0;  // of its server, before it was sent
   std::string body;
   std::string response;
   absl::Time sent;
@@ -189,6 +220,8 @@ struct OpenAiJudge::Endpoint {
   int probes = 0;  // in flight
   int round = 0;   // of probes; an answer to an older one says nothing
   absl::Time probe_sent;
+  absl::Time answered_at = absl::InfinitePast();  // the last query
+  absl::Time trial_at;                            // when its trial began
   absl::Time pause_until = absl::InfinitePast();  // a Retry-After
   std::vector<std::unique_ptr<Task>> suspects;
   absl::Time suspected_at;  // when the first of them failed
@@ -197,6 +230,9 @@ struct OpenAiJudge::Endpoint {
   bool over_budget = false;  // its own money of the day is spent, and the log says so
   double turn = 0;           // smooth weighted round robin
   std::string found;         // what the last usable probe found
+  std::string model;         // as its answer names it
+  bool identified = false;   // what it serves is known since its last outage
+  bool unfit = false;        // it serves another model than the first server does
   std::string waiting_for;
 };
 
@@ -266,6 +302,11 @@ OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::vector<EndpointOpt
       random_(FreshRandom64()),
       prompt_tokens_(300),
       completion_tokens_(config.max_tokens() / 2.0),
+      most_unwritten_([&] {
+        int most = 0;
+        for (const auto& endpoint : endpoints_) most += endpoint->options.max_in_flight;
+        return most;
+      }()),
       heartbeat_(host.heartbeats.Add("judge", kLongestSilence)),
       worker_(
           "judge", [this](const std::stop_token& stop) { return Drive(stop); }, host.fail) {}
@@ -293,6 +334,10 @@ void OpenAiJudge::Answer(const v1::Query& query, std::function<void(Verdict)> do
   if (first) curl_multi_wakeup(curl_->multi);
 }
 
+void OpenAiJudge::Written() {
+  if (unwritten_.fetch_sub(1) == most_unwritten_) curl_multi_wakeup(curl_->multi);
+}
+
 void OpenAiJudge::StopAsking() {
   {
     MutexLock lock(mutex_);
@@ -306,10 +351,16 @@ std::string OpenAiJudge::waits_for() const {
   return waits_for_;
 }
 
-void OpenAiJudge::ReportRequests(std::function<void(const RequestEnd&)> on_end, const std::vector<Spent>& today) {
+void OpenAiJudge::Report(JudgeReports reports, const std::string& served, const std::vector<Spent>& today) {
   MutexLock lock(mutex_);
-  on_end_ = std::move(on_end);
+  reports_ = std::move(reports);
   spent_before_ = today;
+  // The server may have said it before this call.
+  if (served_.empty() || served_ == served) {
+    served_ = served;
+  } else if (reports_.on_served) {
+    reports_.on_served(served_);
+  }
 }
 
 absl::Status OpenAiJudge::Drive(const std::stop_token& stop) {
@@ -348,6 +399,7 @@ void OpenAiJudge::TakeIncoming() {
     incoming.swap(incoming_);
     spent.swap(spent_before_);
     stopped_asking_ = stop_asking_;
+    verdicts_are_written_ = reports_.verdicts_are_written;
   }
   for (const Spent& before : spent) {
     quota_.money().Spend(before.cost, clock_.Now());
@@ -387,7 +439,7 @@ void OpenAiJudge::StartRequests() {
   }
   if (!put_off_.empty()) next_event_ = put_off_.begin()->first;
   for (auto& endpoint : endpoints_) StartProbes(*endpoint, now);
-  while (!ready_.empty()) {
+  while (!ready_.empty() && (!verdicts_are_written_ || unwritten_ < most_unwritten_)) {
     Endpoint* endpoint = Choose(now);
     if (endpoint == nullptr) break;
     std::unique_ptr<Task> task = NextTask(*endpoint);
@@ -445,7 +497,14 @@ OpenAiJudge::Endpoint* OpenAiJudge::Choose(absl::Time now) {
   };
   for (auto& endpoint : endpoints_) {
     if (endpoint->breaker.state(now) != CircuitBreaker::kClosed || now < endpoint->pause_until) continue;
-    const int most = endpoint->breaker.on_trial() || RefusesAll(*endpoint) ? 1 : endpoint->limit.limit();
+    if (endpoint->unfit || !endpoint->identified) continue;
+    int most = endpoint->limit.limit();
+    if (endpoint->breaker.on_trial() || RefusesAll(*endpoint)) {
+      // One more each time that those before have hung for a while.
+      most = 1 + static_cast<int>((now - endpoint->trial_at) / patience_.longest_probe_wait);
+      next_event_ = std::min(next_event_, endpoint->trial_at + most * patience_.longest_probe_wait);
+      most = std::min(most, endpoint->options.max_in_flight);
+    }
     if (endpoint->in_flight >= most) continue;
     if (IsSpent(quota_, *endpoint, now) || IsSpent(endpoint->quota, *endpoint, now)) continue;
     const Usage expected = Expected(*endpoint);
@@ -492,27 +551,36 @@ void OpenAiJudge::Send(Endpoint& endpoint, std::unique_ptr<Task> task, std::stri
   quota_.OnSend(request->expected, request->sent);
   endpoint.quota.OnSend(request->expected, request->sent);
   CURL* easy = request->easy = curl_->Take();
-  request->headers = curl_slist_append(request->headers, "Content-Type: application/json");
-  request->headers = curl_slist_append(request->headers, "Expect:");  // no wait for "100 Continue"
-  if (!endpoint.key.empty()) {
-    request->headers = curl_slist_append(request->headers, ("Authorization: Bearer " + endpoint.key).c_str());
+  PrepareRequest(*request, endpoint.request_url);
+  curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request->body.size()));
+  curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.data());
+  curl_multi_add_handle(curl_->multi, easy);
+  requests_[easy] = std::move(request);
+}
+
+void OpenAiJudge::PrepareRequest(Request& request, const std::string& url) const {
+  CURL* easy = request.easy;
+  request.headers = curl_slist_append(request.headers, "Content-Type: application/json");
+  request.headers = curl_slist_append(request.headers, "Expect:");  // no wait for "100 Continue"
+  if (!request.endpoint->key.empty()) {
+    request.headers = curl_slist_append(request.headers, ("Authorization: Bearer " + request.endpoint->key).c_str());
   }
   const long timeout = static_cast<long>(config_.timeout_seconds() * 1000);
-  curl_easy_setopt(easy, CURLOPT_URL, endpoint.request_url.c_str());
+  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+  // A server on this machine is reached directly, whatever proxy the environment names.
+  if (absl::StartsWith(url, "http://127.0.0.1:")) curl_easy_setopt(easy, CURLOPT_PROXY, "");
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   // A redirected request stays a POST; curl sends the key to the first host alone.
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
   curl_easy_setopt(easy, CURLOPT_POSTREDIR, static_cast<long>(CURL_REDIR_POST_ALL));
   curl_easy_setopt(easy, CURLOPT_MAXREDIRS, 3L);
   curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request->body.size()));
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.data());
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request.headers);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, std::max(1L, timeout));
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, std::clamp(timeout, 1L, 5000L));
   curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, kIdleSeconds);
-  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request->response);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &request.response);
   curl_easy_setopt(
       easy, CURLOPT_WRITEFUNCTION, +[](char* data, size_t size, size_t count, void* to) -> size_t {
         auto& response = *static_cast<std::string*>(to);
@@ -520,13 +588,15 @@ void OpenAiJudge::Send(Endpoint& endpoint, std::unique_ptr<Task> task, std::stri
         response.append(data, size * count);
         return size * count;
       });
-  curl_multi_add_handle(curl_->multi, easy);
-  requests_[easy] = std::move(request);
 }
 
 void OpenAiJudge::Complete(Request& request, int curl_code) {
   const absl::Time now = clock_.Now();
   Endpoint& endpoint = *request.endpoint;
+  if (request.models) {
+    endpoint.identified = true;
+    return CompleteModels(endpoint, curl_code == CURLE_OK ? request.response : "");
+  }
   const bool probe = request.task == nullptr;
   if (probe) {
     --endpoint.probes;
@@ -601,9 +671,9 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
   endpoint.quota.OnEnd(request.expected, used, now);
   {
     MutexLock lock(mutex_);
-    if (on_end_) {
-      on_end_({endpoint.options.name, endpoint.options.model, probe ? "" : request.task->query.goal(), result,
-               tokens.first, tokens.second, cost});
+    if (reports_.on_request) {
+      reports_.on_request({endpoint.options.name, endpoint.options.model, probe ? "" : request.task->query.goal(),
+                           result, tokens.first, tokens.second, cost});
     }
   }
 
@@ -627,8 +697,11 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     endpoint.pause_until =
         now + std::min(absl::Seconds(static_cast<int64_t>(retry_after)), patience_.longest_retry_after);
     if (!probe) endpoint.breaker.GoOnTrial();
+    endpoint.trial_at = endpoint.pause_until;
     endpoint.limit.OnReturn();
-  } else if (ending == Ending::kOverload || status == 503 || result == absl::string_view("timeout")) {
+  } else if (ending == Ending::kOverload || status == 503 ||
+             // Where queries that were sent later have been answered, the server has not too much.
+             (result == absl::string_view("timeout") && endpoint.answered_at < request.sent)) {
     endpoint.limit.OnOverload(request.sent, now);
   }
 
@@ -653,6 +726,7 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     case Ending::kAnswered:
     case Ending::kEmpty:
       ++answers_;
+      endpoint.answered_at = now;
       endpoint.limit.OnAnswer();
       endpoint.breaker.OnAnswer();
       endpoint.out_of_quota = false;
@@ -673,7 +747,7 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
       if (answer.verdict.outcome == v1::OUTCOME_FAILED) {
         answer.verdict.reason = "the model or its filter kept the answer back";
         if (answer.verdict.raw.empty()) answer.verdict.raw = request.response.substr(0, 2000);
-      } else if (answer.verdict.outcome == v1::OUTCOME_UNPARSABLE) {
+      } else if (answer.verdict.outcome == v1::OUTCOME_UNPARSABLE && answer.verdict.reason.empty()) {
         answer.verdict.reason = ending == Ending::kEmpty ? reason : "the answer says no label";
       }
       answer.verdict.raw = Presentable(answer.verdict.raw, std::string::npos);
@@ -746,15 +820,66 @@ void OpenAiJudge::CompleteProbe(Endpoint& endpoint, Request& request, long statu
         spdlog::info("judge {} at {}: {}", endpoint.options.model, endpoint.options.name, found);
       }
       endpoint.found = found;
+      if (endpoint.breaker.state(now) != CircuitBreaker::kClosed) {
+        endpoint.model = ReportedModel(request.response);
+        endpoint.identified = false;
+        AskModels(endpoint);
+      }
       endpoint.out_of_quota = false;
       if (endpoint.breaker.state(now) != CircuitBreaker::kClosed) {
-        endpoint.limit.OnReturn();
         endpoint.in_flight = 0;
         ++endpoint.outages;
       }
       endpoint.breaker.OnProbe(true, now);
+      endpoint.trial_at = now;
+      if (endpoint.breaker.on_trial()) endpoint.limit.OnReturn();
       ChargeSuspects(endpoint, now);
   }
+}
+
+void OpenAiJudge::AskModels(Endpoint& endpoint) {
+  auto request = std::make_unique<Request>();
+  request->endpoint = &endpoint;
+  request->models = true;
+  request->sent = clock_.Now();
+  CURL* easy = request->easy = curl_->Take();
+  PrepareRequest(*request, endpoint.options.url + "/models");
+  curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);  // a server that does not say it is used all the same
+  curl_multi_add_handle(curl_->multi, easy);
+  requests_[easy] = std::move(request);
+}
+
+void OpenAiJudge::CompleteModels(Endpoint& endpoint, const std::string& body) {
+  // A server that calls the model by another name is taken at the configuration's word.
+  std::string served =
+      endpoint.options.model == config_.model() && !endpoint.model.empty() ? endpoint.model : config_.model();
+  served = absl::StrCat(served.substr(served.rfind('/') + 1), "; ", endpoint.found);
+  if (const std::string facts = ModelFacts(body, endpoint.options.model); !facts.empty()) {
+    absl::StrAppend(&served, "; ", facts);
+  }
+  MutexLock lock(mutex_);
+  if (served == served_) {
+    endpoint.unfit = false;
+    return;
+  }
+  if (&endpoint != endpoints_[0].get() && !served_.empty()) {
+    if (!endpoint.unfit) {
+      spdlog::warn("{} is not asked: it serves `{}`, the others `{}`, and their answers must not mix",
+                   endpoint.options.name, served, served_);
+    }
+    endpoint.unfit = true;
+    return;
+  }
+  if (!served_.empty()) {
+    spdlog::warn(
+        "the model behind {} has changed: it was `{}` and is `{}`. Earlier labels stay in the store; captions that are "
+        "offered again are asked again",
+        endpoint.options.name, served_, served);
+  }
+  served_ = served;
+  endpoint.unfit = false;
+  if (reports_.on_served) reports_.on_served(served);
 }
 
 void OpenAiJudge::ChargeSuspects(Endpoint& endpoint, absl::Time now) {
@@ -794,6 +919,7 @@ void OpenAiJudge::End(std::unique_ptr<Task> task, Verdict verdict) {
   verdict.prompt_tokens = task->prompt_tokens;
   verdict.completion_tokens = task->completion_tokens;
   verdict.cost = task->cost;
+  ++unwritten_;
   task->done(std::move(verdict));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -70,9 +71,10 @@ class OpenAiJudge : public Judge {
   // It queues them itself, so that one that waits for another try takes nobody's place.
   int capacity() const override { return 1'000'000; }
   void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
+  void Written() override;
   void StopAsking() override;
   std::string waits_for() const override;
-  void ReportRequests(std::function<void(const RequestEnd&)> on_end, const std::vector<Spent>& today) override;
+  void Report(JudgeReports reports, const std::string& served, const std::vector<Spent>& today) override;
 
  private:
   struct Task;
@@ -101,17 +103,22 @@ class OpenAiJudge : public Judge {
   // Another query at that server would cost more than is left of the day's money.
   bool IsSpent(Quota& quota, const Endpoint& endpoint, absl::Time now) const;
   void Send(Endpoint& endpoint, std::unique_ptr<Task> task, std::string body);
+  // What all requests have in common.
+  void PrepareRequest(Request& request, const std::string& url) const;
   // A request has ended.
   void Complete(Request& request, int curl_code);
   void CompleteProbe(Endpoint& endpoint, Request& request, long status);
+  // Asks what the server says of its models.
+  void AskModels(Endpoint& endpoint);
+  void CompleteModels(Endpoint& endpoint, const std::string& body);
   // The server answered: what failed there before is its queries' own fault.
   void ChargeSuspects(Endpoint& endpoint, absl::Time now);
   // The server is away: what failed there is not its queries' fault.
   void AcquitSuspects(Endpoint& endpoint);
   void PutBack(std::unique_ptr<Task> task);
   void PutOff(std::unique_ptr<Task> task, absl::Time now);
-  static void End(std::unique_ptr<Task> task, Verdict verdict);
-  static void Fail(std::unique_ptr<Task> task, const std::string& reason);
+  void End(std::unique_ptr<Task> task, Verdict verdict);
+  void Fail(std::unique_ptr<Task> task, const std::string& reason);
   // Every query is refused: the server is left alone.
   bool RefusesAll(const Endpoint& endpoint) const;
   // Says in the log, once for each new reason, what is waited for; "" when it is waited for no more.
@@ -142,12 +149,16 @@ class OpenAiJudge : public Judge {
   bool over_budget_ = false;    // the money of all servers together is spent, and the log says so
   std::string held_by_limits_;  // the limits a minute hold queries back
 
+  const int most_unwritten_;
+  std::atomic<int> unwritten_ = 0;  // verdicts that were given and may be lost
+
   mutable Mutex mutex_;
   std::vector<std::unique_ptr<Task>> incoming_ ABSL_GUARDED_BY(mutex_);
   bool stop_asking_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopped_asking_ = false;  // the driving thread's copy
+  bool stopped_asking_ = false, verdicts_are_written_ = false;  // the driving thread's copies
   std::string waits_for_ ABSL_GUARDED_BY(mutex_);
-  std::function<void(const RequestEnd&)> on_end_ ABSL_GUARDED_BY(mutex_);
+  JudgeReports reports_ ABSL_GUARDED_BY(mutex_);
+  std::string served_ ABSL_GUARDED_BY(mutex_);  // what the queries' identity holds of the server
   std::vector<Spent> spent_before_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Heartbeat> heartbeat_;
   Worker worker_;  // last: uses all of the above

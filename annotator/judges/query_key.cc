@@ -11,19 +11,19 @@
 namespace sibyl::annotator {
 namespace {
 
-std::string Digest(const std::string& bytes) {
+// Length before content, so that no two lists of fields give the same bytes.
+void Append(const std::string& field, std::string* bytes) { absl::StrAppend(bytes, field.size(), ":", field); }
+
+}  // namespace
+
+std::string Sha256(const std::string& bytes) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
   SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
          reinterpret_cast<unsigned char*>(digest.data()));
   return digest;
 }
 
-// Length before content, so that no two lists of fields give the same bytes.
-void Append(const std::string& field, std::string* bytes) { absl::StrAppend(bytes, field.size(), ":", field); }
-
-}  // namespace
-
-std::string QueryKey(const v1::Query& query, const Judge& judge) {
+std::string QueryKey(const v1::Query& query, const Judge& judge, const std::string& served) {
   std::string bytes;
   Append(query.kind(), &bytes);
   Append(absl::StrCat(query.texts().size()), &bytes);
@@ -36,11 +36,12 @@ std::string QueryKey(const v1::Query& query, const Judge& judge) {
   Append(judge.name(), &bytes);
   Append(judge.Rendered(query), &bytes);
   Append(judge.sampling(), &bytes);
-  return Digest(bytes);
+  if (!served.empty()) Append(served, &bytes);
+  return Sha256(bytes);
 }
 
 std::string JudgeIdentity(const Judge& judge) { return absl::StrCat(judge.name(), "\n", judge.sampling()); }
 
-std::string HexDigest(const std::string& bytes) { return absl::BytesToHexString(Digest(bytes)); }
+std::string HexDigest(const std::string& bytes) { return absl::BytesToHexString(Sha256(bytes)); }
 
 }  // namespace sibyl::annotator

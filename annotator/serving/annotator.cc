@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "annotator/judges/quota.h"
 #include "annotator/questions/question.h"
 #include "common/log.h"
 #include "common/runtime/stop.h"
@@ -14,8 +15,7 @@ struct Annotator::Gauges {
   explicit Gauges(Metrics& metrics)
       : in_flight(metrics.Gauge("sibyl_annotator_in_flight_queries",
                                 "Queries that the judge has, or whose label is being committed.")),
-        prompt_tokens(Tokens(metrics, "prompt")),
-        completion_tokens(Tokens(metrics, "completion")) {
+        metrics(metrics) {
     for (const char* outcome : {"accepted", "known", "duplicate", "full", "refused"}) {
       queries[outcome] = &metrics.Counter("sibyl_annotator_queries_total", "Queries offered, by what became of them.",
                                           {{"outcome", outcome}});
@@ -30,14 +30,8 @@ struct Annotator::Gauges {
     }
   }
 
-  static prometheus::Counter& Tokens(Metrics& metrics, const std::string& direction) {
-    return metrics.Counter("sibyl_annotator_tokens_total", "Tokens of answered queries, as the server counts them.",
-                           {{"direction", direction}});
-  }
-
   prometheus::Gauge& in_flight;
-  prometheus::Counter& prompt_tokens;
-  prometheus::Counter& completion_tokens;
+  Metrics& metrics;
   std::map<std::string, prometheus::Counter*> queries;
   std::map<v1::Outcome, prometheus::Counter*> labels;
 };
@@ -59,8 +53,18 @@ Annotator::Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log
                  log_->set_aside());
   }
   Add(std::move(found));
+  std::vector<Spent> today;
+  if (const absl::StatusOr<v1::SpendingResponse> spending = log_->Spending(); spending.ok()) {
+    for (const v1::SpendingResponse::Row& row : spending->rows()) {
+      if (row.day() == DayOf(clock_.Now())) today.push_back({row.endpoint(), row.cost()});
+    }
+  }
+  judge_->Report({[this](const RequestEnd& request) { OnRequest(request); },
+                  [this](const std::string& served) { log_->SetServed(served); }, /*verdicts_are_written=*/true},
+                 log_->served(), today);
   dispatcher_ = std::make_unique<Worker>(
       "dispatch", [this](const std::stop_token& stop) { return Dispatch(stop); }, host.fail);
+  log_->Follow({[this](std::vector<WaitingQuery> queries) { Add(std::move(queries)); }, on_label_});
 }
 
 Annotator::~Annotator() {
@@ -79,11 +83,26 @@ void Annotator::Add(std::vector<WaitingQuery> queries) {
   changed_.NotifyAll();
 }
 
-void Annotator::AskAgain(std::vector<v1::Outcome> outcomes) {
-  log_->AskAgain(std::move(outcomes), [this](absl::StatusOr<std::vector<WaitingQuery>> found) {
+void Annotator::AskAgain() {
+  log_->AskAgain([this](absl::StatusOr<std::vector<WaitingQuery>> found) {
     if (!found.ok() || found->empty()) return;
-    spdlog::info("{} queries that got no answer are asked again", found->size());
+    spdlog::info("{} queries that failed are asked again after their cool-down", found->size());
     Add(*std::move(found));
+  });
+}
+
+void Annotator::Edit(v1::EditRequest request, std::function<void(absl::StatusOr<v1::EditResponse>)> done) {
+  {
+    MutexLock lock(mutex_);
+    if (draining_) return done(absl::UnavailableError("the annotator is stopping; try again when it is back"));
+  }
+  log_->Edit(std::move(request), [this, done = std::move(done)](absl::StatusOr<EditResult> result) {
+    if (!result.ok()) return done(result.status());
+    v1::EditResponse response;
+    response.set_changed(result->changed);
+    Add(std::move(result->waiting));
+    on_label_();  // there may be new entries
+    done(std::move(response));
   });
 }
 
@@ -178,7 +197,7 @@ absl::Status Annotator::Dispatch(const std::stop_token& stop) {
     }
     if (look) {
       look_at = clock_.Now() + look_for_failed_;
-      AskAgain({});
+      AskAgain();
       continue;
     }
     judge_->Answer(query.query, [this, query](Verdict verdict) { OnVerdict(query, std::move(verdict)); });
@@ -188,9 +207,7 @@ absl::Status Annotator::Dispatch(const std::stop_token& stop) {
 
 void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
   if (!verdict.asked) {
-    MutexLock lock(mutex_);
-    gauges_->in_flight.Set(--in_flight_);
-    changed_.NotifyAll();
+    EndOne();
     return;
   }
   v1::Label entry;
@@ -201,19 +218,45 @@ void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
   entry.set_raw(std::move(verdict.raw));
   entry.set_prompt_tokens(verdict.prompt_tokens);
   entry.set_completion_tokens(verdict.completion_tokens);
+  entry.set_cost(verdict.cost);
+  if (verdict.outcome != v1::OUTCOME_ANSWERED) {
+    entry.set_reason(!verdict.reason.empty()                    ? verdict.reason
+                     : verdict.outcome == v1::OUTCOME_ABSTAINED ? "the judge abstained"
+                                                                : "the judge gave no label");
+  }
   log_->Append(query, std::move(entry), [this](absl::StatusOr<v1::Label> label) {
+    if (label.ok() || absl::IsAlreadyExists(label.status())) judge_->Written();
+    if (absl::IsAlreadyExists(label.status())) return EndOne();  // a person's label stands
     // A log that failed ends the process; the query is asked again by the next one.
     if (!label.ok()) return;
     gauges_->labels.at(label->outcome())->Increment();
-    gauges_->prompt_tokens.Increment(static_cast<double>(label->prompt_tokens()));
-    gauges_->completion_tokens.Increment(static_cast<double>(label->completion_tokens()));
-    {
-      MutexLock lock(mutex_);
-      gauges_->in_flight.Set(--in_flight_);
-      changed_.NotifyAll();
-    }
+    EndOne();
     on_label_();
   });
+}
+
+void Annotator::EndOne() {
+  MutexLock lock(mutex_);
+  gauges_->in_flight.Set(--in_flight_);
+  changed_.NotifyAll();
+}
+
+void Annotator::OnRequest(const RequestEnd& request) {
+  for (const auto& [direction, tokens] :
+       {std::pair("prompt", request.prompt_tokens), std::pair("completion", request.completion_tokens)}) {
+    if (tokens == 0) continue;
+    gauges_->metrics
+        .Counter("sibyl_annotator_tokens_total", "Tokens of all requests, as the servers count them.",
+                 {{"direction", direction}, {"endpoint", request.endpoint}, {"model", request.model}})
+        .Increment(static_cast<double>(tokens));
+  }
+  if (request.cost > 0) {
+    gauges_->metrics
+        .Counter("sibyl_annotator_cost_total", "Money that all requests have cost.",
+                 {{"endpoint", request.endpoint}, {"model", request.model}})
+        .Increment(request.cost);
+  }
+  log_->AddRequest(request);
 }
 
 int Annotator::Drain(absl::Duration limit) {

@@ -36,9 +36,11 @@ class Annotator {
   // log has failed.
   void Ask(const v1::AskRequest& request, std::function<void(absl::StatusOr<v1::AskResponse>)> done);
 
-  // Asks again, whatever their cool-down, the queries whose last attempt ended in one of these ways; as many as there
-  // is room for.
-  void AskAgain(std::vector<v1::Outcome> outcomes);
+  // LabelLog::Edit; queries that wait again are asked. `done` is called once, perhaps before Edit returns.
+  void Edit(v1::EditRequest request, std::function<void(absl::StatusOr<v1::EditResponse>)> done);
+
+  // LabelLog::Spending.
+  absl::StatusOr<v1::SpendingResponse> Spending() { return log_->Spending(); }
 
   // LabelLog::Read.
   absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows);
@@ -63,7 +65,11 @@ class Annotator {
 
   absl::Status Dispatch(const std::stop_token& stop);
   void Add(std::vector<WaitingQuery> queries);
+  // Asks failed queries again whose cool-down is over.
+  void AskAgain();
   void OnVerdict(const WaitingQuery& query, Verdict verdict);
+  void OnRequest(const RequestEnd& request);
+  void EndOne();
 
   const uint64_t capacity_;
   const std::function<void()> on_label_;

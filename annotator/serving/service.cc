@@ -122,6 +122,33 @@ grpc::ServerUnaryReactor* Service::Describe(grpc::CallbackServerContext* context
   return reactor;
 }
 
+grpc::ServerUnaryReactor* Service::Edit(grpc::CallbackServerContext* context, const v1::EditRequest* request,
+                                        v1::EditResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  if (auto status = CheckVersion(request->protocol_version()); !status.ok()) {
+    reactor->Finish(rpc::ToGrpc(status));
+    return reactor;
+  }
+  annotator_->Edit(*request, [reactor, response](absl::StatusOr<v1::EditResponse> result) {
+    if (result.ok()) *response = *std::move(result);
+    reactor->Finish(rpc::ToGrpc(result.status()));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* Service::Spending(grpc::CallbackServerContext* context, const v1::SpendingRequest* request,
+                                            v1::SpendingResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  absl::Status status = CheckVersion(request->protocol_version());
+  if (status.ok()) {
+    auto spending = annotator_->Spending();
+    status = spending.status();
+    if (spending.ok()) *response = *std::move(spending);
+  }
+  reactor->Finish(rpc::ToGrpc(status));
+  return reactor;
+}
+
 grpc::ServerWriteReactor<v1::LabelBatch>* Service::Labels(grpc::CallbackServerContext* context,
                                                           const v1::LabelsRequest* request) {
   auto stream = std::make_shared<LabelStream>(*this, *request);

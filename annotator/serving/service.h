@@ -36,6 +36,10 @@ class Service : public v1::AnnotatorService::CallbackService {
                                                    const v1::LabelsRequest* request) override;
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest* request,
                                      v1::DescribeResponse* response) override;
+  grpc::ServerUnaryReactor* Edit(grpc::CallbackServerContext* context, const v1::EditRequest* request,
+                                 v1::EditResponse* response) override;
+  grpc::ServerUnaryReactor* Spending(grpc::CallbackServerContext* context, const v1::SpendingRequest* request,
+                                     v1::SpendingResponse* response) override;
   // Has the streams send labels that came, until the service ends.
   absl::Status SendLabels(const std::stop_token& stop);
   std::set<std::shared_ptr<LabelStream>> Streams();

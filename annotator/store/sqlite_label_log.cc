@@ -6,11 +6,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "annotator/questions/canonical.h"
+#include "annotator/store/edits.h"
 #include "annotator/store/sqlite_store.h"
 #include "common/log.h"
 #include "common/runtime/stop.h"
@@ -27,8 +29,8 @@ constexpr int kStep = 1000;
 constexpr char kQueryColumns[] = "q.id, q.kind, q.texts, q.goal, q.grammar, q.priority";
 constexpr char kLabelColumns[] =
     "a.sequence, a.attempt, a.outcome, a.answer, a.judge, a.prompt, a.raw, a.prompt_tokens, a.completion_tokens, "
-    "a.committed_unix_micros";
-constexpr int kLabelColumnCount = 10;
+    "a.committed_unix_micros, a.cost, a.reason, a.run, a.overridden_by";
+constexpr int kLabelColumnCount = 14;
 
 // Columns kQueryColumns, from column `at`.
 absl::StatusOr<WaitingQuery> QueryAt(sqlite3_stmt* row, int at) {
@@ -62,20 +64,25 @@ absl::StatusOr<v1::Label> LabelAt(sqlite3_stmt* row) {
   label.set_prompt_tokens(sqlite3_column_int64(row, 7));
   label.set_completion_tokens(sqlite3_column_int64(row, 8));
   label.set_committed_unix_micros(sqlite3_column_int64(row, 9));
+  label.set_cost(sqlite3_column_double(row, 10));
+  label.set_reason(TextAt(row, 11));
+  label.set_run(TextAt(row, 12));
+  label.set_overridden_by(TextAt(row, 13));
   SIBYL_ASSIGN_OR_RETURN(WaitingQuery query, QueryAt(row, kLabelColumnCount));
+  label.set_query_id(query.id);
   *label.mutable_query() = std::move(query.query);
   return label;
 }
 
 std::string Joined(absl::string_view where) {
   return absl::StrCat("SELECT ", kLabelColumns, ", ", kQueryColumns,
-                      " FROM attempts a JOIN queries q ON q.id = a.query WHERE ", where);
+                      ", q.key, q.judge FROM attempts a JOIN queries q ON q.id = a.query WHERE ", where);
 }
 
 }  // namespace
 
 struct SqliteLabelLog::Job {
-  // One of the three callbacks is set.
+  // One of the callbacks is set, or `served`.
   std::vector<v1::Query> queries;
   AskResult result;
   std::function<void(absl::StatusOr<AskResult>)> asked;
@@ -84,19 +91,30 @@ struct SqliteLabelLog::Job {
   v1::Label label;
   std::function<void(absl::StatusOr<v1::Label>)> appended;
 
-  std::vector<v1::Outcome> outcomes;
   std::vector<WaitingQuery> found;
   std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> asked_again;
 
+  v1::EditRequest edit;
+  EditResult changed;
+  std::function<void(absl::StatusOr<EditResult>)> edited;
+
+  std::optional<std::string> served;
+
+  // Why this job alone was not done.
+  absl::Status error;
+
   void Succeed() {
+    if (!error.ok()) return Refuse(error);
     if (asked) asked(std::move(result));
     if (appended) appended(std::move(label));
     if (asked_again) asked_again(std::move(found));
+    if (edited) edited(std::move(changed));
   }
   void Refuse(const absl::Status& status) {
     if (asked) asked(status);
     if (appended) appended(status);
     if (asked_again) asked_again(status);
+    if (edited) edited(status);
   }
 };
 
@@ -156,7 +174,15 @@ absl::Status SqliteLabelLog::Load() {
   next_sequence_ = last + 1;
   last_sequence_ = last;
   if (last > 0) SIBYL_RETURN_IF_ERROR(NoteInLock());
-  SIBYL_RETURN_IF_ERROR(Rekey());
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * served, writer_->Prepare("SELECT served FROM served WHERE judge = ?"));
+  Bind(served, 1, options_.judge.identity);
+  if (sqlite3_step(served) == SQLITE_ROW) key_served_ = TextAt(served, 0);
+  sqlite3_reset(served);
+  {
+    MutexLock lock(mutex_);
+    served_ = key_served_;
+  }
+  SIBYL_RETURN_IF_ERROR(RekeyVersion1());
   SIBYL_RETURN_IF_ERROR(LoadWaiting());
 
   SIBYL_ASSIGN_OR_RETURN(auto reader, SqliteConnection::Open(options_.path, options_.vfs));
@@ -178,7 +204,7 @@ absl::Status SqliteLabelLog::NoteInLock() {
   return absl::OkStatus();
 }
 
-absl::Status SqliteLabelLog::Rekey() {
+absl::Status SqliteLabelLog::RekeyVersion1() {
   SIBYL_RETURN_IF_ERROR(writer_->Run("BEGIN IMMEDIATE"));
   int64_t after = 0;
   for (bool more = true; more;) {
@@ -199,7 +225,7 @@ absl::Status SqliteLabelLog::Rekey() {
     sqlite3_reset(rows);
     for (const WaitingQuery& query : found) {
       after = query.id;
-      const std::string key = options_.judge.key(query.query);
+      const std::string key = options_.judge.key(query.query, key_served_);
       if (key.empty()) continue;
       // Two prompts of version 1 may render a query alike; the label of the first one counts then.
       SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * update,
@@ -226,7 +252,7 @@ absl::Status SqliteLabelLog::LoadWaiting() {
   while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
     SIBYL_ASSIGN_OR_RETURN(WaitingQuery query, QueryAt(rows, 0));
     // Another prompt renders it otherwise: it waits for that one.
-    if (options_.judge.key(query.query) == BlobAt(rows, 6)) found_waiting_.push_back(std::move(query));
+    if (options_.judge.key(query.query, key_served_) == BlobAt(rows, 6)) found_waiting_.push_back(std::move(query));
   }
   if (code != SQLITE_DONE) return writer_->Error("read");
   sqlite3_reset(rows);
@@ -283,12 +309,61 @@ void SqliteLabelLog::Append(const WaitingQuery& query, v1::Label label,
   Enqueue(std::move(job), false);
 }
 
-void SqliteLabelLog::AskAgain(std::vector<v1::Outcome> outcomes,
-                              std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) {
+void SqliteLabelLog::AskAgain(std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) {
   Job job;
-  job.outcomes = std::move(outcomes);
   job.asked_again = std::move(done);
   Enqueue(std::move(job), true);
+}
+
+void SqliteLabelLog::Edit(v1::EditRequest request, std::function<void(absl::StatusOr<EditResult>)> done) {
+  if (const absl::Status status = CheckEdit(request); !status.ok()) return done(status);
+  Job job;
+  job.edit = std::move(request);
+  job.edited = std::move(done);
+  Enqueue(std::move(job), true);
+}
+
+void SqliteLabelLog::AddRequest(const RequestEnd& request) {
+  MutexLock lock(mutex_);
+  AddTo(spending_, request, host_.clock.Now());
+}
+
+absl::StatusOr<v1::SpendingResponse> SqliteLabelLog::Spending() {
+  v1::SpendingResponse response;
+  MutexLock lock(read_mutex_);
+  if (reader_ == nullptr) return absl::CancelledError(absl::StrCat("label store ", options_.path, " is closed"));
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row,
+                         reader_->Prepare("SELECT day, endpoint, model, goal, run, requests, failed_requests, "
+                                          "prompt_tokens, completion_tokens, cost FROM spending "
+                                          "ORDER BY day, endpoint, model, goal, run"));
+  int code;
+  while ((code = sqlite3_step(row)) == SQLITE_ROW) {
+    v1::SpendingResponse::Row& spent = *response.add_rows();
+    spent.set_day(sqlite3_column_int64(row, 0));
+    spent.set_endpoint(TextAt(row, 1));
+    spent.set_model(TextAt(row, 2));
+    spent.set_goal(TextAt(row, 3));
+    spent.set_run(TextAt(row, 4));
+    spent.set_requests(sqlite3_column_int64(row, 5));
+    spent.set_failed_requests(sqlite3_column_int64(row, 6));
+    spent.set_prompt_tokens(sqlite3_column_int64(row, 7));
+    spent.set_completion_tokens(sqlite3_column_int64(row, 8));
+    spent.set_cost(sqlite3_column_double(row, 9));
+  }
+  if (code != SQLITE_DONE) return reader_->Error("read the spending");
+  sqlite3_reset(row);
+  return response;
+}
+
+std::string SqliteLabelLog::served() const {
+  MutexLock lock(mutex_);
+  return served_;
+}
+
+void SqliteLabelLog::SetServed(const std::string& served) {
+  Job job;
+  job.served = served;
+  Enqueue(std::move(job), false);
 }
 
 void SqliteLabelLog::Enqueue(Job job, bool bounded) {
@@ -328,8 +403,10 @@ absl::Status SqliteLabelLog::Write(const std::stop_token& stop) {
     {
       MutexLock lock(mutex_);
       if (jobs_.empty() && !stop.stop_requested()) host_.clock.WaitFor(work_, mutex_, absl::Seconds(1));
-      if (jobs_.empty() && stop.stop_requested()) return absl::OkStatus();
-      if (jobs_.empty()) continue;
+      if (jobs_.empty() && spending_.empty()) {
+        if (stop.stop_requested()) return absl::OkStatus();
+        continue;
+      }
       jobs.assign(std::make_move_iterator(jobs_.begin()), std::make_move_iterator(jobs_.end()));
       jobs_.clear();
       failed = failed_;
@@ -338,6 +415,10 @@ absl::Status SqliteLabelLog::Write(const std::stop_token& stop) {
     if (failed.ok()) {
       failed = Apply(jobs);
       if (!failed.ok()) Fail(failed);
+    }
+    if (!failed.ok()) {
+      MutexLock lock(mutex_);
+      spending_.clear();  // nothing can be written any more
     }
     if (!failed.ok()) {
       for (Job& job : jobs) job.Refuse(failed);
@@ -357,8 +438,13 @@ absl::Status SqliteLabelLog::Apply(std::vector<Job>& jobs) {
   wrote_ = false;
   SIBYL_RETURN_IF_ERROR(writer_->Run("BEGIN IMMEDIATE"));
   for (Job& job : jobs) {
-    SIBYL_RETURN_IF_ERROR(job.asked ? ApplyAsk(job) : job.appended ? ApplyAppend(job) : ApplyAskAgain(job));
+    SIBYL_RETURN_IF_ERROR(job.asked         ? ApplyAsk(job)
+                          : job.appended    ? ApplyAppend(job)
+                          : job.asked_again ? ApplyAskAgain(job)
+                          : job.edited      ? ApplyEdit(job)
+                                            : ApplyServed(*job.served));
   }
+  SIBYL_RETURN_IF_ERROR(ApplySpending());
   // Before the first label is durable, so that the store is never lost without notice.
   if (next_sequence_ > 1) SIBYL_RETURN_IF_ERROR(NoteInLock());
   SIBYL_RETURN_IF_ERROR(writer_->Run("COMMIT"));
@@ -374,7 +460,7 @@ absl::Status SqliteLabelLog::ApplyAsk(Job& job) {
   for (v1::Query& query : job.queries) {
     v1::AskOutcome& outcome = job.result.outcomes.emplace_back();
     outcome.set_tag(query.tag());
-    const std::string key = options_.judge.key(query);
+    const std::string key = options_.judge.key(query, key_served_);
     SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * find,
                            writer_->Prepare("SELECT id, waits, coalesce(sequence, 0), "
                                             "coalesce(ask_again_unix_micros <= ?, 0) FROM queries WHERE key = ?"));
@@ -444,65 +530,98 @@ absl::Status SqliteLabelLog::MakeWait(int64_t id) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> SqliteLabelLog::WaitsHere(int64_t id) {
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row,
+                         writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns,
+                                                       ", q.key, q.waits, q.judge FROM queries q WHERE q.id = ?")));
+  Bind(row, 1, id);
+  if (sqlite3_step(row) != SQLITE_ROW) return writer_->Error("find a query");
+  bool here = sqlite3_column_int(row, 7) != 0 && TextAt(row, 8) == options_.judge.identity;
+  if (here) {
+    SIBYL_ASSIGN_OR_RETURN(const WaitingQuery query, QueryAt(row, 0));
+    here = options_.judge.key(query.query, key_served_) == BlobAt(row, 6);
+  }
+  sqlite3_reset(row);
+  return here;
+}
+
 absl::Status SqliteLabelLog::ApplyAppend(Job& job) {
-  v1::Label& label = job.label;
-  const absl::Time now = host_.clock.Now();
-  label.set_sequence(next_sequence_);
-  label.set_committed_unix_micros(absl::ToUnixMicros(now));
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row, writer_->Prepare("SELECT waits, overridden FROM queries WHERE id = ?"));
+  Bind(row, 1, job.query_id);
+  if (sqlite3_step(row) != SQLITE_ROW) return writer_->Error("find the query of a label");
+  const bool waits = sqlite3_column_int(row, 0) != 0;
+  const bool overridden = sqlite3_column_int(row, 1) != 0;
+  sqlite3_reset(row);
+  if (overridden) {
+    job.error = absl::AlreadyExistsError(absl::StrCat("query ", job.query_id, " has a person's label"));
+    return absl::OkStatus();
+  }
+  job.label.set_run(options_.run);
+  SIBYL_RETURN_IF_ERROR(Insert(job.query_id, &job.label));
+  if (waits) --unanswered_;
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::Insert(int64_t query_id, v1::Label* label) {
+  label->set_sequence(next_sequence_);
+  label->set_query_id(query_id);
+  label->set_committed_unix_micros(absl::ToUnixMicros(host_.clock.Now()));
   // The attempt's number, and when the next one may be made.
   SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * update,
                          writer_->Prepare("UPDATE queries SET sequence = ?1, waits = 0, attempts = attempts + 1, "
                                           "ask_again_unix_micros = CASE WHEN ?2 AND attempts + 1 < ?3 "
-                                          "THEN ?4 + (?5 << min(attempts, 20)) END "
-                                          "WHERE id = ?6 RETURNING attempts"));
-  Bind(update, 1, static_cast<int64_t>(label.sequence()));
-  Bind(update, 2, int64_t{label.outcome() == v1::OUTCOME_FAILED});
+                                          "THEN ?4 + (?5 << min(attempts, 20)) END, overridden = ?6 "
+                                          "WHERE id = ?7 RETURNING attempts"));
+  Bind(update, 1, static_cast<int64_t>(label->sequence()));
+  Bind(update, 2, int64_t{label->outcome() == v1::OUTCOME_FAILED});
   Bind(update, 3, int64_t{options_.most_attempts});
-  Bind(update, 4, label.committed_unix_micros());
+  Bind(update, 4, label->committed_unix_micros());
   Bind(update, 5, absl::ToInt64Microseconds(options_.cool_down));
-  Bind(update, 6, job.query_id);
+  Bind(update, 6, int64_t{!label->overridden_by().empty()});
+  Bind(update, 7, query_id);
   if (sqlite3_step(update) != SQLITE_ROW) return writer_->Error("find the query of a label");
-  label.set_attempt(sqlite3_column_int(update, 0));
+  label->set_attempt(sqlite3_column_int(update, 0));
   SIBYL_RETURN_IF_ERROR(writer_->Finish(update));
 
-  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * insert,
-                         writer_->Prepare("INSERT INTO attempts VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
-  Bind(insert, 1, static_cast<int64_t>(label.sequence()));
-  Bind(insert, 2, job.query_id);
-  Bind(insert, 3, int64_t{label.attempt()});
-  Bind(insert, 4, int64_t{label.outcome()});
-  Bind(insert, 5, AnswerJson(label.answer()));
-  Bind(insert, 6, label.judge());
-  Bind(insert, 7, label.prompt());
-  Bind(insert, 8, label.raw());
-  Bind(insert, 9, static_cast<int64_t>(label.prompt_tokens()));
-  Bind(insert, 10, static_cast<int64_t>(label.completion_tokens()));
-  Bind(insert, 11, label.committed_unix_micros());
+  SIBYL_ASSIGN_OR_RETURN(
+      sqlite3_stmt * insert,
+      writer_->Prepare("INSERT INTO attempts(sequence, query, attempt, outcome, answer, judge, prompt, raw, "
+                       "prompt_tokens, completion_tokens, committed_unix_micros, cost, reason, run, overridden_by) "
+                       "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  Bind(insert, 1, static_cast<int64_t>(label->sequence()));
+  Bind(insert, 2, query_id);
+  Bind(insert, 3, int64_t{label->attempt()});
+  Bind(insert, 4, int64_t{label->outcome()});
+  Bind(insert, 5, AnswerJson(label->answer()));
+  Bind(insert, 6, label->judge());
+  Bind(insert, 7, label->prompt());
+  Bind(insert, 8, label->raw());
+  Bind(insert, 9, static_cast<int64_t>(label->prompt_tokens()));
+  Bind(insert, 10, static_cast<int64_t>(label->completion_tokens()));
+  Bind(insert, 11, label->committed_unix_micros());
+  Bind(insert, 12, label->cost());
+  Bind(insert, 13, label->reason());
+  Bind(insert, 14, label->run());
+  Bind(insert, 15, label->overridden_by());
   SIBYL_RETURN_IF_ERROR(writer_->Finish(insert));
   wrote_ = true;
   ++next_sequence_;
-  --unanswered_;
   return absl::OkStatus();
 }
 
 absl::Status SqliteLabelLog::ApplyAskAgain(Job& job) {
-  const std::string outcomes = absl::StrJoin(
-      job.outcomes, ", ", [](std::string* out, v1::Outcome outcome) { absl::StrAppend(out, int{outcome}); });
-  const std::string where =
-      job.outcomes.empty()
-          ? "q.ask_again_unix_micros <= ?2 ORDER BY q.ask_again_unix_micros"
-          : absl::StrCat("q.waits = 0 AND (SELECT outcome FROM attempts WHERE sequence = q.sequence) IN (", outcomes,
-                         ") ORDER BY q.id");
-  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * rows,
-                         writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns,
-                                                       ", q.key FROM queries q WHERE q.judge = ?1 AND ", where)));
+  SIBYL_ASSIGN_OR_RETURN(
+      sqlite3_stmt * rows,
+      writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns,
+                                    ", q.key FROM queries q WHERE q.judge = ?1 AND q.ask_again_unix_micros <= ?2 "
+                                    "ORDER BY q.ask_again_unix_micros")));
   Bind(rows, 1, options_.judge.identity);
-  if (job.outcomes.empty()) Bind(rows, 2, absl::ToUnixMicros(host_.clock.Now()));
+  Bind(rows, 2, absl::ToUnixMicros(host_.clock.Now()));
   int code = SQLITE_DONE;
   while (job.found.size() < kStep && unanswered_ + job.found.size() < options_.capacity &&
          (code = sqlite3_step(rows)) == SQLITE_ROW) {
     SIBYL_ASSIGN_OR_RETURN(WaitingQuery query, QueryAt(rows, 0));
-    if (options_.judge.key(query.query) == BlobAt(rows, 6)) job.found.push_back(std::move(query));
+    if (options_.judge.key(query.query, key_served_) == BlobAt(rows, 6)) job.found.push_back(std::move(query));
   }
   if (code != SQLITE_ROW && code != SQLITE_DONE) return writer_->Error("read");
   sqlite3_reset(rows);
@@ -510,20 +629,226 @@ absl::Status SqliteLabelLog::ApplyAskAgain(Job& job) {
   return absl::OkStatus();
 }
 
+absl::Status SqliteLabelLog::ApplyServed(const std::string& served) {
+  if (served == key_served_) return absl::OkStatus();
+  const std::string which = key_served_.empty() ? "1" : "q.waits = 1";
+  SIBYL_RETURN_IF_ERROR(Rekey(which, key_served_, served));
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * upsert,
+                         writer_->Prepare("INSERT INTO served VALUES(?, ?) ON CONFLICT DO UPDATE SET "
+                                          "served = excluded.served"));
+  Bind(upsert, 1, options_.judge.identity);
+  Bind(upsert, 2, served);
+  SIBYL_RETURN_IF_ERROR(writer_->Finish(upsert));
+  wrote_ = true;
+  key_served_ = served;
+  MutexLock lock(mutex_);
+  served_ = served;
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::Rekey(const std::string& which, const std::string& was, const std::string& is) {
+  int64_t after = 0;
+  for (bool more = true; more;) {
+    SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * rows,
+                           writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns,
+                                                         ", q.key FROM queries q WHERE q.judge = ? AND q.id > ? ",
+                                                         "AND ", which, " ORDER BY q.id LIMIT ", kStep)));
+    Bind(rows, 1, options_.judge.identity);
+    Bind(rows, 2, after);
+    std::vector<std::pair<int64_t, std::string>> keys;
+    size_t seen = 0;
+    int code;
+    while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+      SIBYL_ASSIGN_OR_RETURN(const WaitingQuery query, QueryAt(rows, 0));
+      ++seen;
+      after = query.id;
+      if (options_.judge.key(query.query, was) != BlobAt(rows, 6)) continue;  // another prompt's
+      keys.emplace_back(query.id, options_.judge.key(query.query, is));
+    }
+    if (code != SQLITE_DONE) return writer_->Error("read");
+    sqlite3_reset(rows);
+    for (const auto& [id, key] : keys) {
+      // Where that server has answered the question before, the query keeps its key and is answered once more.
+      SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * update,
+                             writer_->Prepare("UPDATE OR IGNORE queries SET key = ? WHERE id = ?"));
+      BindBlob(update, 1, key);
+      Bind(update, 2, id);
+      SIBYL_RETURN_IF_ERROR(writer_->Finish(update));
+    }
+    more = seen == kStep;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::ApplyEdit(Job& job) {
+  switch (job.edit.edit_case()) {
+    case v1::EditRequest::kRetry:
+      return ApplyRetry(job.edit.retry(), job);
+    case v1::EditRequest::kOverride:
+      return ApplyOverride(job.edit.override(), job);
+    case v1::EditRequest::kImport:
+      return ApplyImport(job.edit.import(), job);
+    default:
+      return ApplyReparse(job);
+  }
+}
+
+absl::Status SqliteLabelLog::ApplyRetry(const v1::RetryQueries& retry, Job& job) {
+  std::string where = absl::StrCat(
+      "q.waits = 0 AND q.overridden = 0 AND (SELECT outcome FROM attempts WHERE sequence = q.sequence) IN (",
+      absl::StrJoin(retry.outcomes(), ", "), ")");
+  if (!retry.query_ids().empty())
+    absl::StrAppend(&where, " AND q.id IN (", absl::StrJoin(retry.query_ids(), ", "), ")");
+  absl::StrAppend(&where, " ORDER BY ", retry.sample() > 0 ? "random()" : "q.id");
+  SIBYL_ASSIGN_OR_RETURN(
+      sqlite3_stmt * rows,
+      writer_->Prepare(absl::StrCat("SELECT ", kQueryColumns, ", q.key, q.judge FROM queries q WHERE ", where)));
+  std::vector<int64_t> of_others;
+  int code = SQLITE_DONE;
+  const auto full = [&] {
+    return (retry.sample() > 0 && job.changed.waiting.size() + of_others.size() >= retry.sample()) ||
+           unanswered_ + job.changed.waiting.size() >= options_.capacity;
+  };
+  while (!full() && (code = sqlite3_step(rows)) == SQLITE_ROW) {
+    SIBYL_ASSIGN_OR_RETURN(WaitingQuery query, QueryAt(rows, 0));
+    if (TextAt(rows, 7) == options_.judge.identity && options_.judge.key(query.query, key_served_) == BlobAt(rows, 6)) {
+      job.changed.waiting.push_back(std::move(query));
+    } else {
+      of_others.push_back(query.id);
+    }
+  }
+  if (code != SQLITE_ROW && code != SQLITE_DONE) return writer_->Error("read");
+  sqlite3_reset(rows);
+  for (const WaitingQuery& query : job.changed.waiting) SIBYL_RETURN_IF_ERROR(MakeWait(query.id));
+  for (const int64_t id : of_others) {
+    SIBYL_RETURN_IF_ERROR(MakeWait(id));
+    --unanswered_;
+    ++set_aside_;
+  }
+  job.changed.changed = job.changed.waiting.size() + of_others.size();
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::ApplyOverride(const v1::OverrideLabel& override, Job& job) {
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * row, writer_->Prepare(Joined("q.id = ? AND a.sequence = q.sequence")));
+  Bind(row, 1, override.query_id());
+  const int code = sqlite3_step(row);
+  if (code == SQLITE_DONE) {
+    job.error = absl::NotFoundError(
+        absl::StrCat("query ", override.query_id(), " is not in the store, or waits for its first answer"));
+    return absl::OkStatus();
+  }
+  if (code != SQLITE_ROW) return writer_->Error("read");
+  SIBYL_ASSIGN_OR_RETURN(const v1::Label last, LabelAt(row));
+  sqlite3_reset(row);
+  absl::StatusOr<v1::Label> label = Overridden(last, override);
+  if (!label.ok()) {
+    job.error = label.status();
+    return absl::OkStatus();
+  }
+  SIBYL_ASSIGN_OR_RETURN(const bool waits, WaitsHere(override.query_id()));
+  label->set_run(options_.run);
+  SIBYL_RETURN_IF_ERROR(Insert(override.query_id(), &*label));
+  if (waits) --unanswered_;
+  job.changed.changed = 1;
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::ApplyImport(const v1::ImportLabels& import, Job& job) {
+  for (const v1::Label& imported : import.labels()) {
+    const std::string key = ImportKey(imported);
+    SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * find,
+                           writer_->Prepare("SELECT id FROM queries WHERE key = ? AND sequence IS NOT NULL"));
+    BindBlob(find, 1, key);
+    const int code = sqlite3_step(find);
+    sqlite3_reset(find);
+    if (code == SQLITE_ROW) continue;
+    if (code != SQLITE_DONE) return writer_->Error("read");
+    v1::Label label = imported;
+    SIBYL_ASSIGN_OR_RETURN(
+        sqlite3_stmt * insert,
+        writer_->Prepare("INSERT INTO queries(key, judge, kind, texts, goal, grammar, priority, "
+                         "accepted_unix_micros, waits, attempts) VALUES(?, ?, ?, ?, ?, ?, 0, ?, 0, 0) "
+                         "ON CONFLICT DO UPDATE SET waits = waits RETURNING id"));
+    BindBlob(insert, 1, key);
+    Bind(insert, 2, ImportJudge(imported));
+    Bind(insert, 3, label.query().kind());
+    Bind(insert, 4, TextsJson(label.query().texts()));
+    Bind(insert, 5, label.query().goal());
+    Bind(insert, 6, GrammarJson(label.query().grammar()));
+    Bind(insert, 7, absl::ToUnixMicros(host_.clock.Now()));
+    if (sqlite3_step(insert) != SQLITE_ROW) return writer_->Error("import a query");
+    const int64_t id = sqlite3_column_int64(insert, 0);
+    SIBYL_RETURN_IF_ERROR(writer_->Finish(insert));
+    SIBYL_ASSIGN_OR_RETURN(const bool waits, WaitsHere(id));
+    SIBYL_RETURN_IF_ERROR(Insert(id, &label));
+    if (waits) --unanswered_;
+    ++job.changed.changed;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::ApplyReparse(Job& job) {
+  std::vector<v1::Label> found;
+  SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * rows,
+                         writer_->Prepare(Joined(absl::StrCat(
+                             "a.sequence = q.sequence AND q.waits = 0 AND q.overridden = 0 AND "
+                             "a.outcome IN (",
+                             int{v1::OUTCOME_ABSTAINED}, ", ", int{v1::OUTCOME_UNPARSABLE}, ") ORDER BY a.sequence"))));
+  int code;
+  while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+    SIBYL_ASSIGN_OR_RETURN(const v1::Label label, LabelAt(rows));
+    std::optional<v1::Label> again = Reparsed(label);
+    if (!again.has_value()) continue;
+    again->set_query_id(label.query_id());
+    found.push_back(*std::move(again));
+  }
+  if (code != SQLITE_DONE) return writer_->Error("read");
+  sqlite3_reset(rows);
+  for (v1::Label& label : found) {
+    label.set_run(options_.run);
+    SIBYL_RETURN_IF_ERROR(Insert(label.query_id(), &label));
+  }
+  job.changed.changed = found.size();
+  return absl::OkStatus();
+}
+
+absl::Status SqliteLabelLog::ApplySpending() {
+  SpendingTotals totals;
+  {
+    MutexLock lock(mutex_);
+    totals.swap(spending_);
+  }
+  for (const auto& [what, total] : totals) {
+    const auto& [day, endpoint, model, goal] = what;
+    SIBYL_ASSIGN_OR_RETURN(
+        sqlite3_stmt * upsert,
+        writer_->Prepare("INSERT INTO spending VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                         "requests = requests + excluded.requests, "
+                         "failed_requests = failed_requests + excluded.failed_requests, "
+                         "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+                         "completion_tokens = completion_tokens + excluded.completion_tokens, "
+                         "cost = cost + excluded.cost"));
+    Bind(upsert, 1, day);
+    Bind(upsert, 2, endpoint);
+    Bind(upsert, 3, model);
+    Bind(upsert, 4, goal);
+    Bind(upsert, 5, options_.run);
+    Bind(upsert, 6, static_cast<int64_t>(total.requests));
+    Bind(upsert, 7, static_cast<int64_t>(total.failed));
+    Bind(upsert, 8, static_cast<int64_t>(total.prompt_tokens));
+    Bind(upsert, 9, static_cast<int64_t>(total.completion_tokens));
+    Bind(upsert, 10, total.cost);
+    SIBYL_RETURN_IF_ERROR(writer_->Finish(upsert));
+    wrote_ = true;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::LabelBatch> SqliteLabelLog::Read(const v1::LabelsRequest& request, int rows) {
-  if (!request.log_id().empty() && request.log_id() != log_id_) {
-    return absl::NotFoundError(
-        absl::StrCat("log_id is ", request.log_id(), ", this log is ", log_id_,
-                     ": from_sequence was read from another log; start again from 1, or give the "
-                     "annotator the store that it came from"));
-  }
   const uint64_t last = last_sequence();
+  SIBYL_RETURN_IF_ERROR(CheckPlace(request, log_id_, last));
   const uint64_t from = std::max<uint64_t>(request.from_sequence(), 1);
-  if (from > last + 1) {
-    return absl::OutOfRangeError(absl::StrCat(
-        "from_sequence is ", from, " and the label log ends at ", last,
-        ": it was read from another store; start again from 1, or give the annotator the store that it came from"));
-  }
   v1::LabelBatch batch;
   batch.set_next_sequence(std::min(last + 1, from + rows));
   const auto read = [&]() -> absl::Status {
@@ -543,7 +868,11 @@ absl::StatusOr<v1::LabelBatch> SqliteLabelLog::Read(const v1::LabelsRequest& req
     Bind(row, 7, request.prompt());
     int code;
     while ((code = sqlite3_step(row)) == SQLITE_ROW) {
-      SIBYL_ASSIGN_OR_RETURN(*batch.add_labels(), LabelAt(row));
+      v1::Label& label = *batch.add_labels();
+      SIBYL_ASSIGN_OR_RETURN(label, LabelAt(row));
+      if (!request.with_keys()) continue;
+      label.set_key(BlobAt(row, kLabelColumnCount + 6));
+      label.set_judge_identity(TextAt(row, kLabelColumnCount + 7));
     }
     if (code != SQLITE_DONE) return reader_->Error("read labels");
     sqlite3_reset(row);

@@ -35,7 +35,8 @@ CREATE TABLE queries(
   waits INTEGER NOT NULL,                   -- 1: for an answer
   attempts INTEGER NOT NULL,                -- attempts that ended
   sequence INTEGER,                         -- of the last one; NULL: none ended
-  ask_again_unix_micros INTEGER             -- the last one failed, and the query may be asked again then; else NULL
+  ask_again_unix_micros INTEGER,            -- the last one failed, and the query may be asked again then; else NULL
+  overridden INTEGER NOT NULL DEFAULT 0     -- 1: the last one is a person's label
 ) STRICT;
 CREATE INDEX waiting ON queries(judge, id) WHERE waits = 1;
 CREATE INDEX failed ON queries(judge, ask_again_unix_micros) WHERE ask_again_unix_micros IS NOT NULL;
@@ -52,8 +53,42 @@ CREATE TABLE attempts(
   prompt_tokens INTEGER NOT NULL,
   completion_tokens INTEGER NOT NULL,
   committed_unix_micros INTEGER NOT NULL,
+  cost REAL NOT NULL DEFAULT 0,             -- of this attempt's requests
+  reason TEXT NOT NULL DEFAULT '',          -- why there is no answer
+  run TEXT NOT NULL DEFAULT '',             -- name of the run's folder
+  overridden_by TEXT NOT NULL DEFAULT '',   -- who gave this label in the judge's place; empty: the judge gave it
   UNIQUE(query, attempt)
 ) STRICT;
+)sql";
+
+// What version 3 has beside the tables that version 2 had.
+constexpr char kSchema3[] = R"sql(
+CREATE TABLE spending(                      -- what requests to servers took, failed ones and probes too
+  day INTEGER NOT NULL,                     -- since 1970, UTC
+  endpoint TEXT NOT NULL,                   -- host and port
+  model TEXT NOT NULL,
+  goal TEXT NOT NULL,                       -- empty: of probes
+  run TEXT NOT NULL,
+  requests INTEGER NOT NULL,
+  failed_requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost REAL NOT NULL,
+  PRIMARY KEY(day, endpoint, model, goal, run)
+) STRICT;
+CREATE TABLE served(                        -- what a judge's server said of itself when it was last heard
+  judge TEXT PRIMARY KEY,                   -- JudgeIdentity
+  served TEXT NOT NULL
+) STRICT;
+CREATE VIEW labels AS                       -- the last attempt at each query, to be read
+SELECT a.sequence, q.id AS query, q.kind, json_extract(q.texts, '$.caption') AS caption, q.texts, q.goal,
+  CASE a.outcome WHEN 1 THEN 'answered' WHEN 2 THEN 'abstained' WHEN 3 THEN 'unparsable' ELSE 'failed' END AS outcome,
+  (SELECT json_extract(q.grammar, '$.choice[' || d.key || ']') FROM json_each(nullif(a.answer, ''), '$.distribution') d
+    ORDER BY d.value DESC, d.key LIMIT 1) AS label,
+  (SELECT max(d.value) FROM json_each(nullif(a.answer, ''), '$.distribution') d) AS probability,
+  a.judge, a.prompt, a.attempt, a.prompt_tokens, a.completion_tokens, a.cost, a.reason, a.run, a.overridden_by, a.raw,
+  datetime(a.committed_unix_micros / 1000000, 'unixepoch') AS committed
+FROM queries q JOIN attempts a ON a.sequence = q.sequence;
 )sql";
 
 // A file system's error, with what it means for the store.
@@ -72,8 +107,8 @@ absl::Status CreateStore(const std::string& path, const std::string& vfs, FileSy
   }
   SIBYL_ASSIGN_OR_RETURN(auto store, SqliteConnection::Open(beside, vfs));
   SIBYL_RETURN_IF_ERROR(store->Run("PRAGMA synchronous=EXTRA"));
-  SIBYL_RETURN_IF_ERROR(store->Run(absl::StrCat("BEGIN IMMEDIATE;", kSchema, "INSERT INTO log VALUES('", NewLogId(),
-                                                "'); PRAGMA application_id=", kApplicationId,
+  SIBYL_RETURN_IF_ERROR(store->Run(absl::StrCat("BEGIN IMMEDIATE;", kSchema, kSchema3, "INSERT INTO log VALUES('",
+                                                NewLogId(), "'); PRAGMA application_id=", kApplicationId,
                                                 "; PRAGMA user_version=", kStoreVersion, "; COMMIT;")));
   SIBYL_RETURN_IF_ERROR(store->Close());
   absl::Status named = files.Rename(beside, path);
@@ -150,7 +185,9 @@ absl::Status MigrateLabel(SqliteConnection& store, sqlite3_stmt* row) {
   }
   if (answer.has_choice()) answer.mutable_choice()->set_outside(static_cast<float>(sqlite3_column_double(row, 4)));
   SIBYL_ASSIGN_OR_RETURN(sqlite3_stmt * insert,
-                         store.Prepare("INSERT INTO attempts VALUES(?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)"));
+                         store.Prepare("INSERT INTO attempts(sequence, query, attempt, outcome, answer, judge, prompt, "
+                                       "raw, prompt_tokens, completion_tokens, committed_unix_micros) "
+                                       "VALUES(?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)"));
   Bind(insert, 1, int64_t{sqlite3_column_int64(row, 0)});
   Bind(insert, 2, int64_t{sqlite3_column_int64(row, 1)});
   Bind(insert, 3, int64_t{sqlite3_column_int64(row, 2)});
@@ -175,7 +212,7 @@ absl::Status MigrateFrom1(SqliteConnection& store) {
   SIBYL_RETURN_IF_ERROR(
       store.Run(absl::StrCat("BEGIN IMMEDIATE; DROP INDEX waiting; ALTER TABLE queries RENAME TO queries_1; "
                              "ALTER TABLE labels RENAME TO labels_1;",
-                             kSchema, "INSERT INTO log VALUES('", NewLogId(), "');")));
+                             kSchema, kSchema3, "INSERT INTO log VALUES('", NewLogId(), "');")));
   SIBYL_RETURN_IF_ERROR(ForEachRow(store,
                                    "SELECT id, key, judge_identity, kind, caption, second_caption, goal, label_set, "
                                    "context, priority, accepted_unix_micros, sequence FROM queries_1 ORDER BY id",
@@ -190,7 +227,24 @@ absl::Status MigrateFrom1(SqliteConnection& store) {
       store.Run(absl::StrCat("UPDATE queries SET ask_again_unix_micros = accepted_unix_micros WHERE sequence IN "
                              "(SELECT sequence FROM attempts WHERE outcome = ",
                              int{v1::OUTCOME_FAILED}, ")")));
-  return store.Run("DROP TABLE labels_1; DROP TABLE queries_1; PRAGMA user_version=2; COMMIT;");
+  return store.Run("DROP TABLE labels_1; DROP TABLE queries_1; PRAGMA user_version=3; COMMIT;");
+}
+
+// Version 2 knew no cost, reasons, runs and overrides. In one transaction.
+absl::Status MigrateFrom2(SqliteConnection& store) {
+  return store.Run(absl::StrCat(
+      "BEGIN IMMEDIATE;"
+      "ALTER TABLE queries ADD COLUMN overridden INTEGER NOT NULL DEFAULT 0;"
+      "ALTER TABLE attempts ADD COLUMN cost REAL NOT NULL DEFAULT 0;"
+      "ALTER TABLE attempts ADD COLUMN reason TEXT NOT NULL DEFAULT '';"
+      "ALTER TABLE attempts ADD COLUMN run TEXT NOT NULL DEFAULT '';"
+      "ALTER TABLE attempts ADD COLUMN overridden_by TEXT NOT NULL DEFAULT '';",
+      kSchema3,
+      // Of each attempt the last request is known.
+      "INSERT INTO spending SELECT a.committed_unix_micros / 86400000000, '', a.judge, q.goal, '', count(*), "
+      "sum(a.outcome != 1), sum(a.prompt_tokens), sum(a.completion_tokens), 0 FROM attempts a JOIN queries q ON "
+      "q.id = a.query WHERE a.prompt_tokens + a.completion_tokens > 0 GROUP BY 1, a.judge, q.goal;"
+      "PRAGMA user_version=3; COMMIT;"));
 }
 
 // A store that was recovered from a damaged one may lack rows. Drops what has lost its query, closes the gaps of the
@@ -258,7 +312,11 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> OpenStore(const std::string& p
   SIBYL_RETURN_IF_ERROR(store->Run("PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL;"));
   if (version == 1) {
     SIBYL_RETURN_IF_ERROR(MigrateFrom1(*store));
-    spdlog::info("label store {} has been migrated from version 1 to {}", path, kStoreVersion);
+  } else if (version == 2) {
+    SIBYL_RETURN_IF_ERROR(MigrateFrom2(*store));
+  }
+  if (version < kStoreVersion) {
+    spdlog::info("label store {} has been migrated from version {} to {}", path, version, kStoreVersion);
   }
   SIBYL_RETURN_IF_ERROR(CloseGaps(*store, path));
   SIBYL_RETURN_IF_ERROR(store->Run("PRAGMA foreign_keys=ON"));

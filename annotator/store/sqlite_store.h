@@ -13,8 +13,8 @@
 
 namespace sibyl::annotator {
 
-// The version of the tables that this build reads and writes. Version 1 is migrated.
-inline constexpr int kStoreVersion = 2;
+// The version of the tables that this build reads and writes. Versions 1 and 2 are migrated.
+inline constexpr int kStoreVersion = 3;
 
 // Opens the store at `path` and leaves it in WAL mode with synchronous=EXTRA. A new store is made beside and renamed,
 // so that a file of that name is never a store in the making. `known_log_id` is the log that had labels here before

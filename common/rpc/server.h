@@ -11,22 +11,22 @@
 
 namespace sibyl::rpc {
 
-// Largest message either side takes.
+// The largest message that a server or a client takes.
 inline constexpr int kMaxMessageBytes = 256 << 20;
 
 // A gRPC server with health, reflection and keep-alive. Any thread.
 class Server {
  public:
-  // Serves on "host:port"; port 0 takes a free one. The services must outlive the server.
-  // AlreadyExists: the port is in use.
+  // Serves on "host:port"; port 0 takes a free one. The services outlive the server. AlreadyExists: the port is in use,
+  // or the address is not this machine's.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const std::string& listen, std::vector<grpc::Service*> services);
   ~Server();
 
   int port() const { return port_; }
-  // What the health service answers; true after Start.
+  // Sets what the health service answers. It is SERVING after Start.
   void SetServing(bool serving);
-  // Health says NOT_SERVING, no new calls; calls in progress have until `limit` to end and are cancelled then. Streams
-  // that wait for nothing are for their service to close first.
+  // Sets health to NOT_SERVING, refuses new calls, and waits for the calls in progress. Calls that have not ended after
+  // `limit` are cancelled. A stream does not end by itself: its service closes it before.
   void Drain(absl::Duration limit);
 
  private:

@@ -9,25 +9,24 @@
 
 namespace sibyl::rpc {
 
-// A bidirectional stream on the server, written once for all services. A subclass fills in OnMessage and OnEnd.
+// The server's side of a bidirectional stream. A subclass implements OnMessage and OnEnd.
 //
-// Threads: OnMessage is called by one gRPC thread at a time, OnEnd once, after the last OnMessage. Send and Close may
-// be called from any thread, also from within those two, as long as the caller holds a shared_ptr.
+// Threads: one gRPC thread at a time calls OnMessage. OnEnd is called once, after the last OnMessage. Any thread that
+// holds a shared_ptr may call Send and Close, also within OnMessage and OnEnd.
 template <typename In, typename Out>
 class ServerStream : public grpc::ServerBidiReactor<In, Out>,
                      public std::enable_shared_from_this<ServerStream<In, Out>> {
  public:
-  // `max_queued`: messages that wait to be written at most.
+  // `max_queued`: the most messages that wait to be written.
   explicit ServerStream(size_t max_queued) : max_queued_(max_queued) {}
 
-  // Makes the stream live: it keeps itself alive until gRPC is done with it. Call once, before returning it to gRPC.
+  // Starts the stream. It keeps itself alive until gRPC is done with it. Call once, before returning it to gRPC.
   void Begin() {
     self_ = this->shared_from_this();
     this->StartRead(&in_);
   }
 
-  // Queues a message; false when the stream is closed or the queue is full (then the stream is closed, since a peer
-  // that does not read cannot be served).
+  // Queues a message. False: the stream is closed. A full queue closes the stream, because its peer does not read.
   bool Send(Out message) {
     MutexLock lock(mutex_);
     if (finished_) return false;

@@ -10,12 +10,12 @@
 #include <thread>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/caption.h"
 #include "common/log.h"
 #include "common/random.h"
+#include "common/runtime/program.h"
+#include "common/runtime/stop.h"
 #include "learner/experience/caption_table.h"
 
 ABSL_FLAG(int, captions, 1'000'000, "Captions that the learner knows.");
@@ -43,7 +43,7 @@ struct Speed {
 };
 
 // What the learner does with the captions of steps: see each, and look up the rewards of a batch.
-Speed Step(CaptionTable& table, const std::vector<uint64_t>& ids, double seconds) {
+Speed Step(CaptionTable& table, const std::vector<uint64_t>& ids, double seconds, const std::stop_token& stop) {
   Random random(1);
   // Few captions are seen often, most hardly ever.
   const auto draw = [&]() -> uint64_t {
@@ -59,7 +59,7 @@ Speed Step(CaptionTable& table, const std::vector<uint64_t>& ids, double seconds
   const double begin = Seconds(CLOCK_MONOTONIC), cpu = Seconds(CLOCK_THREAD_CPUTIME_ID);
   double now = begin;
   uint64_t steps = 0;
-  while (now - begin < seconds) {
+  while (now - begin < seconds && !stop.stop_requested()) {
     for (int at = 0; at < kBatch; at += kGroup) {
       table.See(absl::MakeConstSpan(&drawn[(steps + at) % drawn.size()], kGroup), steps, &rows[at]);
     }
@@ -88,7 +88,8 @@ std::vector<v1::ScoreUpdate> NewScores(const std::vector<uint64_t>& ids, uint64_
   return parts;
 }
 
-void Measure(int captions, double seconds, double budget) {
+void Measure(int captions, double seconds, double budget, const Program& program) {
+  const std::stop_token ended = program.stop();
   CaptionTable table(static_cast<size_t>(captions));
   std::vector<uint64_t> ids(captions);
   std::vector<int32_t> rows(captions);
@@ -105,7 +106,7 @@ void Measure(int captions, double seconds, double budget) {
   table.Unpin(rows);
   for (const v1::ScoreUpdate& part : NewScores(ids, 1)) table.Apply(part, 0).IgnoreError();
 
-  const Speed before = Step(table, ids, seconds / 2);
+  const Speed before = Step(table, ids, seconds / 2, ended);
   std::atomic<bool> stop = false;
   uint64_t rescored = 0;
   double rescoring_cpu = 0, rescoring_wall = 0;
@@ -125,10 +126,11 @@ void Measure(int captions, double seconds, double budget) {
     }
     rescoring_wall = Seconds(CLOCK_MONOTONIC) - begin;
   });
-  const Speed during = Step(table, ids, seconds);
+  const Speed during = Step(table, ids, seconds, ended);
   stop = true;
   rescorer.join();
-  const Speed after = Step(table, ids, seconds / 2);
+  const Speed after = Step(table, ids, seconds / 2, ended);
+  if (ended.stop_requested()) return;  // a measurement that was cut short says nothing
   const double alone = (before.steps_per_second + after.steps_per_second) / 2;
   const nlohmann::ordered_json line = {
       {"bench", "rewards"},
@@ -148,21 +150,25 @@ void Measure(int captions, double seconds, double budget) {
   std::printf("%s\n", line.dump().c_str());
 }
 
+absl::Status Run(Program& program) {
+  const int captions = absl::GetFlag(FLAGS_captions);
+  const double seconds = absl::GetFlag(FLAGS_seconds), budget = absl::GetFlag(FLAGS_budget);
+  if (captions < 1 || captions > 100'000'000 || !(seconds > 0 && seconds <= 100'000) || !(budget > 0 && budget <= 1)) {
+    return UsageError(absl::InvalidArgumentError(
+        absl::StrCat("--captions must be from 1 to 100000000, --seconds above 0 and at most 100000, --budget above 0 "
+                     "and at most 1; they are ",
+                     captions, ", ", seconds, " and ", budget)));
+  }
+  Measure(captions, seconds, budget, program);
+  return absl::OkStatus();
+}
+
 }  // namespace
 }  // namespace sibyl::learner
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("What captions cost: sibyl bench rewards [--captions=N] [--seconds=S] [--budget=SHARE]");
-  absl::ParseCommandLine(argc, argv);
-  const int captions = absl::GetFlag(FLAGS_captions);
-  const double seconds = absl::GetFlag(FLAGS_seconds), budget = absl::GetFlag(FLAGS_budget);
-  if (captions < 1 || captions > 100'000'000 || !(seconds > 0 && seconds <= 100'000) || !(budget > 0 && budget <= 1)) {
-    std::fprintf(stderr,
-                 "sibyl bench rewards: --captions must be from 1 to 100000000, --seconds above 0 and at most 100000, "
-                 "--budget above 0 and at most 1; they are %d, %g and %g\n",
-                 captions, seconds, budget);
-    return 2;
-  }
-  sibyl::learner::Measure(captions, seconds, budget);
-  return 0;
+  return sibyl::RunMain(
+      argc, argv,
+      {"bench-rewards", "What captions cost: sibyl bench rewards [--captions=N] [--seconds=S] [--budget=SHARE]"},
+      sibyl::learner::Run);
 }

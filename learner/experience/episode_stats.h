@@ -12,20 +12,20 @@
 
 namespace sibyl::learner {
 
-// What is known of the episodes of a run. Any thread.
+// Counts the run's episodes, and keeps running means over the last ones. Any thread.
 class EpisodeStats {
  public:
-  // `window`: episodes in the running means; `figures`: EnvironmentSpec.figures.
+  // `window`: episodes in the running means. `figures`: EnvironmentSpec.figures.
   EpisodeStats(int window, std::vector<std::string> figures) : window_(window), names_(std::move(figures)) {}
 
-  // Those that the actor cut off do not count.
+  // Adds episodes that ended. Episodes that the actor cut off do not count.
   void Add(const google::protobuf::RepeatedPtrField<v1::EpisodeEnd>& episodes);
-  // Episodes whose actor was lost: counted apart, never as failures.
+  // Adds episodes whose actor was lost. They are counted apart, never as failures.
   void Abandon(uint64_t episodes);
 
-  // From now on keeps what TakeNews gives.
+  // Starts to collect what TakeNews gives.
   void CollectNews();
-  // For a rank whose episodes another one reports: those that ended, and how many were abandoned, since the last call.
+  // For ranks above 0: the episodes that ended since the last call, and the number of those that were abandoned.
   void TakeNews(v1::RankNews* news);
 
   struct Means {

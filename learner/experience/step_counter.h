@@ -7,7 +7,7 @@
 
 namespace sibyl::learner {
 
-// What came from actors of either kind. Any thread.
+// Counts the environment steps and the bytes that came from actors of both kinds. Any thread.
 class StepCounter {
  public:
   // `first`: environment steps received earlier in the run.

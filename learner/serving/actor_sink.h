@@ -10,7 +10,7 @@
 
 namespace sibyl::learner {
 
-// Where answers for one actor go. Calls come from the thread that serves it and must not block.
+// Takes the answers for one actor. The thread that serves the actor calls it; no call may block.
 class ActorSink {
  public:
   virtual ~ActorSink() = default;
@@ -19,7 +19,7 @@ class ActorSink {
   virtual void Refuse(const absl::Status& status) = 0;
 };
 
-// Asks for the texts of these captions, once each; none: says nothing. Clears the list.
+// Asks the actor for the texts of these captions, once each, and clears the list. An empty list asks nothing.
 inline void RequestTexts(ActorSink& sink, std::vector<uint64_t>* textless) {
   if (textless->empty()) return;
   std::sort(textless->begin(), textless->end());

@@ -8,8 +8,8 @@
 
 namespace sibyl::learner {
 
-// The recurrent states of all environments that inference serves, in one table on the policy's device, a block of rows
-// for each actor. The table grows with the actors that come and shrinks when they are gone. One thread.
+// The recurrent states of all environments that inference serves: one table [rows, H] float on the policy's device,
+// with a block of `block_rows` rows for each actor. The table grows and shrinks with the actors. One thread.
 class RecurrentStates {
  public:
   RecurrentStates(int64_t block_rows, int64_t state_size, torch::Device device)

@@ -9,7 +9,7 @@
 
 namespace sibyl::learner {
 
-// The newest weights as bytes (EncodePolicy), encoded when somebody asks, once a version. Any thread.
+// The newest weights as bytes (EncodePolicy). Each version is encoded once, when it is first asked for. Any thread.
 class SharedWeights {
  public:
   // `policies` outlives this.

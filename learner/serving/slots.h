@@ -16,30 +16,32 @@ namespace sibyl::learner {
 // Episode numbers are reserved this many at a time.
 inline constexpr uint64_t kEpisodeBlock = uint64_t{1} << 16;
 
-// The places that actors fill, and the episode numbers of each. Any thread.
+// The actors' places in the run, and the episode numbers of each place. Any thread.
 //
-// Every episode number belongs to one process at a time and is handed out once: a reservation is on disk (`path`,
-// EpisodeReservations) before it is granted, and what a lost actor or an earlier learner left of its block is skipped.
+// Every episode number is handed out once. A reservation is on disk (`path`, EpisodeReservations) before it is granted.
+// What a lost actor or an earlier learner left of its block is skipped.
 class Slots {
  public:
-  // At most `limit` actors at a time. Reads `path` if it is there. DataLoss when it is damaged.
+  // `limit`: actors at a time. Reads `path` if the file exists. DataLoss: the file is damaged. FailedPrecondition: the
+  // file has another format.
   static absl::StatusOr<std::unique_ptr<Slots>> Open(int limit, std::string path);
 
   struct Grant {
     v1::SlotLease lease;
     v1::EpisodeBlock episodes;
   };
-  // With `lease`: the same slot again, with a new token. FailedPrecondition when that lease is stale.
-  // Without: the first free slot. ResourceExhausted when `limit` are taken. Errors of writing the file. No error says a
-  // token: it is what lets an actor take a slot.
+  // With `lease`: the same slot again under a new token. FailedPrecondition: the lease is stale.
+  // Without (nullptr): the first free slot. ResourceExhausted: `limit` slots are taken.
+  // Otherwise errors of writing the file. No error contains a token, because a token lets an actor take a slot.
   absl::StatusOr<Grant> Acquire(const v1::SlotLease* lease);
 
-  // Frees the slot; nothing happens when the lease is stale.
+  // Frees the slot. Does nothing when the lease is stale.
   void Release(const v1::SlotLease& lease);
 
-  // The next block of the slot, which goes on from its last one.
+  // The next block of episode numbers of the slot. It starts where the last one ended. Errors of writing the file.
   absl::StatusOr<v1::EpisodeBlock> Extend(uint32_t slot);
 
+  // Slots that an actor holds.
   int taken() const;
 
  private:

@@ -11,14 +11,15 @@
 
 namespace sibyl::learner {
 
-// The learners that train one policy together, as one of them sees them. All call the same things in the same order,
-// with tensors of the same shapes; each call returns when all have called it. One thread.
+// One learner's connection to the learners that train the same policy. All learners make the same calls in the same
+// order, with tensors of the same shapes. A call returns when all learners have made it. One thread.
 //
-// Every call may fail with Unavailable: another learner is gone, or did not come within the limit. That is final.
+// Every call may fail with Unavailable: another learner is gone, or did not make the call within the limit. That is
+// final.
 class Collective {
  public:
-  // Meets the others at rank 0's `rendezvous`, host:port, which rank 0 listens on. `limit` is for this and for each
-  // later call. AlreadyExists: rank 0's port is in use.
+  // Connects to the other ranks. Rank 0 listens on `rendezvous`, host:port. `limit` holds for this call and each later
+  // one. AlreadyExists: rank 0's port is in use.
   static absl::StatusOr<std::unique_ptr<Collective>> Join(int rank, int ranks, const std::string& rendezvous,
                                                           absl::Duration limit);
   ~Collective();
@@ -26,12 +27,12 @@ class Collective {
   int rank() const { return rank_; }
   int ranks() const { return ranks_; }
 
-  // Adds up each tensor over all ranks, in place; they have one dtype and may be on any device. The result is the same
-  // on all ranks to the last bit.
+  // Sums each tensor over all ranks, in place. The tensors have one dtype and may be on any device. The result is equal
+  // on all ranks, bit for bit.
   absl::Status Sum(const std::vector<torch::Tensor>& tensors);
-  // Gives all ranks rank 0's tensors, in place; as Sum.
+  // Copies rank 0's tensors to all ranks, in place. The tensors are as in Sum.
   absl::Status Broadcast(const std::vector<torch::Tensor>& tensors);
-  // What each rank says, by rank.
+  // Sends `mine` to all ranks. Returns what each rank has sent, by rank.
   absl::StatusOr<std::vector<std::string>> Gather(const std::string& mine);
 
  private:

@@ -7,7 +7,8 @@
 
 namespace sibyl::learner {
 
-// Splits a batch into equal parts (a divisor of its unrolls); `seed` decides which unrolls go together.
+// Splits a batch into `parts` equal parts; `parts` divides the batch's unrolls. `seed` decides which unrolls go
+// together.
 std::vector<TrainingBatch> Split(const TrainingBatch& batch, int parts, uint64_t seed);
 
 }  // namespace sibyl::learner

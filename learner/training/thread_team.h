@@ -10,17 +10,17 @@
 
 namespace sibyl::learner {
 
-// Threads that work on the parts of one thing together: the caller's and size - 1 of its own.
+// Threads that work on the parts of one computation: the caller's thread and size - 1 threads of the team.
 class ThreadTeam {
  public:
-  // `begin` is called once on each thread of its own, which is named `name`.
+  // The team's threads are named `name`. Each calls `begin` once.
   ThreadTeam(int size, const std::string& name, const std::function<void()>& begin);
   ~ThreadTeam();
 
   int size() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls body(0) to body(size - 1) at the same time, the first on the caller's thread, and returns when all have
-  // returned. Throws what the first of them threw, in that order. One call at a time.
+  // Calls body(0) to body(size - 1) at the same time, body(0) on the caller's thread. Returns when all have returned.
+  // Throws the exception of the lowest member that threw. One call at a time.
   void Run(const std::function<void(int)>& body);
 
  private:

@@ -15,6 +15,8 @@ constexpr absl::Duration kTryAgainWhenFull = absl::Seconds(1);
 constexpr int kPartnersLookedAt = 16;
 // A caption that the model has no idea of is as urgent as one seen sixteen times as often that it is sure of.
 constexpr double kSureOf = 1.0 / 16;
+// More than any caption's urgency: a step counts 1e-6, a doubling of the count 1.
+constexpr double kMostUrgent = 1e12;
 
 // What was in view when each was first seen.
 std::string Context(const Caption& first, const Caption* second) {
@@ -72,15 +74,20 @@ size_t Asker::Wanted() const {
 }
 
 bool Asker::MayAsk(const Caption& caption) const {
-  if (caption.text().empty() || caption.count < config_.ask_after()) return false;
+  if (caption.text().empty()) return false;
+  if (caption.count < config_.ask_after() && !first_.contains(caption.id)) return false;
   const auto it = states_.find(caption.id);
   if (it != states_.end() && (it->second.waiting > 0 || it->second.refused)) return false;
   return known_.tallies.Of(caption.id).labels() < labels_wanted_;
 }
 
+double Asker::UrgencyOf(const Caption& caption) const {
+  return first_.contains(caption.id) ? kMostUrgent : Urgency(caption.count, caption.last_step);
+}
+
 bool Asker::Offer(const Caption& caption) {
   if (!config_.weights_file().empty() || !MayAsk(caption)) return false;
-  double urgency = Urgency(caption.count, caption.last_step);
+  double urgency = UrgencyOf(caption);
   if (config_.training().ask_unsure() && !compares_) {
     // Of a probability p, p (1 - p) is at most 1/4, and a deviation at most 1/2.
     urgency += std::log2(std::clamp(2 * known_.model.Uncertainty(caption, nullptr), kSureOf, 1.0));
@@ -111,7 +118,7 @@ void Asker::Ask(const Caption& caption, const Caption& first, const Caption* sec
   v1::Query& query = *request->add_queries();
   query = MakeQuery(config_, first.text(), second == nullptr ? nullptr : &second->text(), Context(first, second));
   query.set_tag(caption.id);
-  query.set_priority(Urgency(caption.count, caption.last_step));
+  query.set_priority(UrgencyOf(caption));
 }
 
 const Caption* Asker::ChoosePartner(const Caption& caption) {

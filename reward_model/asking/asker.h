@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 #include "common/random.h"
 #include "common/runtime/clock.h"
@@ -65,6 +66,9 @@ class Asker {
 
   // --- Questions ---
 
+  // The caption is asked about before all others, whether it was seen or not, and is not forgotten.
+  void AskFirst(uint64_t id) { first_.insert(id); }
+  bool IsAskedFirst(uint64_t id) const { return first_.contains(id); }
   // Makes a caption a candidate, or changes its urgency, where it may be asked about. True where it is a candidate
   // then.
   bool Offer(const Caption& caption);
@@ -108,6 +112,7 @@ class Asker {
   // How many queries the annotator is to have now, in addition to those it has.
   size_t Wanted() const;
   bool MayAsk(const Caption& caption) const;
+  double UrgencyOf(const Caption& caption) const;
   // Asks about `first`, or which of two is better, for the sake of `caption`.
   void Ask(const Caption& caption, const Caption& first, const Caption* second, v1::AskRequest* request);
   // A caption that this one was not compared with; nullptr where none is found.
@@ -121,6 +126,7 @@ class Asker {
   Random random_;
   Candidates candidates_;
   absl::flat_hash_map<uint64_t, State> states_;  // captions that are not in it: as a new State
+  absl::flat_hash_set<uint64_t> first_;
   uint64_t captions_asked_ = 0;
   // Subjects of questions that wait for a label, and the caption for whose sake each is asked.
   absl::flat_hash_map<OrderedPair, uint64_t> outstanding_;

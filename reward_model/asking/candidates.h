@@ -9,7 +9,7 @@
 
 namespace sibyl::reward_model {
 
-// Steps by which a caption must have been seen later than another to be as urgent with half the count.
+// A caption with half the count of another is as urgent when it was seen this many environment steps later.
 inline constexpr double kUrgencyHalfLifeSteps = 1e6;
 
 // How urgent it is to ask about a caption: the logarithm (base 2) of its count, discounted by the time since it was
@@ -18,21 +18,21 @@ inline constexpr double kUrgencyHalfLifeSteps = 1e6;
 // while neither is seen.
 double Urgency(uint64_t count, uint64_t last_step);
 
-// The captions that wait to be asked, most urgent first, a bounded number. One thread at a time.
+// A bounded number of captions that wait to be asked about, in the order of their urgency. One thread at a time.
 class Candidates {
  public:
   explicit Candidates(size_t capacity) : capacity_(capacity) {}
 
-  // Adds a caption, or gives it another urgency. When there are too many then, the least urgent is dropped, perhaps
-  // this one; whoever offers it again brings it back.
+  // Adds a caption, or changes its urgency. Where that makes too many, the least urgent caption is dropped, perhaps
+  // this one. A dropped caption comes back when it is added again.
   void Offer(uint64_t id, double urgency);
-  // Nothing happens where it is not a candidate.
+  // Does nothing where the caption is no candidate.
   void Remove(uint64_t id);
-  // Takes out the `limit` most urgent ones, most urgent first.
+  // Removes and returns the `limit` most urgent captions, most urgent first.
   std::vector<uint64_t> Take(size_t limit);
 
   size_t size() const { return urgency_.size(); }
-  // How many were dropped so far.
+  // Captions that were dropped so far.
   uint64_t dropped() const { return dropped_; }
   // Approximate memory: a tree node has three pointers and a colour.
   size_t bytes() const {

@@ -10,22 +10,22 @@
 
 namespace sibyl::reward_model {
 
-// Which captions' texts to ask the learner for: each once, a bounded number at a time, and again when an answer does
-// not come. One thread at a time.
+// Decides which captions' texts to ask the learner for. Each text is asked for once, a bounded number at a time, and
+// again when no answer comes. One thread at a time.
 class TextRequests {
  public:
-  // Ids that have been asked for and not answered, at most.
+  // The most ids that are asked for and not answered.
   static constexpr size_t kMaxInFlight = 8192;
-  // After so long a request counts as not answered, and the id goes to the end of the queue.
+  // A request that is older counts as not answered; its id goes to the end of the queue.
   static constexpr absl::Duration kRetryAfter = absl::Seconds(30);
 
-  // The text is missing. Nothing happens where that is known.
+  // The caption's text is missing. Does nothing where that is known.
   void Want(uint64_t id);
   // The text has come.
   void Got(uint64_t id) { missing_.erase(id); }
-  // There is another learner, which will say itself which captions it has.
+  // Another learner has connected. It tells which captions it has.
   void Clear();
-  // What to ask for now.
+  // The ids to ask for now.
   std::vector<uint64_t> Next(absl::Time now);
 
   // Texts that are missing.

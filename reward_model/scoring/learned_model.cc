@@ -74,7 +74,6 @@ LearnedModel::LearnedModel(const v1::RewardModelConfig& config, uint64_t seed, C
   StartOver();
   MutexLock lock(mutex_);
   transform_.set_deviation(1);
-  transform_.set_threshold(static_cast<float>(config.threshold()));
   transform_.set_binary(config.binary());
 }
 

@@ -5,7 +5,6 @@ namespace sibyl::reward_model {
 Retrieval::Retrieval(const v1::RewardModelConfig& config) {
   transform_.set_mean(0);
   transform_.set_deviation(1);
-  transform_.set_threshold(static_cast<float>(config.threshold()));
   transform_.set_binary(config.binary());
 }
 

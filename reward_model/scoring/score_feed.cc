@@ -86,6 +86,7 @@ v1::ScoreUpdate ScoreFeed::NewUpdate() const {
   v1::ScoreUpdate update;
   update.set_version(model_.version());
   *update.mutable_transform() = model_.transform();
+  update.mutable_transform()->set_threshold(threshold_);
   return update;
 }
 

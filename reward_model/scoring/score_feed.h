@@ -30,6 +30,9 @@ class ScoreFeed {
   // The same, and the learner is to get the score again even where it has not changed.
   void Resend(uint64_t id);
 
+  // RewardTransform.threshold of the updates from now on.
+  void SetThreshold(float threshold) { threshold_ = threshold; }
+
   // The next update; nullopt: the table is up to date. Not during a snapshot.
   std::optional<v1::ScoreUpdate> Next();
   // The updates after `last_sequence`; nullopt: they are not all known, so send a snapshot.
@@ -61,6 +64,7 @@ class ScoreFeed {
   ScoreLog log_;
   absl::flat_hash_map<uint64_t, State> states_;  // captions that are sent or changed
   std::deque<uint64_t> changed_;
+  float threshold_ = 0;
   std::string sent_transform_;
   bool in_snapshot_ = false;
   size_t snapshot_slot_ = 0;

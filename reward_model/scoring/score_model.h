@@ -34,7 +34,7 @@ class ScoreModel {
 
   // The raw score of each caption; nullopt: it has none (yet). The spans are of equal length.
   virtual void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) = 0;
-  // What turns these scores into rewards.
+  // What turns these scores into rewards, except the threshold (threshold.h).
   virtual v1::RewardTransform transform() const = 0;
   // ScoreUpdate.version.
   virtual uint64_t version() const = 0;

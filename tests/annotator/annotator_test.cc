@@ -77,8 +77,10 @@ class AnnotatorTest : public ::testing::Test {
     host_ = std::make_unique<TestHost>(clock_);
     SqliteLabelLogOptions options;
     options.path = folder_ / "labels.sqlite";
-    options.judge = {JudgeIdentity(*judge), "",
-                     [judge = judge_](const v1::Query& query) { return QueryKey(query, *judge); }};
+    options.judge = {JudgeIdentity(*judge), "", judge->prompt(),
+                     [judge = judge_](const v1::Query& query, const std::string& served) {
+                       return QueryKey(query, *judge, served);
+                     }};
     options.capacity = capacity;
     auto log = SqliteLabelLog::Open(options, *host_);
     ASSERT_TRUE(log.ok()) << log.status();
@@ -329,8 +331,50 @@ TEST_F(AnnotatorTest, ByHandUnparsableQueriesAreAskedAgain) {
   ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
   judge_->AnswerOne(v1::OUTCOME_UNPARSABLE);
   ASSERT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 1; }));
-  annotator_->AskAgain({v1::OUTCOME_UNPARSABLE});
+  v1::EditRequest retry;
+  retry.set_protocol_version(kProtocolVersion);
+  retry.mutable_retry()->add_outcomes(v1::OUTCOME_UNPARSABLE);
+  grpc::ClientContext context;
+  v1::EditResponse edited;
+  ASSERT_TRUE(stub_->Edit(&context, retry, &edited).ok());
+  EXPECT_EQ(edited.changed(), 1u);
   EXPECT_EQ(judge_->AnswerOne(), "a");
+}
+
+TEST_F(AnnotatorTest, APersonsLabelReachesFollowersAndAnAnswerThatComesLaterDoesNotReplaceIt) {
+  Start(/*judge_capacity=*/8);
+  v1::AskResponse response;
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  judge_->AnswerOne();
+  ASSERT_TRUE(Eventually([&] { return annotator_->Describe().labels() == 1; }));
+  // It is asked again, and overridden before it is answered.
+  v1::EditRequest edit;
+  edit.set_protocol_version(kProtocolVersion);
+  edit.mutable_retry()->add_outcomes(v1::OUTCOME_ANSWERED);
+  v1::EditResponse edited;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->Edit(&context, edit, &edited).ok());
+  }
+  ASSERT_TRUE(Eventually([&] { return judge_->asked() == 2; }));
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  edit.mutable_override()->set_query_id(1);
+  edit.mutable_override()->set_by("ann");
+  edit.mutable_override()->mutable_answer()->mutable_choice()->add_distribution(1);
+  edit.mutable_override()->mutable_answer()->mutable_choice()->add_distribution(0);
+  {
+    grpc::ClientContext context;
+    const grpc::Status status = stub_->Edit(&context, edit, &edited);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  judge_->AnswerOne();
+  ASSERT_TRUE(Ask(Request({Classify("a")}), &response).ok());
+  EXPECT_THAT(Kinds(response), ElementsAre(v1::AskOutcome::KIND_KNOWN));
+  EXPECT_EQ(response.outcomes(0).label().overridden_by(), "ann");
+  EXPECT_EQ(response.outcomes(0).label().answer().choice().distribution(0), 1);
+  EXPECT_EQ(annotator_->Describe().labels(), 2u);
+  EXPECT_EQ(annotator_->Describe().waiting(), 0u);
+  EXPECT_EQ(annotator_->Drain(absl::Seconds(5)), 0);
 }
 
 // A log whose reads wait until the test lets them go; all else is the real one's.
@@ -346,10 +390,17 @@ class SlowToRead : public LabelLog {
               std::function<void(absl::StatusOr<v1::Label>)> done) override {
     log_->Append(query, std::move(label), std::move(done));
   }
-  void AskAgain(std::vector<v1::Outcome> outcomes,
-                std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) override {
-    log_->AskAgain(std::move(outcomes), std::move(done));
+  void AskAgain(std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> done) override {
+    log_->AskAgain(std::move(done));
   }
+  void Edit(v1::EditRequest request, std::function<void(absl::StatusOr<EditResult>)> done) override {
+    log_->Edit(std::move(request), std::move(done));
+  }
+  void AddRequest(const RequestEnd& request) override { log_->AddRequest(request); }
+  absl::StatusOr<v1::SpendingResponse> Spending() override { return log_->Spending(); }
+  std::string served() const override { return log_->served(); }
+  void SetServed(const std::string& served) override { log_->SetServed(served); }
+  void Follow(LogEvents events) override { log_->Follow(std::move(events)); }
   absl::StatusOr<v1::LabelBatch> Read(const v1::LabelsRequest& request, int rows) override {
     ++reads;
     while (held) std::this_thread::yield();

@@ -68,6 +68,11 @@ class FakeLlm {
   std::string url() const { return absl::StrCat("http://127.0.0.1:", port_, "/v1"); }
   int calls() const { return calls_; }
   int probes() const { return probes_; }
+  // What it says of its models (GET /v1/models) from now on; nothing at first.
+  void set_models(const std::string& body) {
+    MutexLock lock(models_mutex_);
+    models_ = body;
+  }
   int most_at_once() const { return most_; }
 
   static std::string Completion(const std::string& content, const std::string& finish_reason = "stop") {
@@ -130,6 +135,18 @@ class FakeLlm {
       size_t length = 0;
       if (at != std::string::npos) length = std::strtoul(lower.c_str() + at + 15, nullptr, 10);
       if (!Fill(fd, &buffer, [&] { return buffer.size() >= end + length; })) break;
+      if (absl::StartsWith(call.headers, "GET ")) {
+        buffer.erase(0, end);
+        std::string models;
+        {
+          MutexLock lock(models_mutex_);
+          models = models_;
+        }
+        const std::string answer = absl::StrCat("HTTP/1.1 ", models.empty() ? 404 : 200,
+                                                " Status\r\nContent-Length: ", models.size(), "\r\n\r\n", models);
+        if (send(fd, answer.data(), answer.size(), MSG_NOSIGNAL) < 0) break;
+        continue;
+      }
       call.request = nlohmann::json::parse(buffer.substr(end, length), nullptr, false);
       buffer.erase(0, end + length);
       call.probe = absl::StrContains(call.request.dump(), "two and two");
@@ -163,6 +180,8 @@ class FakeLlm {
   }
 
   const Handler handler_;
+  Mutex models_mutex_;
+  std::string models_ ABSL_GUARDED_BY(models_mutex_);
   int listener_ = -1;
   int port_ = 0;
   std::atomic<bool> stop_ = false;

@@ -189,8 +189,9 @@ class LabelLogTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<LabelLog>> TryOpen(const std::string& folder, const std::string& vfs = "") {
     SqliteLabelLogOptions options;
     options.path = folder + "/labels.sqlite";
-    options.judge = {identity_, identity_ + "\n\n", [identity = identity_](const v1::Query& query) {
-                       return absl::StrCat(identity, query.kind(), TextsJson(query.texts()), query.goal(),
+    options.judge = {identity_, identity_ + "\n\n", "p.txt@1",
+                     [identity = identity_](const v1::Query& query, const std::string& served) {
+                       return absl::StrCat(identity, served, query.kind(), TextsJson(query.texts()), query.goal(),
                                            GrammarJson(query.grammar()));
                      }};
     options.capacity = capacity_;
@@ -219,11 +220,20 @@ class LabelLogTest : public ::testing::Test {
                  [&](absl::StatusOr<v1::Label> label) { promise.set_value(std::move(label)); });
     return promise.get_future().get();
   }
-  static std::vector<WaitingQuery> AskAgain(LabelLog& store, std::vector<v1::Outcome> outcomes) {
+  static std::vector<WaitingQuery> AskAgain(LabelLog& store) {
     std::promise<absl::StatusOr<std::vector<WaitingQuery>>> promise;
-    store.AskAgain(std::move(outcomes),
-                   [&](absl::StatusOr<std::vector<WaitingQuery>> found) { promise.set_value(std::move(found)); });
+    store.AskAgain([&](absl::StatusOr<std::vector<WaitingQuery>> found) { promise.set_value(std::move(found)); });
     return *promise.get_future().get();
+  }
+  static absl::StatusOr<EditResult> Edit(LabelLog& store, const v1::EditRequest& request) {
+    std::promise<absl::StatusOr<EditResult>> promise;
+    store.Edit(request, [&](absl::StatusOr<EditResult> result) { promise.set_value(std::move(result)); });
+    return promise.get_future().get();
+  }
+  static std::vector<WaitingQuery> Retry(LabelLog& store, const std::vector<v1::Outcome>& outcomes) {
+    v1::EditRequest request;
+    for (const v1::Outcome outcome : outcomes) request.mutable_retry()->add_outcomes(outcome);
+    return Edit(store, request)->waiting;
   }
   static std::vector<v1::AskOutcome::Kind> Kinds(const AskResult& result) {
     std::vector<v1::AskOutcome::Kind> kinds;
@@ -379,7 +389,7 @@ TEST_F(LabelLogTest, AnUnknownVersionIsRefusedWithBothVersions) {
   const absl::Status status = TryOpen(folder_.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(),
-              AllOf(HasSubstr("version 7"), HasSubstr("versions 1 to 2"), HasSubstr("labels.sqlite")));
+              AllOf(HasSubstr("version 7"), HasSubstr("versions 1 to 3"), HasSubstr("labels.sqlite")));
 }
 
 TEST_F(LabelLogTest, OtherFilesAreRefused) {
@@ -427,16 +437,16 @@ TEST_F(LabelLogTest, AFailedQueryIsAskedAgainWhenItsCoolDownIsOver) {
   WaitingQuery query = Ask(*store, {Classify("a")})->accepted[0];
   EXPECT_EQ(Append(*store, query, Ended(v1::OUTCOME_FAILED))->attempt(), 1u);
   EXPECT_THAT(Kinds(*Ask(*store, {Classify("a")})), ElementsAre(v1::AskOutcome::KIND_KNOWN));
-  EXPECT_TRUE(AskAgain(*store, {}).empty());
+  EXPECT_TRUE(AskAgain(*store).empty());
   clock_.Advance(absl::Minutes(9));
-  EXPECT_TRUE(AskAgain(*store, {}).empty());
+  EXPECT_TRUE(AskAgain(*store).empty());
   clock_.Advance(absl::Minutes(1));
-  const auto again = AskAgain(*store, {});
+  const auto again = AskAgain(*store);
   ASSERT_EQ(again.size(), 1u);
   EXPECT_EQ(again[0].id, query.id);
   EXPECT_EQ(CaptionOf(again[0].query), "a");
   EXPECT_EQ(store->waiting(), 1u);
-  EXPECT_TRUE(AskAgain(*store, {}).empty()) << "it waits already";
+  EXPECT_TRUE(AskAgain(*store).empty()) << "it waits already";
   EXPECT_THAT(Kinds(*Ask(*store, {Classify("a")})), ElementsAre(v1::AskOutcome::KIND_DUPLICATE));
 
   const auto second = Append(*store, again[0], Good());
@@ -462,15 +472,15 @@ TEST_F(LabelLogTest, TheCoolDownDoublesAndTheAttemptsThatAQueryGetsByItselfAreBo
   for (int attempt = 1; attempt < 5; ++attempt) {
     ASSERT_EQ(Append(*store, query, Ended(v1::OUTCOME_FAILED))->attempt(), static_cast<uint32_t>(attempt));
     clock_.Advance(absl::Minutes(10 << (attempt - 1)) - absl::Seconds(1));
-    EXPECT_TRUE(AskAgain(*store, {}).empty()) << attempt;
+    EXPECT_TRUE(AskAgain(*store).empty()) << attempt;
     clock_.Advance(absl::Seconds(1));
-    ASSERT_EQ(AskAgain(*store, {}).size(), 1u) << attempt;
+    ASSERT_EQ(AskAgain(*store).size(), 1u) << attempt;
   }
   ASSERT_TRUE(Append(*store, query, Ended(v1::OUTCOME_FAILED)).ok());
   clock_.Advance(absl::Hours(24 * 365));
-  EXPECT_TRUE(AskAgain(*store, {}).empty());
+  EXPECT_TRUE(AskAgain(*store).empty());
   EXPECT_THAT(Kinds(*Ask(*store, {Classify("a")})), ElementsAre(v1::AskOutcome::KIND_KNOWN));
-  EXPECT_EQ(AskAgain(*store, {v1::OUTCOME_FAILED}).size(), 1u) << "by hand it gets another";
+  EXPECT_EQ(Retry(*store, {v1::OUTCOME_FAILED}).size(), 1u) << "by hand it gets another";
 }
 
 TEST_F(LabelLogTest, ByHandQueriesAreAskedAgainByTheirLastOutcomeAsFarAsThereIsRoom) {
@@ -480,13 +490,13 @@ TEST_F(LabelLogTest, ByHandQueriesAreAskedAgainByTheirLastOutcomeAsFarAsThereIsR
   ASSERT_TRUE(Append(*store, accepted[0], Ended(v1::OUTCOME_FAILED)).ok());
   ASSERT_TRUE(Append(*store, accepted[1], Ended(v1::OUTCOME_UNPARSABLE)).ok());
   ASSERT_TRUE(Append(*store, accepted[2], Good()).ok());
-  const auto odd = AskAgain(*store, {v1::OUTCOME_UNPARSABLE});
+  const auto odd = Retry(*store, {v1::OUTCOME_UNPARSABLE});
   ASSERT_EQ(odd.size(), 1u);
   EXPECT_EQ(CaptionOf(odd[0].query), "odd");
   ASSERT_TRUE(Append(*store, odd[0], Good()).ok());
-  EXPECT_TRUE(AskAgain(*store, {v1::OUTCOME_UNPARSABLE}).empty()) << "its last attempt was answered";
+  EXPECT_TRUE(Retry(*store, {v1::OUTCOME_UNPARSABLE}).empty()) << "its last attempt was answered";
   ASSERT_EQ(Ask(*store, {Classify("x"), Classify("y"), Classify("z")})->accepted.size(), 3u);
-  EXPECT_TRUE(AskAgain(*store, {v1::OUTCOME_FAILED}).empty()) << "no room";
+  EXPECT_TRUE(Retry(*store, {v1::OUTCOME_FAILED}).empty()) << "no room";
 }
 
 TEST_F(LabelLogTest, KeepsTextsAndJsonAsItKeepsLabels) {
@@ -564,7 +574,9 @@ struct Version1 {
   }
   static LogJudge LogJudgeOf(const Judge& judge) {
     return {JudgeIdentity(judge), absl::StrCat(judge.name(), "\n", judge.prompt(), "\n", judge.sampling()),
-            [&judge](const v1::Query& query) { return judge.Check(query).ok() ? QueryKey(query, judge) : ""; }};
+            judge.prompt(), [&judge](const v1::Query& query, const std::string& served) {
+              return judge.Check(query).ok() ? QueryKey(query, judge, served) : "";
+            }};
   }
   TemporaryFolder folder;
   TestHost host{Clock::Real()};
@@ -626,6 +638,191 @@ TEST_F(LabelLogTest, AStoreOfVersion1IsMigratedAndEveryLabelIsFound) {
   for (const v1::Label& label : All(*store)) EXPECT_EQ(label.sequence(), sequence++);
   EXPECT_EQ(sequence, 11u);
   EXPECT_EQ(Append(*store, waiting[0])->sequence(), 11u);
+}
+
+// Made by the program that wrote version 2, with the judges of Version1.
+TEST_F(LabelLogTest, AStoreOfVersion2IsMigratedAndEveryLabelIsFound) {
+  std::filesystem::copy_file(SIBYL_SOURCE_DIR "/tests/annotator/testdata/labels_version_2.sqlite",
+                             folder_ / "labels.sqlite");
+  clock_.Advance(absl::Hours(24 * 365 * 100));
+  Version1 judges;
+  SqliteLabelLogOptions options;
+  options.path = folder_ / "labels.sqlite";
+  const auto classify = [](const std::string& caption) { return Classify(caption, "open the door"); };
+  options.judge = Version1::LogJudgeOf(*judges.rules);
+  auto store = *TryOpen(options);
+  EXPECT_EQ(store->last_sequence(), 6u);
+  const auto asked = Ask(*store, {classify("You pick up a key."), classify("a wall"), classify("Hm, a wall?")});
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(asked->outcomes[i].kind(), v1::AskOutcome::KIND_KNOWN) << i;
+  EXPECT_EQ(asked->outcomes[2].label().outcome(), v1::OUTCOME_ABSTAINED);
+  const std::string log_id = store->log_id();
+  store.reset();
+
+  options.judge = Version1::LogJudgeOf(*judges.llm);
+  store = *TryOpen(options);
+  EXPECT_EQ(store->log_id(), log_id);
+  const auto waiting = store->TakeWaiting();
+  ASSERT_EQ(waiting.size(), 1u);
+  EXPECT_EQ(CaptionOf(waiting[0].query), "You wait.");
+  const v1::Query lamp = WithContext(classify("You find a lamp."), "a \"dark\" cellar");
+  const auto known = [&](const v1::Query& query) { return Ask(*store, {query})->outcomes[0]; };
+  EXPECT_EQ(known(lamp).label().raw(), "helpful");
+  EXPECT_EQ(known(classify("The priest mumbles.")).label().outcome(), v1::OUTCOME_UNPARSABLE);
+  ASSERT_EQ(store->Spending()->rows_size(), 1);
+  EXPECT_EQ(store->Spending()->rows(0).prompt_tokens(), 41u);
+  // What answered before is taken for the server that is heard first, and not for another one.
+  store->SetServed("tiny Q4");
+  EXPECT_EQ(known(lamp).kind(), v1::AskOutcome::KIND_KNOWN);
+  EXPECT_EQ(known(classify("You wait.")).kind(), v1::AskOutcome::KIND_DUPLICATE);
+  store->SetServed("tiny Q8");
+  EXPECT_EQ(known(lamp).kind(), v1::AskOutcome::KIND_ACCEPTED);
+  EXPECT_EQ(known(classify("You wait.")).kind(), v1::AskOutcome::KIND_DUPLICATE) << "it waits for any server";
+  store.reset();
+  store = *TryOpen(options);
+  EXPECT_EQ(store->served(), "tiny Q8");
+  EXPECT_EQ(store->TakeWaiting().size(), 2u);
+  store->SetServed("tiny Q4");
+  EXPECT_EQ(known(lamp).kind(), v1::AskOutcome::KIND_KNOWN) << "that server's own answer";
+}
+
+// ---- what it cost
+
+TEST_F(LabelLogTest, EveryRequestIsAddedUpByDayServerModelGoalAndRun) {
+  SqliteLabelLogOptions options;
+  options.path = folder_ / "labels.sqlite";
+  options.run = "first";
+  auto store = *TryOpen(options);
+  store->AddRequest({"a:1", "m", "win", "answered", 20, 4, 0.5});
+  store->AddRequest({"a:1", "m", "win", "timeout", 0, 0, 0});
+  store->AddRequest({"a:1", "m", "", "answered", 5, 1, 0.25});
+  ASSERT_TRUE(Close(std::move(store)).ok());
+  options.run = "second";
+  store = *TryOpen(options);
+  store->AddRequest({"a:1", "m", "win", "answered", 20, 4, 0.5});
+  clock_.Advance(absl::Hours(24));
+  store->AddRequest({"a:1", "m", "win", "answered", 20, 4, 0.5});
+  ASSERT_TRUE(Close(std::move(store)).ok());
+  store = *TryOpen(options);
+  const auto spending = store->Spending();
+  ASSERT_TRUE(spending.ok());
+  ASSERT_EQ(spending->rows_size(), 4);
+  const v1::SpendingResponse::Row& row = spending->rows(1);
+  EXPECT_EQ(row.goal(), "win");
+  EXPECT_EQ(row.run(), "first");
+  EXPECT_EQ(row.requests(), 2u);
+  EXPECT_EQ(row.failed_requests(), 1u);
+  EXPECT_EQ(row.prompt_tokens(), 20u);
+  EXPECT_EQ(row.completion_tokens(), 4u);
+  EXPECT_EQ(row.cost(), 0.5);
+  EXPECT_EQ(spending->rows(3).day(), row.day() + 1);
+}
+
+// ---- edits
+
+TEST_F(LabelLogTest, APersonsLabelWinsAndIsMarked) {
+  auto store = Open();
+  const auto accepted = Ask(*store, {Classify("a")})->accepted;
+  v1::EditRequest edit;
+  edit.mutable_override()->set_query_id(accepted[0].id);
+  edit.mutable_override()->set_by("ann");
+  edit.mutable_override()->mutable_answer()->mutable_choice()->add_distribution(1);
+  EXPECT_EQ(Edit(*store, edit).status().code(), absl::StatusCode::kNotFound) << "it waits for its first answer";
+  ASSERT_TRUE(Append(*store, accepted[0]).ok());
+  EXPECT_THAT(Edit(*store, edit).status().message(), HasSubstr("1 probabilities"));
+  edit.mutable_override()->mutable_answer()->mutable_choice()->add_distribution(0);
+  ASSERT_TRUE(Edit(*store, edit).ok());
+  const v1::Label label = Ask(*store, {Classify("a")})->outcomes[0].label();
+  EXPECT_THAT(Distribution(label.answer()), ElementsAre(1, 0));
+  EXPECT_EQ(label.overridden_by(), "ann");
+  EXPECT_EQ(label.judge(), "rules:r");
+  EXPECT_EQ(label.sequence(), 2u) << "followers of the log learn of it";
+  EXPECT_TRUE(Retry(*store, {v1::OUTCOME_ANSWERED}).empty()) << "it is not asked again";
+  EXPECT_EQ(Append(*store, accepted[0]).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(LabelLogTest, LabelsAreImportedOnceAndAnExportedKeyMakesThemKnown) {
+  auto store = Open();
+  v1::EditRequest edit;
+  ASSERT_TRUE(Append(*store, Ask(*store, {Classify("a")})->accepted[0]).ok());
+  v1::LabelsRequest request;
+  request.set_with_keys(true);
+  v1::Label& exported = *edit.mutable_import()->add_labels();
+  exported = store->Read(request, 10)->labels(0);
+  v1::Label& by_hand = *edit.mutable_import()->add_labels();
+  by_hand = Good();
+  *by_hand.mutable_query() = Classify("b");
+  exported.set_key(std::string(32, 'k'));  // the test's own keys are longer
+  EXPECT_EQ(Edit(*store, edit)->changed, 2u);
+  EXPECT_EQ(Edit(*store, edit)->changed, 0u);
+  EXPECT_EQ(store->last_sequence(), 3u);
+  const auto log = All(*store);
+  EXPECT_EQ(CaptionOf(log[2].query()), "b");
+  EXPECT_EQ(log[2].judge(), "rules:r");
+  EXPECT_EQ(store->Read(request, 10)->labels(1).judge_identity(), "rules:r");
+  by_hand.mutable_answer()->mutable_choice()->add_distribution(0);
+  EXPECT_THAT(Edit(*store, edit).status().message(), AllOf(HasSubstr("import.labels[1]"), HasSubstr("3 probab")));
+  by_hand.Clear();
+  EXPECT_THAT(Edit(*store, edit).status().message(), HasSubstr("import.labels[1]"));
+}
+
+TEST_F(LabelLogTest, AnswersAreReadAnewUnlessTheyWereCutOff) {
+  auto store = Open();
+  const auto accepted = Ask(*store, {Classify("a"), Classify("b"), Classify("c")})->accepted;
+  v1::Label unread = Ended(v1::OUTCOME_UNPARSABLE);
+  unread.set_raw("<think>Hm.</think>Label: helpful");
+  unread.set_reason("the answer says no label");
+  ASSERT_TRUE(Append(*store, accepted[0], unread).ok());
+  unread.set_reason("the answer was cut off at its limit of tokens");
+  ASSERT_TRUE(Append(*store, accepted[1], unread).ok());
+  unread.set_raw("bananas");
+  unread.set_reason("the answer says no label");
+  ASSERT_TRUE(Append(*store, accepted[2], unread).ok());
+  v1::EditRequest edit;
+  edit.mutable_reparse();
+  EXPECT_EQ(Edit(*store, edit)->changed, 1u);
+  EXPECT_EQ(Edit(*store, edit)->changed, 0u);
+  const v1::Label label = Ask(*store, {Classify("a")})->outcomes[0].label();
+  EXPECT_EQ(label.outcome(), v1::OUTCOME_ANSWERED);
+  EXPECT_EQ(label.attempt(), 2u);
+  EXPECT_THAT(Distribution(label.answer()), ElementsAre(0, 1));
+}
+
+TEST_F(LabelLogTest, ASampleOfAnsweredQueriesIsAskedAgain) {
+  auto store = Open();
+  std::vector<v1::Query> queries;
+  for (int i = 0; i < 50; ++i) queries.push_back(Classify(absl::StrCat("c", i)));
+  const auto accepted = Ask(*store, queries)->accepted;
+  for (const WaitingQuery& query : accepted) ASSERT_TRUE(Append(*store, query).ok());
+  v1::EditRequest edit;
+  edit.mutable_retry()->add_outcomes(v1::OUTCOME_ANSWERED);
+  edit.mutable_retry()->set_sample(10);
+  EXPECT_EQ(Edit(*store, edit)->waiting.size(), 10u);
+  EXPECT_EQ(store->waiting(), 10u);
+}
+
+TEST_F(LabelLogTest, AViewShowsLabelsToAnySqliteTool) {
+  auto store = Open();
+  const auto accepted = Ask(*store, {Classify("a key"), Classify("a wall")})->accepted;
+  v1::Label good = Good();
+  good.set_cost(0.25);
+  ASSERT_TRUE(Append(*store, accepted[0], good).ok());
+  ASSERT_TRUE(Append(*store, accepted[1], Ended(v1::OUTCOME_ABSTAINED)).ok());
+  store.reset();
+  Sql("CREATE TABLE seen AS SELECT caption || '|' || coalesce(label, '-') || '|' || coalesce(round(probability, 2), "
+      "'-') "
+      "|| '|' || judge || '|' || cost AS line FROM labels ORDER BY sequence");
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((folder_ / "labels.sqlite").c_str(), &db), SQLITE_OK);
+  std::vector<std::string> lines;
+  sqlite3_exec(
+      db, "SELECT line FROM seen",
+      +[](void* to, int, char** values, char**) {
+        static_cast<std::vector<std::string>*>(to)->push_back(values[0]);
+        return 0;
+      },
+      &lines, nullptr);
+  sqlite3_close(db);
+  EXPECT_THAT(lines, ElementsAre("a key|helpful|0.9|rules:r|0.25", "a wall|-|-|rules:r|0.0"));
 }
 
 // ---- loss and damage

@@ -468,6 +468,17 @@ TEST_F(OpenAiJudgeTest, QueriesThatNeverEndDoNotStopTheOthers) {
   EXPECT_EQ(Ended(v1::OUTCOME_ANSWERED, 8), 100);
 }
 
+TEST_F(OpenAiJudgeTest, QueriesThatHangNarrowNotTheWayForTheOthers) {
+  config_.set_timeout_seconds(1);
+  Start(WithFaults(Faults({})));
+  std::vector<std::string> captions = Captions("never", 3);
+  for (const std::string& caption : Captions("fine", 300)) captions.push_back(caption);
+  Begin(captions);
+  ASSERT_TRUE(Eventually([&] { return Ended(v1::OUTCOME_ANSWERED, 3) == 300; }));
+  EXPECT_LE(Requests("timeout"), 3) << "answered beside the first requests that hang";
+  EXPECT_GE(Metric("sibyl_annotator_concurrency_limit"), 8);
+}
+
 TEST_F(OpenAiJudgeTest, FortyFaultsInFrontOfManyHealthyQueriesHoldUpNobody) {
   config_.set_timeout_seconds(0.2);
   const auto faults = Faults(absl::Milliseconds(20));
@@ -499,7 +510,7 @@ TEST_F(OpenAiJudgeTest, EveryFaultEndsAsItShouldAndItsReasonIsKept) {
     EXPECT_EQ(verdicts_[1].outcome, v1::OUTCOME_ANSWERED);
     EXPECT_EQ(verdicts_[2].outcome, v1::OUTCOME_ANSWERED);
     // libcurl sends a request again whose connection was closed before a byte of the answer came.
-    EXPECT_LE(llm_->calls(), 2 + 5 * (name == "429" || name == "closed connection" ? 2 : 1));
+    EXPECT_LE(llm_->calls(), (2 + 5) * (name == "429" || name == "closed connection" ? 2 : 1));
     if (name == "refusal") {
       EXPECT_EQ(verdicts_[0].raw, "I cannot help with that.");
     }
@@ -529,19 +540,21 @@ TEST_F(OpenAiJudgeTest, AnOutageOfAnyKindCostsFewRequestsAndLosesNothing) {
       {"401", {.status = 401, .body = "{}"}}};
   config_.set_timeout_seconds(0.2);
   patience_.first_quota_wait = absl::Milliseconds(20);
-  for (const auto& [name, outage] : outages) {
+  patience_.longest_quota_wait = absl::Milliseconds(50);
+  for (const auto& entry : outages) {
+    const std::string& name = entry.first;
+    const Reply& outage = entry.second;
     SCOPED_TRACE(name);
     judge_ = nullptr;
     std::atomic<bool> down = false;
     std::atomic<int> queries = 0;
-    Start([&, outage = outage](const Call& call) {
-      queries += !call.probe;
+    Start([&](const Call& call) {
+      if (!call.probe && ++queries == 50) down = true;
       if (down) return outage;
       return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
     });
     Begin(Captions("c", 200));
-    ASSERT_TRUE(Eventually([&] { return done() >= 20; }));
-    down = true;
+    ASSERT_TRUE(Eventually([&] { return down.load(); }));
     // Long enough for every one of the pauses between two probes.
     const int before = llm_->probes();
     ASSERT_TRUE(Eventually([&] { return llm_->probes() >= before + (name == "429, Retry-After" ? 0 : 8); }));
@@ -592,7 +605,8 @@ TEST_F(OpenAiJudgeTest, TheMoneyOfADayIsNotExceededAndThePauseIsSaid) {
   config_.set_money_per_day(2000);
   Start(WithProbes([](const Call&) { return FakeLlm::Says("Label: helpful"); }));
   std::atomic<double> cost = 0;
-  judge_->ReportRequests([&](const RequestEnd& end) { cost = cost + end.cost; }, {{llm_->url().substr(7, 15), 100}});
+  judge_->Report({[&](const RequestEnd& end) { cost = cost + end.cost; }, nullptr}, "",
+                 {{absl::StrCat("127.0.0.1:", llm_->port()), 100}});
   Begin(Captions("c", 500));
   ASSERT_TRUE(Eventually([&] { return Metric("sibyl_annotator_asking_paused", "money") == 1 || done() == 500; }));
   EXPECT_LT(done(), 500);
@@ -649,19 +663,18 @@ TEST_F(OpenAiJudgeTest, EveryRequestsTokensAreReported) {
   Mutex mutex;
   std::map<std::string, std::pair<int, uint64_t>> ends;  // requests and tokens by result
   double cost = 0;
-  judge_->ReportRequests(
-      [&](const RequestEnd& end) {
-        MutexLock lock(mutex);
-        auto& [requests, tokens] = ends[end.goal.empty() ? "probe" : end.result];
-        ++requests;
-        tokens += end.prompt_tokens + end.completion_tokens;
-        cost += end.cost;
-        EXPECT_EQ(end.model, "tiny");
-        if (!end.goal.empty()) {
-          EXPECT_EQ(end.goal, "find the ball");
-        }
-      },
-      {});
+  const auto on_request = [&](const RequestEnd& end) {
+    MutexLock lock(mutex);
+    auto& [requests, tokens] = ends[end.goal.empty() ? "probe" : end.result];
+    ++requests;
+    tokens += end.prompt_tokens + end.completion_tokens;
+    cost += end.cost;
+    EXPECT_EQ(end.model, "tiny");
+    if (!end.goal.empty()) {
+      EXPECT_EQ(end.goal, "find the ball");
+    }
+  };
+  judge_->Report({on_request, nullptr}, "", {});
   const auto verdicts = AskAll({"empty", "long", "fine"});
   EXPECT_EQ(verdicts[0].prompt_tokens, 60u) << "of its three requests";
   EXPECT_EQ(verdicts[0].completion_tokens, 12u);
@@ -670,6 +683,73 @@ TEST_F(OpenAiJudgeTest, EveryRequestsTokensAreReported) {
   EXPECT_EQ(ends["empty"], (std::pair<int, uint64_t>(3, 72)));
   EXPECT_EQ(ends["rejected"], (std::pair<int, uint64_t>(1, 7)));
   EXPECT_EQ(ends["answered"], (std::pair<int, uint64_t>(1, 24)));
+}
+
+TEST_F(OpenAiJudgeTest, WhatTheServerSaysOfItsModelIsToldAndAChangeIsToo) {
+  std::atomic<bool> down = false;
+  llm_ = std::make_unique<FakeLlm>([&](const Call& call) {
+    if (down) return Reply{.status = 500, .body = "down"};
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  });
+  llm_->set_models(R"({"data":[{"id":"/models/tiny.Q4_1.gguf","meta":{"size":100,"n_params":300}}]})");
+  Start(llm_->url());
+  Mutex mutex;
+  std::vector<std::string> served;
+  const auto on_served = [&](const std::string& is) {
+    MutexLock lock(mutex);
+    served.push_back(is);
+  };
+  const auto times = [&] {
+    MutexLock lock(mutex);
+    return served.size();
+  };
+  judge_->Report({nullptr, on_served}, "", {});
+  // The first probe may have been over before.
+  const auto outage = [&] {
+    down = true;
+    Begin(Captions("c", 10));
+    Eventually([&] { return Metric("sibyl_annotator_breaker_state") == 2; });
+    down = false;
+    EXPECT_TRUE(AllDone());
+  };
+  outage();
+  ASSERT_TRUE(Eventually([&] { return times() == 1; }));
+  outage();
+  llm_->set_models(R"({"data":[{"id":"/models/tiny.Q8_0.gguf","meta":{"size":200,"n_params":300}}]})");
+  outage();
+  ASSERT_TRUE(Eventually([&] { return times() == 2; }));
+  MutexLock lock(mutex);
+  EXPECT_THAT(served[0], AllOf(HasSubstr("tiny"), HasSubstr("json_schema"), HasSubstr("tiny.Q4_1.gguf"),
+                               HasSubstr("\"size\":100"), Not(HasSubstr("/models"))));
+  EXPECT_THAT(served[1], HasSubstr("Q8_0"));
+}
+
+TEST_F(OpenAiJudgeTest, AServerOfAnotherModelIsNotAsked) {
+  const auto handler = [](const Call& call) {
+    return call.probe ? FakeLlm::ObeysSchemas() : FakeLlm::Says("Label: helpful");
+  };
+  FakeLlm first(handler), second(handler);
+  first.set_models(R"({"data":[{"id":"tiny","meta":{"size":100}}]})");
+  second.set_models(R"({"data":[{"id":"tiny","meta":{"size":200}}]})");
+  config_.add_endpoints(first.url());
+  config_.add_endpoints(second.url());
+  std::string kept;
+  Mutex mutex;
+  Start("");
+  judge_->Report(
+      {nullptr,
+       [&](const std::string& is) {
+         MutexLock lock(mutex);
+         kept = is;
+       }},
+      R"(tiny; constrained by response_format json_schema, log-probabilities not given; {"id":"tiny","size":100})", {});
+  ASSERT_TRUE(Eventually([&] { return first.probes() == 1 && second.probes() == 1; }));
+  AskAll(Captions("a", 20));
+  const int stray = second.calls();  // until it said what it serves
+  AskAll(Captions("b", 100));
+  EXPECT_EQ(second.calls(), stray);
+  MutexLock lock(mutex);
+  EXPECT_EQ(kept, "") << "the first server is what it was";
 }
 
 TEST_F(OpenAiJudgeTest, ToldToAskNoMoreItGivesBackWhatItHasNotAsked) {

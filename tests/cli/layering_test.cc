@@ -9,6 +9,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/runtime/files.h"
 
@@ -29,6 +30,7 @@ const std::map<std::string, std::set<std::string>>& Allowed() {
       {"reward_model", {"common", "environments", "policy"}},
       {"annotator", {"common", "environments"}},
       {"cli", {"common", "environments"}},
+      {"cli/judge", {"common", "annotator", "reward_model"}},
   };
   return allowed;
 }
@@ -41,14 +43,17 @@ struct Include {
 };
 
 std::string FolderOf(const std::string& path) {
-  return absl::StartsWith(path, "actor/local/") ? "actor/local" : path.substr(0, path.find('/'));
+  for (const char* part : {"actor/local", "cli/judge"}) {
+    if (absl::StartsWith(path, absl::StrCat(part, "/"))) return part;
+  }
+  return path.substr(0, path.find('/'));
 }
 
 std::vector<Include> Includes() {
   const std::regex line("(?:^|\n)[ \t]*#[ \t]*include[ \t]*[<\"]([^>\"]+)[>\"]");
   std::vector<Include> includes;
   for (const auto& [folder, allowed] : Allowed()) {
-    if (folder == "actor/local") continue;  // seen with actor
+    if (folder.find('/') != std::string::npos) continue;  // seen with the folder that it is in
     for (const auto& entry : fs::recursive_directory_iterator(fs::path(SIBYL_SOURCE_DIR) / folder)) {
       const auto extension = entry.path().extension();
       if (extension != ".cc" && extension != ".h") continue;

@@ -129,6 +129,19 @@ TEST(ProgressLine, SaysWhatIsKnown) {
       "step 412k/1M 41% | 5.2k/s | 3.1k ep | success 0.35 | 12 captions 11 labels 1 waiting | lag 1.8 | 1m53s left");
 }
 
+TEST(ProgressLine, SaysWhyNothingIsAsked) {
+  RunFigures figures = SomeFigures();
+  const auto line = [&](int money, int outage) {
+    UpdateFigures(ParseSamples(absl::StrCat("sibyl_annotator_asking_paused{reason=\"money\"} ", money,
+                                            "\nsibyl_annotator_asking_paused{reason=\"outage\"} ", outage, "\n")),
+                  &figures);
+    return ProgressLine(figures, 200);
+  };
+  EXPECT_THAT(line(1, 0), HasSubstr("1 waiting, asking paused: money |"));
+  EXPECT_THAT(line(0, 1), HasSubstr("asking paused: outage |"));
+  EXPECT_THAT(line(0, 0), Not(HasSubstr("paused")));
+}
+
 TEST(ProgressLine, ShowsADashForWhatIsNot) {
   RunFigures figures;
   figures.total_steps = 1e6;

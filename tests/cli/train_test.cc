@@ -212,6 +212,39 @@ TEST_F(TrainTest, TellsEachProcessWhereTheOthersAre) {
               HasSubstr(absl::StrCat("--metrics_listen=", targets[0]["targets"][0].get<std::string>())));
 }
 
+TEST_F(TrainTest, StartsTheServerOfAnEmbeddedModelAndTellsTheAnnotator) {
+  Write("p.txt", "[user]\n{caption}\n");
+  Fake("llm-server", "case \"$*\" in --describe*) exit 0 ;; esac; wait_for never");
+  Fake("learner", "wait_for go; finish 1000");
+  Sibyl sibyl = Train({"--set", "annotator.judge=JUDGE_KIND_EMBEDDED", "--set",
+                       "annotator.openai.prompt_file=" + Path("p.txt"), "--set", "annotator.embedded.nice=7"});
+  ASSERT_TRUE(AllRun());
+  ASSERT_TRUE(Eventually([&] {
+    return !Lines("llm-server.flags").empty() && absl::StrContains(Lines("llm-server.flags").back(), "--port=");
+  }));
+  const std::string served = Lines("llm-server.flags").back();
+  EXPECT_THAT(served, AllOf(HasSubstr("--model= "), HasSubstr("--threads=1"), HasSubstr("--nice=7")));
+  const size_t at = served.find("--port=") + 7;
+  const std::string port = served.substr(at, served.find(' ', at) - at);
+  EXPECT_THAT(Flags("annotator"), HasSubstr("--llm=127.0.0.1:" + port + " "));
+  EXPECT_THAT(*ReadFile(Path("run/experiment.textproto")), HasSubstr("model: \"SmolLM2-135M-Instruct.Q4_1\""));
+  Write("go", "");
+  EXPECT_EQ(sibyl.Wait(), 0) << sibyl.Output();
+  EXPECT_THAT(Lines("order"), ElementsAre("actor", "reward-model", "annotator", "llm-server"));
+  EXPECT_EQ(Summary()["judge"], "embedded:SmolLM2-135M-Instruct.Q4_1");
+}
+
+TEST_F(TrainTest, AnEmbeddedModelThatCannotBeServedStopsTheRunBeforeItStarts) {
+  Write("p.txt", "[user]\n{caption}\n");
+  Fake("llm-server", "echo 'the package is not installed; run make setup' >&2; exit 2");
+  Sibyl sibyl =
+      Train({"--set", "annotator.judge=JUDGE_KIND_EMBEDDED", "--set", "annotator.openai.prompt_file=" + Path("p.txt")});
+  EXPECT_EQ(sibyl.Wait(), 1);
+  EXPECT_THAT(sibyl.Output(), HasSubstr("the package is not installed; run make setup"));
+  EXPECT_FALSE(fs::exists(Path("run")));
+  EXPECT_TRUE(Lines("learner.pids").empty());
+}
+
 TEST_F(TrainTest, StartsNeitherRewardModelNorAnnotatorWhereCaptionsAreNotRewarded) {
   Fake("learner", "finish 1000");
   Sibyl sibyl = Train({"--set", "reward.intrinsic_coefficient=0"});
@@ -461,7 +494,8 @@ TEST_F(TrainTest, OtherCommandsSayWhatTheyDoNotUnderstand) {
     EXPECT_EQ(sibyl.Wait(), status) << absl::StrJoin(arguments, " ");
     return sibyl.Output();
   };
-  EXPECT_THAT(run({"tarin"}, 2), AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, bench, captions, annotate")));
+  EXPECT_THAT(run({"tarin"}, 2),
+              AllOf(HasSubstr("`tarin`"), HasSubstr("train, eval, rollout, bench, captions, labels, annotate")));
   EXPECT_THAT(run({}, 2), HasSubstr("train"));
   EXPECT_THAT(run({"envs"}, 0), HasSubstr("debug/Alignment\n"));
   EXPECT_THAT(run({"envs", "more"}, 2), HasSubstr("`more`"));

@@ -166,6 +166,15 @@ TEST_F(ConfigTest, SomeDefaultsFollowOtherFields) {
   EXPECT_FALSE(experiment->reward_model().binary());
   EXPECT_EQ(LoadExperiment(Write(kSmall), {})->reward_model().threshold(), 0.5);
   EXPECT_TRUE(LoadExperiment(Write(kSmall), {})->reward_model().binary());
+  EXPECT_EQ(LoadExperiment(Write(kSmall), {})->reward_model().threshold_kind(), v1::THRESHOLD_KIND_ABSOLUTE);
+  const auto embedded =
+      LoadExperiment(Write(kSmall), {"annotator.judge=JUDGE_KIND_EMBEDDED", "annotator.openai.prompt_file=/p.txt"});
+  ASSERT_TRUE(embedded.ok()) << embedded.status();
+  EXPECT_EQ(embedded->reward_model().threshold_kind(), v1::THRESHOLD_KIND_NEUTRAL);
+  EXPECT_EQ(embedded->reward_model().threshold(), 0.2);
+  EXPECT_THAT(Error(kSmall, {"annotator.judge=JUDGE_KIND_EMBEDDED"}), HasSubstr("annotator.openai.prompt_file"));
+  EXPECT_THAT(Error(kSmall, {"reward_model.kind=RANKING", "reward_model.threshold_kind=GAP"}),
+              HasSubstr("reward_model.threshold_kind is THRESHOLD_KIND_GAP"));
 }
 
 // The rules themselves.

@@ -96,6 +96,41 @@ TEST_F(CoordinatorTest, AsksTheMostUrgentFirst) {
   EXPECT_THAT(annotator_.accepted_captions(), ElementsAre("always", "often", "sometimes", "seldom"));
 }
 
+TEST_F(CoordinatorTest, NeutralCaptionsAreAskedFirstAndNothingIsPaidBeforeTheirLabels) {
+  experiment_.mutable_reward_model()->set_threshold_kind(v1::THRESHOLD_KIND_NEUTRAL);
+  experiment_.mutable_reward_model()->set_threshold(0);
+  experiment_.mutable_reward_model()->set_ask_after(5);
+  auto model = Make();
+  FakeLearner learner(*model);
+  ASSERT_TRUE(learner.Connect().ok());
+  learner.See("You open the door.", 1000);
+  learner.SeeAndTell("You wait.", 1000);
+  AskNow(*model);
+  std::vector<std::string> asked = annotator_.accepted_captions();
+  ASSERT_THAT(asked, SizeIs(5));
+  asked.resize(3);
+  EXPECT_THAT(asked, UnorderedElementsAre("N/A", "Nothing happens.", "Something happens."));
+  EXPECT_GT(annotator_.accepted()[2].priority(), annotator_.accepted()[3].priority());
+  annotator_.Answer("You open the door.", 0.3);
+  annotator_.Answer("You wait.", 0.2);
+  Work(*model);
+  model->Tick();
+  EXPECT_EQ(learner.table.transform_.threshold(), 1);
+  for (const char* neutral : {"N/A", "Nothing happens.", "Something happens."}) annotator_.Answer(neutral, 0.25);
+  Work(*model);
+  model->Tick();
+  EXPECT_FLOAT_EQ(learner.table.transform_.threshold(), 0.25);
+  EXPECT_FLOAT_EQ(learner.table.Of("You open the door."), 0.3f);
+  EXPECT_EQ(learner.table.scores_.size(), 2u) << "a caption that nobody has seen is nothing to the learner";
+
+  // The threshold is there again after a restart.
+  auto again = Make(101);
+  ASSERT_TRUE(Restore(*again, Checkpoint(*model)).ok());
+  FakeLearner other(*again);
+  ASSERT_TRUE(other.Connect().ok());
+  EXPECT_FLOAT_EQ(other.table.transform_.threshold(), 0.25);
+}
+
 TEST_F(CoordinatorTest, NeverAsksTheEmptyCaptionNorOneWithoutText) {
   auto model = Make();
   ConnectedLearner learner(*model);

@@ -228,7 +228,6 @@ class LearnedModelTest : public ::testing::Test {
     v1::RewardModelConfig config = TestExperiment().reward_model();
     config.set_weights_file(weights_file);
     config.set_kind(kind);
-    config.set_threshold(0.25);
     *config.mutable_training() = training;
     metrics_ = std::make_unique<Metrics>();
     return std::make_unique<LearnedModel>(config, 1, clock_, *metrics_);
@@ -314,7 +313,6 @@ TEST_F(LearnedModelTest, AClassifierLearnsTheLabelsAndJudgesWhatItHasNotSeen) {
   const v1::RewardTransform transform = model->transform();
   EXPECT_FLOAT_EQ(transform.mean(), 0);
   EXPECT_FLOAT_EQ(transform.deviation(), 1);
-  EXPECT_FLOAT_EQ(transform.threshold(), 0.25);
   EXPECT_EQ(model->TakeChanged(1000).size(), 10u);
 
   // A caption that appears later is scored as it comes, and a label of it tests the networks first.

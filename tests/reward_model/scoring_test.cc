@@ -71,10 +71,8 @@ TEST(ScoreLog, RemembersABoundedNumberOfRows) {
 
 TEST(Retrieval, ScoresTheMeanOverAnswersAndNothingElse) {
   v1::Experiment experiment;
-  experiment.mutable_reward_model()->set_threshold(0.25);
   FillDefaults(&experiment);
   Retrieval retrieval(experiment.reward_model());
-  EXPECT_FLOAT_EQ(retrieval.transform().threshold(), 0.25);
   EXPECT_FLOAT_EQ(retrieval.transform().mean(), 0);
   EXPECT_FLOAT_EQ(retrieval.transform().deviation(), 1);
   EXPECT_TRUE(retrieval.transform().binary());
