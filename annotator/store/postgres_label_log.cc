@@ -150,59 +150,6 @@ std::string Joined(absl::string_view where) {
 
 }  // namespace
 
-struct PostgresLabelLog::Job {
-  // One of the callbacks is set, or `served`.
-  std::vector<v1::Query> queries;
-  AskResult result;
-  std::function<void(absl::StatusOr<AskResult>)> asked;
-
-  int64_t query_id = 0;
-  v1::Label label;
-  std::function<void(absl::StatusOr<v1::Label>)> appended;
-
-  std::function<void(absl::StatusOr<std::vector<WaitingQuery>>)> asked_again;
-
-  v1::EditRequest edit;
-  EditResult changed;
-  std::function<void(absl::StatusOr<EditResult>)> edited;
-
-  std::optional<std::string> served;
-
-  // Why this job alone was not done.
-  absl::Status error;
-
-  void Succeed() {
-    if (!error.ok()) return Refuse(error);
-    if (asked) asked(std::move(result));
-    if (appended) appended(std::move(label));
-    if (asked_again) asked_again(std::vector<WaitingQuery>());
-    if (edited) edited(std::move(changed));
-  }
-  void Refuse(const absl::Status& status) {
-    if (asked) asked(status);
-    if (appended) appended(status);
-    if (asked_again) asked_again(status);
-    if (edited) edited(status);
-  }
-};
-
-struct PostgresLabelLog::Gauges {
-  explicit Gauges(Metrics& metrics)
-      : commits(metrics.Counter("sibyl_annotator_commits_total", "Transactions committed to the label store.")),
-        commit_seconds(metrics.Histogram("sibyl_annotator_commit_seconds",
-                                         "Seconds that a transaction took, its sync included.",
-                                         {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5})),
-        jobs(metrics.Gauge("sibyl_annotator_store_calls", "Calls in the transaction that is being written.")),
-        waiting(metrics.Gauge("sibyl_annotator_waiting_queries", "Queries accepted and not answered.")),
-        labels(metrics.Gauge("sibyl_annotator_log_labels", "Labels in the log.")) {}
-
-  prometheus::Counter& commits;
-  prometheus::Histogram& commit_seconds;
-  prometheus::Gauge& jobs;
-  prometheus::Gauge& waiting;
-  prometheus::Gauge& labels;
-};
-
 PostgresLabelLog::PostgresLabelLog(const PostgresLabelLogOptions& options, const Host& host)
     : options_(options), host_(host) {}
 
@@ -210,7 +157,7 @@ absl::StatusOr<std::unique_ptr<PostgresLabelLog>> PostgresLabelLog::Open(const P
                                                                          const Host& host) {
   std::unique_ptr<PostgresLabelLog> log(new PostgresLabelLog(options, host));
   SIBYL_RETURN_IF_ERROR(log->Load());
-  log->gauges_ = std::make_unique<Gauges>(host.metrics);
+  log->gauges_ = std::make_unique<LogGauges>(host.metrics);
   log->heartbeat_ = host.heartbeats.Add("store", kLongestSilence);
   log->worker_ = std::make_unique<Worker>(
       "store", [log = log.get()](const std::stop_token& stop) { return log->Write(stop); }, host.fail);

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "annotator/host.h"
 #include "annotator/store/label_log.h"
+#include "annotator/store/log_job.h"
 #include "annotator/store/postgres_connection.h"
 #include "annotator/store/spending.h"
 #include "common/mutex.h"
@@ -67,8 +68,7 @@ class PostgresLabelLog : public LabelLog {
   absl::Status Close() override;
 
  private:
-  struct Job;
-  struct Gauges;
+  using Job = LogJob;
 
   PostgresLabelLog(const PostgresLabelLogOptions& options, const Host& host);
   absl::Status Load();
@@ -98,7 +98,7 @@ class PostgresLabelLog : public LabelLog {
   const Host host_;
   std::string log_id_;
   int64_t annotator_id_ = 0;
-  std::unique_ptr<Gauges> gauges_;
+  std::unique_ptr<LogGauges> gauges_;
 
   // The writing thread's.
   std::unique_ptr<PostgresConnection> writer_;

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "annotator/host.h"
 #include "annotator/store/label_log.h"
+#include "annotator/store/log_job.h"
 #include "annotator/store/spending.h"
 #include "annotator/store/sqlite_connection.h"
 #include "common/mutex.h"
@@ -66,8 +67,7 @@ class SqliteLabelLog : public LabelLog {
   absl::Status Close() override;
 
  private:
-  struct Job;
-  struct Gauges;
+  using Job = LogJob;
 
   SqliteLabelLog(const SqliteLabelLogOptions& options, const Host& host);
   absl::Status Load();
@@ -109,7 +109,7 @@ class SqliteLabelLog : public LabelLog {
   std::string log_id_;
   std::atomic<uint64_t> set_aside_ = 0;
   std::vector<WaitingQuery> found_waiting_;
-  std::unique_ptr<Gauges> gauges_;
+  std::unique_ptr<LogGauges> gauges_;
 
   // The writing thread's.
   std::unique_ptr<SqliteConnection> writer_;
