@@ -63,25 +63,27 @@ CaptionWorth WorthOfCaption(Row& row, const EvaluationFeedback& told) {
 void TellStart(Row& row, const EvaluationFeedback& told, const v1::EnvironmentSpec& spec) {
   row.caption_counts.clear();
   row.observation_counts.clear();
-  row.caption = WorthOfCaption(row, told);
-  ++row.observation_counts[Shown(row, spec)];
-  if (told.feedback.numbers() > 0) std::memset(row.buffers.back(), 0, told.feedback.bytes());
+  if (told.feedback.reward_numbers() > 0) {
+    row.caption = WorthOfCaption(row, told);
+    ++row.observation_counts[Shown(row, spec)];
+  }
+  std::memset(row.buffers.back(), 0, told.feedback.bytes());
 }
 
 // Tells the policy of the step that it chose; `action` in the policy's units.
 void TellStep(Row& row, const EvaluationFeedback& told, const v1::EnvironmentSpec& spec, const char* action,
               const StepResult& step) {
-  Payment payment;
-  payment.extrinsic = step.reward;
-  payment.before = row.caption;
-  payment.after = row.caption = WorthOfCaption(row, told);
-  payment.terminated = step.terminated;
-  payment.observation_count = ++row.observation_counts[Shown(row, spec)];
   std::vector<float> rewards(told.feedback.reward_numbers());
-  told.feedback.Rewards(payment, rewards.data());
-  if (told.feedback.numbers() > 0) {
-    told.feedback.Write(action, rewards.data(), static_cast<char*>(row.buffers.back()));
+  if (!rewards.empty()) {
+    Payment payment;
+    payment.extrinsic = step.reward;
+    payment.before = row.caption;
+    payment.after = row.caption = WorthOfCaption(row, told);
+    payment.terminated = step.terminated;
+    payment.observation_count = ++row.observation_counts[Shown(row, spec)];
+    told.feedback.Rewards(payment, rewards.data());
   }
+  told.feedback.Write(action, rewards.data(), static_cast<char*>(row.buffers.back()));
 }
 
 absl::Status Start(Row& row, uint64_t seed, uint64_t episode) {
