@@ -202,6 +202,8 @@ double LearnedModel::Uncertainty(const Caption& caption, const Caption* other) c
 // --- The work ---
 
 absl::Duration LearnedModel::Work() {
+  // Without a pause this thread would take the mutex again before one that waits for it.
+  if (saving_) return kIdle;
   MutexLock lock(work_mutex_);
   const absl::Duration before = ThreadCpuTime();
   bool worked = TakeExamples() || ScoreWanted();
@@ -442,8 +444,10 @@ absl::Status LearnedModel::Save(const std::string& run_dir) {
   if (frozen_) return absl::OkStatus();
   NamedTensors copies;
   std::map<std::string, std::string> metadata = {{"kind", kind()}, {"goal", config_.goal()}};
+  saving_ = true;
   {
     MutexLock lock(work_mutex_);
+    saving_ = false;
     for (const auto& [name, tensor] : Tensors()) copies.emplace_back(name, tensor.detach().clone().contiguous());
     metadata["training_steps_due"] = absl::StrCat(due_);
   }
@@ -469,11 +473,14 @@ absl::Status LearnedModel::Load(const std::string& run_dir) {
     return absl::OkStatus();
   }
   TakeExamples();
+  const double asked_for = due_;
   SIBYL_RETURN_IF_ERROR(CopyTensors(*file, Tensors(), /*all=*/true));
   const auto due = file->metadata.find("training_steps_due");
   if (due == file->metadata.end() || !absl::SimpleAtod(due->second, &due_)) {
     return absl::DataLossError(absl::StrCat(file->path, " does not say its training_steps_due"));
   }
+  // The labels are written after this file: it is too old for the last of them where this process was killed between.
+  due_ = std::max(due_, asked_for - static_cast<double>(model_->steps()) / model_->size());
   trained_ = model_->steps() > 0;
   return absl::OkStatus();
 }

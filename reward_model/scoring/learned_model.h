@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -135,6 +136,8 @@ class LearnedModel : public ScoreModel {
   const uint64_t seed_;
   Clock& clock_;
   LearnedModelMetrics metrics_;
+
+  std::atomic<bool> saving_ = false;  // Save waits for work_mutex_
 
   // Taken before mutex_.
   mutable Mutex work_mutex_;

@@ -479,6 +479,17 @@ TEST_F(LearnedModelTest, GoesOnFromItsFile) {
   Settle(*anew);
   EXPECT_EQ(metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value(), trained);
 
+  // Killed after labels became durable that the file is too old to know: it learns from those.
+  ASSERT_TRUE(anew->Save(folder).ok());
+  Compare(*anew, "a", "c", 1);
+  Settle(*anew);
+  const double with_one_more = metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value();
+  auto behind = Make(v1::REWARD_MODEL_KIND_RANKING);
+  ObserveAll(*behind);
+  ASSERT_TRUE(behind->Load(folder).ok());
+  Settle(*behind);
+  EXPECT_EQ(metrics_->Counter("sibyl_reward_model_training_steps_total", "").Value(), with_one_more - trained);
+
   // Of another network.
   ASSERT_TRUE(model->Save(folder).ok());
   v1::RewardTrainingConfig larger = SmallTraining();
