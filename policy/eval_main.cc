@@ -5,16 +5,25 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
+#include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/runtime/program.h"
 #include "common/status_macros.h"
 #include "environments/registry.h"
 #include "nlohmann/json.hpp"
 #include "policy/evaluate.h"
 #include "policy/memory.h"
 #include "policy/torch.h"
+
+ABSL_FLAG(uint64_t, episodes, 200, "How many episodes.");
+ABSL_FLAG(uint64_t, seed, 1'000'000,
+          "Seed of the first episode; the next ones have seed + 1, seed + 2, ... All below 2^32, which training never "
+          "plays.");
+ABSL_FLAG(std::string, checkpoint, "", "Of RUN/checkpoints, e.g. checkpoint-000001000000. Default: the newest.");
+ABSL_FLAG(bool, greedy, false, "Play the likeliest action. Default: draw it from the policy, as in training.");
+ABSL_FLAG(int, environments, 64, "Episodes played side by side, at most 4096.");
+ABSL_FLAG(bool, json, false, "Print one line of JSON instead of text.");
 
 namespace sibyl {
 namespace {
@@ -23,80 +32,28 @@ constexpr char kUsage[] =
     R"(sibyl eval RUN [flags]
 
 Plays episodes with the newest policy of the run in folder RUN; the weights do not change. Prints the mean return and
-the success rate, with 95 % confidence intervals, the mean length, and the means of the environment's figures.
-
-  --episodes N       how many episodes. Default 200.
-  --seed S           seed of the first episode; the next ones have S + 1, S + 2, ... All below 2^32, which training
-                     never plays. Default 1000000.
-  --checkpoint NAME  of RUN/checkpoints, e.g. checkpoint-000001000000. Default: the newest.
-  --greedy           always the likeliest action. Default: drawn from the policy, as in training.
-  --environments K   episodes played side by side. Default 64.
-  --json             one line of JSON instead of text.
-)";
+the success rate, with 95 % confidence intervals, the mean length, and the means of the environment's figures.)";
 
 struct Arguments {
   std::string run;
-  std::string checkpoint;
   EvaluationOptions options;
-  bool json = false;
-  bool help = false;
 };
 
-absl::Status ReadNumber(const std::string& flag, const std::string& value, uint64_t low, uint64_t* number) {
-  if (absl::SimpleAtoi(value, number) && *number >= low) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(flag, " is `", value, "`, must be a number from ", low));
-}
-
-absl::StatusOr<Arguments> Parse(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    std::string flag = argv[i];
-    if (!absl::StartsWith(flag, "-")) {
-      if (!arguments.run.empty()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("`", flag, "` is one argument too many; the run is `", arguments.run, "`"));
-      }
-      arguments.run = flag;
-      continue;
-    }
-    bool* const toggle = flag == "--greedy"                 ? &arguments.options.greedy
-                         : flag == "--json"                 ? &arguments.json
-                         : flag == "--help" || flag == "-h" ? &arguments.help
-                                                            : nullptr;
-    if (toggle != nullptr) {
-      *toggle = true;
-      continue;
-    }
-    std::string value;
-    const size_t equals = flag.find('=');
-    const bool has_value = equals != std::string::npos;
-    if (has_value) {
-      value = flag.substr(equals + 1);
-      flag.resize(equals);
-    }
-    if (flag != "--episodes" && flag != "--seed" && flag != "--checkpoint" && flag != "--environments") {
-      return absl::InvalidArgumentError(absl::StrCat(
-          flag, " is unknown; there are --episodes, --seed, --checkpoint, --greedy, --environments, --json, --help"));
-    }
-    if (!has_value) {
-      if (++i == argc) return absl::InvalidArgumentError(absl::StrCat(flag, " lacks its value"));
-      value = argv[i];
-    }
-    uint64_t environments = 0;
-    if (flag == "--episodes") {
-      SIBYL_RETURN_IF_ERROR(ReadNumber(flag, value, 1, &arguments.options.episodes));
-    } else if (flag == "--seed") {
-      SIBYL_RETURN_IF_ERROR(ReadNumber(flag, value, 0, &arguments.options.seed));
-    } else if (flag == "--environments") {
-      SIBYL_RETURN_IF_ERROR(ReadNumber(flag, value, 1, &environments));
-      if (environments > 4096) return absl::InvalidArgumentError("--environments is above 4096; fewer are faster");
-      arguments.options.environments = static_cast<int>(environments);
-    } else {
-      arguments.checkpoint = value;
-    }
-  }
-  if (arguments.run.empty() && !arguments.help) {
+absl::StatusOr<Arguments> ReadArguments(const Program& program) {
+  if (program.arguments.empty()) {
     return absl::InvalidArgumentError("no run is named; e.g. sibyl eval runs/minigrid_doorkey --episodes 200");
+  }
+  Arguments arguments;
+  arguments.run = program.arguments[0];
+  arguments.options = {.seed = absl::GetFlag(FLAGS_seed),
+                       .episodes = absl::GetFlag(FLAGS_episodes),
+                       .greedy = absl::GetFlag(FLAGS_greedy),
+                       .environments = absl::GetFlag(FLAGS_environments),
+                       .stop = program.stop()};
+  if (arguments.options.episodes == 0) return absl::InvalidArgumentError("--episodes is 0, must be at least 1");
+  if (arguments.options.environments < 1 || arguments.options.environments > 4096) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--environments is ", arguments.options.environments, ", must be from 1 to 4096"));
   }
   return arguments;
 }
@@ -135,8 +92,10 @@ void PrintJson(const TrainedPolicy& trained, const Arguments& arguments, const E
   std::puts(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
 }
 
-absl::Status Evaluate(const Arguments& arguments) {
-  SIBYL_ASSIGN_OR_RETURN(const TrainedPolicy trained, LoadTrainedPolicy(arguments.run, arguments.checkpoint));
+absl::Status Evaluate(const Program& program) {
+  SIBYL_ASSIGN_OR_RETURN(const Arguments arguments, ReadArguments(program));
+  SIBYL_ASSIGN_OR_RETURN(const TrainedPolicy trained,
+                         LoadTrainedPolicy(arguments.run, absl::GetFlag(FLAGS_checkpoint)));
   EnvironmentOptions options;
   options.max_episode_steps = trained.experiment.environment().max_episode_steps();
   const auto make = [&] { return MakeEnvironment(trained.experiment.environment().name(), options); };
@@ -144,7 +103,7 @@ absl::Status Evaluate(const Arguments& arguments) {
   evaluation.told = trained.told.get();
   SIBYL_ASSIGN_OR_RETURN(const std::vector<EpisodeResult> episodes, PlayEpisodes(*trained.policy, make, evaluation));
   const EvaluationSummary summary = Summarize(episodes);
-  if (arguments.json) {
+  if (absl::GetFlag(FLAGS_json)) {
     PrintJson(trained, arguments, summary);
   } else {
     PrintText(trained, arguments, summary);
@@ -152,26 +111,20 @@ absl::Status Evaluate(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
-int Main(int argc, char** argv) {
-  KeepMemory();
+// Everything but what LibTorch and the environments say of themselves is about the arguments and the run that they
+// name.
+absl::Status Run(Program& program) {
   at::set_num_threads(1);  // beside a training run, threads that wait for one another are slower than one
-  absl::Status status;
-  try {
-    const absl::StatusOr<Arguments> arguments = Parse(argc, argv);
-    if (arguments.ok() && arguments->help) {
-      std::fputs(kUsage, stdout);
-      return 0;
-    }
-    status = arguments.ok() ? Evaluate(*arguments) : arguments.status();
-  } catch (const std::exception& e) {  // LibTorch's
-    status = absl::InternalError(e.what());
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "sibyl eval: %s\n", std::string(status.message()).c_str());
-  return absl::IsInternal(status) ? 1 : 2;
+  const absl::Status status = Evaluate(program);
+  if (absl::IsCancelled(status)) return absl::OkStatus();  // the signal decides the exit status
+  return absl::IsInternal(status) ? status : UsageError(status);
 }
 
 }  // namespace
 }  // namespace sibyl
 
-int main(int argc, char** argv) { return sibyl::Main(argc, argv); }
+int main(int argc, char** argv) {
+  sibyl::KeepMemory();
+  return sibyl::RunMain(argc, argv, {"eval", sibyl::kUsage, /*takes_overrides=*/false, /*most_arguments=*/1},
+                        sibyl::Run);
+}

@@ -135,6 +135,7 @@ absl::StatusOr<std::vector<EpisodeResult>> PlayEpisodes(Policy& policy, const Ma
   }
 
   for (size_t playing = rows.size(); playing > 0;) {
+    if (options.stop.stop_requested()) return absl::CancelledError("the evaluation was stopped");
     const PolicyOutput output = policy.Forward(observations, first, state);
     state = output.states[0];
     first.zero_();

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ struct EvaluationOptions {
   int environments = 64;
   // nullptr: the policy is told nothing. Outlives the call.
   const EvaluationFeedback* told = nullptr;
+  // Ends the play with Cancelled once its stop is requested.
+  std::stop_token stop = {};
 };
 
 struct EpisodeResult {

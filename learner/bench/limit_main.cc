@@ -11,16 +11,15 @@
 #include <thread>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/action_spec.h"
 #include "common/config.h"
 #include "common/cores.h"
 #include "common/feedback.h"
-#include "common/flags.h"
 #include "common/log.h"
 #include "common/random.h"
+#include "common/runtime/program.h"
+#include "common/runtime/stop.h"
 #include "common/status_macros.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
@@ -81,7 +80,7 @@ absl::StatusOr<std::pair<Observations, torch::Tensor>> RandomPlay(const v1::Expe
 }
 
 double InferenceRows(Policy& policy, const Observations& observations, const torch::Tensor& first, int cores,
-                     double seconds) {
+                     double seconds, const Program& program) {
   const int64_t rows = first.size(1);
   const torch::Tensor state =
       torch::zeros({rows, policy.state_size()}, torch::TensorOptions(policy.parameters()[0].device()));
@@ -100,17 +99,18 @@ double InferenceRows(Policy& policy, const Observations& observations, const tor
       }
     });
   }
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  WaitForStop(program.stop(), program.clock, absl::Seconds(seconds));
   stop = true;
   for (std::thread& thread : threads) thread.join();
   return static_cast<double>(done) / std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-absl::StatusOr<double> TrainingSteps(Trainer& trainer, const TrainingBatch& batch, double seconds) {
+absl::StatusOr<double> TrainingSteps(Trainer& trainer, const TrainingBatch& batch, double seconds,
+                                     const Program& program) {
   SIBYL_RETURN_IF_ERROR(trainer.Update(batch).status());  // takes its memory
   const auto begin = std::chrono::steady_clock::now();
   double steps = 0, passed = 0;
-  while (passed < seconds) {
+  while (passed < seconds && !program.stop().stop_requested()) {
     SIBYL_RETURN_IF_ERROR(trainer.Update(batch).status());
     steps += static_cast<double>(batch.reward.numel());
     passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -118,9 +118,9 @@ absl::StatusOr<double> TrainingSteps(Trainer& trainer, const TrainingBatch& batc
   return steps / passed;
 }
 
-absl::Status Measure(const std::vector<std::string>& overrides) {
+absl::Status Measure(const Program& program) {
   if (absl::GetFlag(FLAGS_config).empty()) return absl::InvalidArgumentError("--config is not set; name a file");
-  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), overrides));
+  SIBYL_ASSIGN_OR_RETURN(v1::Experiment experiment, LoadExperiment(absl::GetFlag(FLAGS_config), program.overrides));
   const int rows = absl::GetFlag(FLAGS_rows);
   if (rows < 1) return absl::InvalidArgumentError(absl::StrCat("--rows is ", rows, ", must be at least 1"));
   const int cores = AvailableCores();
@@ -142,7 +142,8 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
     return moved;
   };
   SIBYL_ASSIGN_OR_RETURN(const auto seen, RandomPlay(experiment, spec, 1, rows));
-  const double inference = InferenceRows(*policy, on_device(seen.first), seen.second.to(device), cores, seconds);
+  const double inference =
+      InferenceRows(*policy, on_device(seen.first), seen.second.to(device), cores, seconds, program);
 
   v1::LearnerConfig config = experiment.learner();
   config.set_training_threads(static_cast<uint32_t>(TrainingThreads(config)));
@@ -170,26 +171,28 @@ absl::Status Measure(const std::vector<std::string>& overrides) {
     *tensor = tensor->to(device);
   }
   Trainer trainer(config, policy);
-  SIBYL_ASSIGN_OR_RETURN(const double training, TrainingSteps(trainer, batch, seconds));
+  SIBYL_ASSIGN_OR_RETURN(const double training, TrainingSteps(trainer, batch, seconds, program));
+  if (program.stop().stop_requested()) return absl::OkStatus();  // a measurement that was cut short says nothing
   const nlohmann::ordered_json line = {
       {"inference_rows_per_second", inference}, {"training_steps_per_second", training}, {"cores", cores}};
   std::printf("%s\n", line.dump().c_str());
   return absl::OkStatus();
 }
 
+// Errors of flags and configuration are the user's.
+absl::Status Run(Program& program) {
+  const absl::Status status = Measure(program);
+  return absl::IsInvalidArgument(status) ? UsageError(status) : status;
+}
+
 }  // namespace
 }  // namespace sibyl::learner
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("How fast LibTorch alone could be: sibyl-bench-limit --config=FILE [--set field=value]");
   sibyl::KeepMemory();
-  sibyl::InitLog("bench-limit");
-  const std::vector<std::string> overrides = sibyl::TakeOverrides(&argc, argv);
-  absl::ParseCommandLine(argc, argv);
-  const absl::Status status = sibyl::learner::Measure(overrides);
-  if (!status.ok()) {
-    spdlog::error("{}", status.ToString());
-    return absl::IsInvalidArgument(status) ? 2 : 1;
-  }
-  return 0;
+  return sibyl::RunMain(
+      argc, argv,
+      {"bench-limit", "How fast LibTorch alone could be: sibyl-bench-limit --config=FILE [--set field=value]",
+       /*takes_overrides=*/true},
+      sibyl::learner::Run);
 }

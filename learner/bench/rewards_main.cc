@@ -80,7 +80,7 @@ std::vector<v1::ScoreUpdate> NewScores(const std::vector<uint64_t>& ids, uint64_
     v1::ScoreUpdate& part = parts.emplace_back();
     const size_t end = std::min(ids.size(), begin + kPart);
     part.set_more(end < ids.size());
-    part.set_version(version);
+    part.set_score_version(version);
     part.mutable_transform()->set_deviation(1);
     part.mutable_id()->Assign(ids.begin() + begin, ids.begin() + end);
     for (size_t i = begin; i < end; ++i) part.add_score(static_cast<float>(version % 7));

@@ -181,6 +181,17 @@ TEST(PlayEpisodes, PaysARepeatedCaptionLess) {
   EXPECT_GT(count, 3);
 }
 
+TEST(PlayEpisodes, EndsWhenItIsStopped) {
+  const auto policy = PolicyFor("debug/Alignment");
+  std::stop_source source;
+  source.request_stop();
+  EvaluationOptions options;
+  options.stop = source.get_token();
+  EXPECT_TRUE(absl::IsCancelled(PlayEpisodes(
+                                    *policy, [] { return MakeEnvironment("debug/Alignment"); }, options)
+                                    .status()));
+}
+
 TEST(PlayEpisodes, RefusesSeedsThatTrainingMayHavePlayed) {
   const auto policy = PolicyFor("debug/Alignment");
   const auto make = [] { return MakeEnvironment("debug/Alignment"); };
@@ -333,14 +344,16 @@ TEST_F(LoadTrainedPolicyTest, SibylEvalRefusesWithStatus2) {
        std::vector<std::pair<std::string, std::string>>{{"", "no run is named"},
                                                         {run_ + "/nothing", "is not a run"},
                                                         {run_, "no checkpoint"},
-                                                        {run_ + " --episodes 0", "--episodes is `0`"},
-                                                        {run_ + " --episodes", "lacks its value"},
-                                                        {run_ + " --speed 3", "--speed is unknown"}}) {
+                                                        {run_ + " --episodes 0", "--episodes is 0"},
+                                                        {run_ + " --environments 5000", "must be from 1 to 4096"}}) {
     const auto [status, text] = SibylEval(arguments, true);
     EXPECT_EQ(status, 2) << arguments;
     EXPECT_THAT(text, HasSubstr(words));
     EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
   }
+  // What is no flag, or lacks its value, ends it as it ends every program.
+  EXPECT_EQ(SibylEval(run_ + " --episodes", true).first, 2);
+  EXPECT_THAT(SibylEval(run_ + " --speed 3", true).second, HasSubstr("speed"));
   Checkpoint(9'000, *PolicyFor("minigrid/Empty-Random-6x6"));
   const auto [status, text] = SibylEval(run_, true);
   EXPECT_EQ(status, 2);
