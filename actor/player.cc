@@ -7,6 +7,7 @@
 #include "common/columns.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "common/step_flags.h"
 #include "common/tensor_spec.h"
 #include "environments/registry.h"
 
@@ -212,8 +213,9 @@ absl::Status Player::Finish(int group_index, v1::StepBatch* batch) {
                          TakeCaption(environment, result.first_caption, result.first_context, batch).first);
       AppendTo<uint64_t>(batch->mutable_first_episode(), episode.number);
     }
-    batch->mutable_flags()->push_back(static_cast<char>(
-        (step.terminated ? kTerminated : 0) | (step.truncated ? kTruncated : 0) | (result.started ? kFirst : 0)));
+    batch->mutable_flags()->push_back(static_cast<char>((step.terminated ? kStepTerminated : 0) |
+                                                        (step.truncated ? kStepTruncated : 0) |
+                                                        (result.started ? kStepFirst : 0)));
   }
   return absl::OkStatus();
 }

@@ -15,14 +15,15 @@
 
 namespace sibyl::actor {
 
-// The texts of the captions that a stream carried last, so that each text crosses it once.
+// Remembers the texts of the captions that a stream has carried, so that each text crosses the stream once. It forgets
+// the least recently seen caption beyond `capacity`.
 class TextMemory {
  public:
   explicit TextMemory(size_t capacity) : capacity_(capacity) {}
 
-  // True when the caption is new to the stream, or was forgotten: its text has to be sent.
+  // True: the caption is new to the stream or was forgotten, so its text has to be sent.
   bool Remember(uint64_t id, const std::string& text);
-  // nullptr when it is not remembered.
+  // nullptr: the caption is not remembered.
   const std::string* Find(uint64_t id) const;
   // Approximate memory.
   size_t bytes() const { return text_bytes_ + entries_.size() * (sizeof(Entry) + 64); }
@@ -41,39 +42,39 @@ class TextMemory {
 // The environments of one slot, in groups of as many rows.
 using EnvironmentGroups = std::vector<std::unique_ptr<EnvironmentGroup>>;
 
-// Makes the environments that a welcome asks for. Errors are those of MakeEnvironmentGroup.
+// Makes the environments that a welcome asks for. Errors of MakeEnvironmentGroup.
 absl::StatusOr<EnvironmentGroups> MakeEnvironments(const v1::ActorWelcome& welcome);
 
-// Plays all environments of one slot over the life of one stream. One thread. What a group shows after Finish is in
-// observations() and final_observations(), and nothing of it in the batch: see StepPacker.
+// Plays all environments of one slot over the life of one stream. One thread. The observations after Finish are in
+// observations() and final_observations(); StepPacker adds them to the batch.
 class Player {
  public:
-  // `environments` outlive the player, which starts fresh episodes in them.
+  // The player starts fresh episodes in `environments`, which outlive it.
   Player(const v1::ActorWelcome& welcome, const EnvironmentGroups* environments);
 
-  // More episode numbers.
+  // Adds episode numbers that the learner has granted.
   void AddEpisodes(const v1::EpisodeBlock& block);
 
-  // Has every environment of a group start an episode. Where the welcome says `stagger`, these episodes are truncated
-  // at a step drawn by their seeds. Call once a group, before any step of it.
+  // Starts an episode in every environment of a group. Where the welcome says `stagger`, these episodes are truncated
+  // at a step that their seeds decide. Call it once for a group, before any step of the group.
   absl::Status StartEpisodes(int group);
-  // Has every environment of a group play one action; where an episode ends, another one follows. InvalidArgument when
-  // the actions do not fit.
+  // Starts one action in each environment of a group. An environment whose episode ends starts a fresh one.
+  // InvalidArgument: the actions do not fit.
   absl::Status StartStep(const v1::ActionBatch& actions);
-  // Waits for what StartEpisodes or StartStep began, and writes it to `batch`. Other groups may be started in between.
-  // ResourceExhausted when the episode numbers have run out.
+  // Waits for what StartEpisodes or StartStep began, and writes the results to `batch`. Other groups may be started
+  // between the two calls. ResourceExhausted: the episode numbers have run out.
   absl::Status Finish(int group, v1::StepBatch* batch);
 
   // StartEpisodes or StartStep, then Finish.
   absl::Status Start(int group, v1::StepBatch* batch);
   absl::Status Step(const v1::ActionBatch& actions, v1::StepBatch* batch);
 
-  // Those of the texts asked for that are still remembered.
+  // The texts that are asked for, as far as they are remembered.
   v1::CaptionTexts Texts(const v1::CaptionTextRequest& request) const;
 
-  // Of the group that was finished last. [rows of a group, bytes of one observation]: what to act on.
+  // Of the group that was finished last. [rows of a group, bytes of one observation]: what the next actions are for.
   absl::string_view observations() const { return shown_->observations; }
-  // [rows whose episode the last step ended, bytes of one observation], rows ascending.
+  // [rows whose episode the last step ended, bytes of one observation], by ascending row.
   absl::string_view final_observations() const { return finals_; }
 
   int groups() const { return static_cast<int>(groups_.size()); }
@@ -130,11 +131,11 @@ class Player {
   uint64_t steps_ = 0, episodes_ = 0;
 };
 
-// Adds to a group's batches, one after another, what the player shows. One for each group.
+// Packs the player's observations into the batches of one group, in their order.
 class StepPacker {
  public:
   explicit StepPacker(v1::PackingCodec codec) : packer_(codec) {}
-  // `batch` is the player's last.
+  // `batch`: the one that the player's last Start or Step wrote.
   void Pack(const Player& player, v1::StepBatch* batch);
 
  private:

@@ -56,7 +56,7 @@ namespace {
 struct Settings {
   std::string run_dir;        // this rank's
   v1::Experiment whole;       // of all ranks
-  v1::Experiment experiment;  // this rank's share
+  v1::Experiment experiment;  // this rank's part
   int rank = 0, ranks = 1;
   bool leads = true;      // rank 0
   bool rewarded = false;  // this rank follows the reward model
@@ -81,7 +81,7 @@ absl::StatusOr<Settings> ReadSettings(const Program& program) {
     return absl::InvalidArgumentError(
         "--rendezvous is not set; name the host and a free port of the learner of rank 0, the same for all");
   }
-  settings.experiment = RankShare(settings.whole, settings.rank);
+  settings.experiment = ExperimentOfRank(settings.whole, settings.rank);
   // The others' folders hold what is theirs alone: episode numbers, curves.
   if (!settings.leads) absl::StrAppend(&settings.run_dir, "/rank-", settings.rank);
   settings.rewarded = settings.leads && RewardsCaptions(settings.experiment);
@@ -211,7 +211,7 @@ absl::Status Train(Program& program) {
   }
   if (collective != nullptr) SIBYL_RETURN_IF_ERROR(trainer.Synchronise());
   PolicyStore store(std::move(policies[1]), std::move(policies[2]));
-  store.Publish(trainer.policy(), trainer.version());
+  store.Publish(trainer.policy(), trainer.policy_version());
 
   SIBYL_RETURN_IF_ERROR(metrics.Serve(absl::GetFlag(FLAGS_metrics_listen)));
   CaptionTable captions(experiment.learner().max_captions(), experiment.learner().max_caption_bytes());
@@ -229,8 +229,8 @@ absl::Status Train(Program& program) {
   const ExperienceBooks books{&unrolls, &captions, &episodes, &steps};
   // A run that goes on must not draw the same random numbers again.
   const uint64_t sampling_seed = Mix64(experiment.seed() ^ Mix64(state.steps()));
-  Inference inference(experiment, spec, device, sampling_seed, &store, books, &program.clock,
-                      &program.heartbeats, &metrics);
+  Inference inference(experiment, spec, device, sampling_seed, &store, books, &program.clock, &program.heartbeats,
+                      &metrics);
   SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<EventFile> events, EventFile::Create(run_dir + "/curves"));
   std::optional<CheckpointThread> checkpoints;
   if (leads) {
@@ -253,7 +253,8 @@ absl::Status Train(Program& program) {
   if (rewarded) {
     rewards = std::make_unique<RewardClient>(
         absl::GetFlag(FLAGS_reward_model), state.run_id(), experiment.reward_model().goal(), &captions,
-        score_queue ? &*score_queue : nullptr, [&steps] { return steps.received(); }, &program.clock, &program.heartbeats, program.fail(), &metrics);
+        score_queue ? &*score_queue : nullptr, [&steps] { return steps.received(); }, &program.clock,
+        &program.heartbeats, program.fail(), &metrics);
   }
 
   TrainingParts parts;
@@ -294,8 +295,7 @@ absl::Status Train(Program& program) {
       },
       program.fail());
   Worker unrolls_worker(
-      "unrolls",
-      [&](const std::stop_token&) { return receiver.Run(); }, program.fail());
+      "unrolls", [&](const std::stop_token&) { return receiver.Run(); }, program.fail());
   Worker training_worker(
       "training",
       [&](const std::stop_token&) -> absl::Status {

@@ -15,21 +15,21 @@
 
 namespace sibyl::learner {
 
-// Keeps a stream to the reward model: captions and counts out, scores into the caption table. Reconnects with jittered
-// backoff; while the reward model is away, training goes on with the scores there are. A refusal that another try would
-// meet again (protocol, run or goal differ) ends the process with its reason.
+// Keeps a stream to the reward model. It sends captions and counts, and applies the scores that come to the caption
+// table. It reconnects with jittered backoff; training goes on meanwhile with the scores that it has. A refusal that
+// another try would meet again (protocol, run or goal differ) ends the process with the reason.
 //
-// Threads: "reward-client" writes, and "reward-reader" reads while a stream is open.
+// Threads: "reward-client" writes. "reward-reader" reads while a stream is open.
 class RewardClient {
  public:
   // `steps` gives the run's environment steps; called from the client's threads. `for_ranks` takes every update, for
-  // ranks that do not follow the reward model themselves; nullptr: there are none. `failed` is called at most once, when
-  // the client has given up. Everything outlives this.
-  RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions,
-               ScoreQueue* for_ranks, std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
+  // ranks that do not follow the reward model themselves; nullptr: there are none. `failed` is called at most once,
+  // when the client has given up. Everything outlives this.
+  RewardClient(std::string address, std::string run_id, std::string goal, CaptionTable* captions, ScoreQueue* for_ranks,
+               std::function<uint64_t()> steps, Clock* clock, Heartbeats* heartbeats,
                std::function<void(absl::Status)> failed, Metrics* metrics);
 
-  // What the reward model last said of itself. Any thread.
+  // The last progress that the reward model has told. Any thread.
   v1::RewardModelProgress progress() const;
 
  private:

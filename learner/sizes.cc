@@ -13,7 +13,7 @@ int TrainingThreads(const v1::LearnerConfig& learner) {
   return std::clamp(std::min(AvailableCores(), unrolls / 4), 1, 8);
 }
 
-v1::Experiment RankShare(v1::Experiment experiment, int rank) {
+v1::Experiment ExperimentOfRank(v1::Experiment experiment, int rank) {
   v1::LearnerConfig& learner = *experiment.mutable_learner();
   experiment.mutable_actor()->set_processes(experiment.actor().processes() / learner.ranks());
   learner.set_batch_size(learner.batch_size() / learner.ranks());

@@ -15,7 +15,7 @@ inline int UnrollsPerBatch(const v1::LearnerConfig& learner) {
 int TrainingThreads(const v1::LearnerConfig& learner);
 
 // The experiment of one of learner.ranks learners: its part of the actors and of the batch, and a seed of its own.
-v1::Experiment RankShare(v1::Experiment experiment, int rank);
+v1::Experiment ExperimentOfRank(v1::Experiment experiment, int rank);
 
 // The unrolls that there must be room for when so many environments play, and the unrolls of a batch and the
 // environments of a group are so many.

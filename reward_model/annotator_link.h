@@ -12,19 +12,20 @@
 
 namespace sibyl::reward_model {
 
-// Connects, and hands over labels until the connection ends; says why it ended, never OK. `heartbeat`
-// rests while labels are waited for; nullptr: nobody watches.
+// Connects, and hands labels to the model until the connection ends. Returns why it ended, never OK. `heartbeat` rests
+// while the link waits for labels; nullptr: nobody watches.
 absl::Status FollowOnce(Coordinator& model, LabelSource& source, Heartbeat* heartbeat = nullptr);
 
-// Asks what is to be asked now, perhaps nothing; the number of queries offered. A query that the annotator refuses is
-// set aside, and is no error.
+// Asks the annotator what the model wants to ask now, perhaps nothing. Returns the number of queries. A query that the
+// annotator refuses is set aside and is no error.
 absl::StatusOr<int> AskOnce(Coordinator& model, LabelSource& source);
 
-// Keeps a reward model and an annotator together: one thread follows the labels, one asks. Where the annotator is away
-// both try again with jittered backoff, for ever; an error that trying again does not mend reaches `on_failure`.
+// Connects a reward model with an annotator. The thread "labels" follows the label log; the thread "asker" asks. While
+// the annotator is away, both try again with jittered backoff. An error that another try would meet again reaches
+// `on_failure`.
 class AnnotatorLink {
  public:
-  // All must outlive this. `name` is the annotator's, for the log; `seed` of the jitter.
+  // All references outlive this. `name`: the annotator's, for the log. `seed`: of the jitter.
   AnnotatorLink(Coordinator& coordinator, LabelSource& source, const std::string& name, uint64_t seed, Clock& clock,
                 Heartbeats& heartbeats, std::function<void(absl::Status)> on_failure);
   // Cancels `source` and waits for both threads.
@@ -33,7 +34,7 @@ class AnnotatorLink {
  private:
   absl::Status FollowLabels(uint64_t seed, const std::stop_token& stop);
   absl::Status Ask(uint64_t seed, const std::stop_token& stop);
-  // The error of a thread that cannot go on.
+  // The error with which a thread ends.
   absl::Status Permanent(const absl::Status& status) const;
 
   Coordinator& coordinator_;

@@ -50,15 +50,15 @@ void Coordinator::Restore(const v1::RewardModelPiece& piece) {
 absl::Status Coordinator::FinishRestore(const v1::RewardModelHead& head) {
   MutexLock lock(mutex_);
   SIBYL_RETURN_IF_ERROR(checkpoint_.FinishRestore(head));
-  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
-    Caption* caption = captions_.At(slot);
+  for (size_t place = 0; place < captions_.places(); ++place) {
+    Caption* caption = captions_.At(place);
     if (caption != nullptr) captions_.SetLabelled(*caption, tallies_.IsLabelled(caption->id));
   }
   ForgetExcess();
   model_->Restart();
   threshold_.Restart();
-  for (size_t slot = 0; slot < captions_.slots(); ++slot) {
-    const Caption* caption = captions_.At(slot);
+  for (size_t place = 0; place < captions_.places(); ++place) {
+    const Caption* caption = captions_.At(place);
     if (caption == nullptr) continue;
     const Tally tally = tallies_.Of(caption->id);
     if (!compares_) Observe(*caption, tally.answers);
@@ -236,9 +236,9 @@ void Coordinator::Forget(Caption& caption) {
 void Coordinator::LookAtAllAgain() {
   for (size_t begin = 0;; begin += kPiece) {
     MutexLock lock(mutex_);
-    if (begin >= captions_.slots()) return;
-    for (size_t slot = begin; slot < std::min(begin + kPiece, captions_.slots()); ++slot) {
-      Caption* caption = captions_.At(slot);
+    if (begin >= captions_.places()) return;
+    for (size_t place = begin; place < std::min(begin + kPiece, captions_.places()); ++place) {
+      Caption* caption = captions_.At(place);
       if (caption == nullptr) continue;
       captions_.SetLabelled(*caption, tallies_.IsLabelled(caption->id));
       feed_.MarkChanged(caption->id);
@@ -503,16 +503,16 @@ v1::RewardModelProgress Coordinator::Progress() const {
 void Coordinator::Tick() {
   const absl::Time now = clock_.Now();
   // Each step holds the lock for one piece.
-  for (size_t begin = 0, slots = 1; begin < slots; begin += kPiece) {
+  for (size_t begin = 0, places = 1; begin < places; begin += kPiece) {
     MutexLock lock(mutex_);
     if (begin == 0 && !model_->WantsCaptions()) break;
-    slots = captions_.slots();
+    places = captions_.places();
     std::vector<const Caption*> piece;
-    for (size_t slot = begin; slot < std::min(begin + kPiece, slots); ++slot) {
-      const Caption* caption = captions_.At(slot);
+    for (size_t place = begin; place < std::min(begin + kPiece, places); ++place) {
+      const Caption* caption = captions_.At(place);
       if (caption != nullptr && caption->count > 0 && !caption->text().empty()) piece.push_back(caption);
     }
-    model_->OfferCaptions(piece, /*last=*/begin + kPiece >= slots);
+    model_->OfferCaptions(piece, /*last=*/begin + kPiece >= places);
   }
   for (bool more = true; more;) {
     MutexLock lock(mutex_);

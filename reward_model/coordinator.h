@@ -31,40 +31,40 @@ inline constexpr size_t kHistoryRows = 262'144;
 // Comparisons that are kept; the oldest is forgotten first.
 inline constexpr size_t kMaxComparisons = 1'000'000;
 
-// The stage without its wires: passes what comes from the learner and the annotator to the parts (captions, asking,
-// tally, scoring), and what they make of it to the learner and the annotator.
+// The reward model without its connections. It passes what comes from the learner and the annotator to the parts
+// (captions, asking, tally, scoring), and what the parts decide to the learner and the annotator.
 //
-// Threads: any. One lock guards all parts. Nothing waits while holding it, and no walk over all captions holds it:
-// walks go in pieces of kPiece captions, and the lock is free between two pieces. Messages for the learner leave in
-// Tick (and in ConnectLearner), so that labels which come together share an update.
+// Any thread. One lock guards all parts. Nothing waits while it holds the lock. A walk over all captions takes the lock
+// for kPiece captions at a time. Messages for the learner leave in Tick and in ConnectLearner, so that labels which
+// come together share an update.
 class Coordinator {
  public:
-  // `experiment` is complete (LoadExperiment). `incarnation`: a number that no other process of this run has, not 0.
+  // `experiment`: complete (LoadExperiment). `incarnation`: not 0, and no other process of this run has it.
   Coordinator(const v1::Experiment& experiment, std::unique_ptr<ScoreModel> model, uint64_t incarnation, Clock& clock,
               Metrics& metrics);
 
   // --- Checkpoints ---
 
-  // Goes on from a checkpoint; before anything else. Restore takes its pieces in their order, FinishRestore the last
-  // head. FailedPrecondition names the field where the checkpoint is of another goal or label set.
+  // Goes on from a checkpoint. Call these before anything else: Restore with each piece in their order, then
+  // FinishRestore with the last head. FailedPrecondition: the checkpoint is of another goal or label set; the message
+  // names the field.
   void Restore(const v1::RewardModelPiece& piece);
   absl::Status FinishRestore(const v1::RewardModelHead& head);
 
-  // A checkpoint is taken in pieces, on one thread. BeginCheckpoint with `whole`: everything goes into a new file; else
-  // what has changed since the last checkpoint is to be appended. Then NextPiece until a piece has a head.
-  // Labels, the place in the log and the captions that they are about are as they were at one moment, when the last
-  // piece was taken; counts of captions in earlier pieces may be older. It ends once what has changed in the meantime
-  // fits into a piece.
+  // Take a checkpoint on one thread: BeginCheckpoint, then NextPiece until a piece has a head. `whole`: the pieces hold
+  // everything, for a new file; else they hold what has changed since the last checkpoint.
+  // Labels, the place in the log and the captions that the labels are about are of one moment, when the last piece was
+  // taken. Counts of captions in earlier pieces may be older.
   void BeginCheckpoint(bool whole);
   v1::RewardModelPiece NextPiece();
 
   // --- The learner (reward.proto) ---
 
-  // A learner has come; one that was connected before is disconnected. Sends the hello and the scores that it lacks.
-  // FailedPrecondition: protocol version, run or goal differ. Unavailable: draining.
+  // Connects a learner, and sends it the hello and the scores that it lacks. A learner that was connected is
+  // disconnected. FailedPrecondition: protocol version, run or goal differ. Unavailable: this process is stopping.
   absl::Status ConnectLearner(const v1::LearnerHello& hello, std::shared_ptr<LearnerOutput> output);
-  // Messages from a learner that is not the connected one any more are ignored. InvalidArgument: they break the
-  // contract.
+  // Take a learner's messages. Those of a learner that is no longer connected are ignored. InvalidArgument: the message
+  // breaks the contract.
   absl::Status OnCounts(const LearnerOutput* from, const v1::CaptionCounts& counts);
   void OnTexts(const LearnerOutput* from, const v1::CaptionTexts& texts);
   void DisconnectLearner(const LearnerOutput* from);
@@ -73,27 +73,26 @@ class Coordinator {
 
   // --- The annotator (annotator.proto) ---
 
-  // The annotator can be reached. What to follow from here. Everything that was asked and not answered becomes a
-  // candidate again: the annotator answers known or duplicate, or has lost it and asks anew.
+  // The annotator can be reached. Returns what to follow of its log. Every query without a label becomes a candidate
+  // again: the annotator answers known or duplicate, or has lost the query and asks anew.
   v1::LabelsRequest ConnectAnnotator(const v1::DescribeResponse& annotator);
   void DisconnectAnnotator();
   void OnLabels(const v1::LabelBatch& batch);
 
-  // Takes the most urgent candidates, as many as the annotator is to have now; perhaps none. Each Questions must come
-  // back by one of the three below.
+  // Takes the most urgent candidates, as many as the annotator is to have now, perhaps none. Pass each result to one of
+  // the three calls below.
   Questions TakeQuestions();
   void OnAnswers(const Questions& questions, const v1::AskResponse& response);
-  // Nobody knows whether they arrived: they are candidates again.
+  // Nobody knows whether the questions arrived. They become candidates again.
   void OnAskFailed(const Questions& questions);
-  // The annotator will never accept them.
+  // The annotator will never accept the questions.
   void OnRefused(const Questions& questions, const absl::Status& why);
-  // Waits, at most `limit`, until TakeQuestions would give something.
+  // Waits until TakeQuestions would give something, at most for `limit`.
   void WaitUntilAskable(absl::Duration limit);
 
   // --- Upkeep ---
 
-  // Sends what has gathered for the learner, and refreshes the metrics. Call it some 20 times a second, from one
-  // thread.
+  // Sends the learner what has gathered, and updates the metrics. Call it from one thread, some 20 times a second.
   void Tick();
 
   RewardModelMetrics& metrics() { return metrics_; }

@@ -7,6 +7,7 @@
 #include "common/action_spec.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
+#include "common/step_flags.h"
 #include "policy/observation_tensor.h"
 #include "policy/weights.h"
 
@@ -55,14 +56,14 @@ LocalPlayer::LocalPlayer(const v1::LocalWelcome& welcome, const EnvironmentGroup
 
 absl::Status LocalPlayer::TakeWeights(const v1::Weights& weights) {
   SIBYL_RETURN_IF_ERROR(
-      DecodePolicy(absl::StrCat("weights of version ", weights.version()), weights.safetensors(), *policy_));
-  version_ = weights.version();
+      DecodePolicy(absl::StrCat("weights of version ", weights.policy_version()), weights.safetensors(), *policy_));
+  policy_version_ = weights.policy_version();
   return absl::OkStatus();
 }
 
-void LocalPlayer::TakeCaptionRewards(const v1::Room& room) {
-  if (room.forget_captions()) caption_rewards_.clear();
-  for (const v1::CaptionReward& caption : room.captions()) {
+void LocalPlayer::TakeCaptionRewards(const v1::BatchRequest& request) {
+  if (request.forget_captions()) caption_rewards_.clear();
+  for (const v1::CaptionReward& caption : request.captions()) {
     if (caption.reward() == 0) {
       caption_rewards_.erase(caption.id());
     } else {
@@ -84,7 +85,7 @@ void LocalPlayer::TellRewards(v1::StepBatch* step) {
     payment.extrinsic = EntryOf<float>(step->reward(), row);
     payment.before = worth(before_[row]);
     payment.after = worth({EntryOf<uint64_t>(step->caption_id(), row), EntryOf<uint32_t>(step->caption_count(), row)});
-    payment.terminated = (step->flags()[row] & kTerminated) != 0;
+    payment.terminated = (step->flags()[row] & kStepTerminated) != 0;
     if (!step->observation_count().empty()) {
       payment.observation_count = EntryOf<uint32_t>(step->observation_count(), row);
     }
@@ -100,7 +101,7 @@ void LocalPlayer::Show(const std::string* actions, v1::StepBatch* step) {
   const size_t arrays = observations_.size() - (feedback_.numbers() > 0 ? 1 : 0);
   const char* from = player_.observations().data();
   for (int64_t row = 0, starts = 0; row < rows_; ++row) {
-    const bool first = (step->flags()[row] & kFirst) != 0;
+    const bool first = (step->flags()[row] & kStepFirst) != 0;
     first_.data_ptr<bool>()[row] = first;
     before_[row] = {EntryOf<uint64_t>(step->caption_id(), row), EntryOf<uint32_t>(step->caption_count(), row)};
     if (first) {
@@ -142,7 +143,7 @@ absl::Status LocalPlayer::Step(v1::UnrollBatch* batch) {
   v1::ActionBatch actions;
   actions.set_sequence(steps_++);
   if (const absl::Status status = sampler_.Draw(*policy_, observations_, first_, states_, &sample_); !status.ok()) {
-    return absl::InternalError(absl::StrCat(status.message(), "; the weights are of version ", version_));
+    return absl::InternalError(absl::StrCat(status.message(), "; the weights are of version ", policy_version_));
   }
   states_ = sample_.states.contiguous();
   actions.set_action(sample_.action);
@@ -150,7 +151,7 @@ absl::Status LocalPlayer::Step(v1::UnrollBatch* batch) {
                                     sample_.log_prob.size() * sizeof(float));
   batch->mutable_value()->append(static_cast<const char*>(sample_.value.data_ptr()), sample_.value.nbytes());
   batch->mutable_action()->append(actions.action());
-  AppendTo(batch->mutable_version(), version_);
+  AppendTo(batch->mutable_policy_version(), policy_version_);
   inference_seconds_ += absl::ToDoubleSeconds(absl::Now() - begin);
   v1::StepBatch* step = batch->add_steps();
   SIBYL_RETURN_IF_ERROR(player_.Step(actions, step));

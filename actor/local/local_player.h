@@ -16,29 +16,29 @@
 
 namespace sibyl::actor {
 
-// Plays all environments of one slot with a policy of its own, over the life of one stream, and writes down their
+// Plays all environments of one slot with its own copy of the policy, over the life of one stream, and writes their
 // unrolls. One thread, on the CPU.
 class LocalPlayer {
  public:
-  // A player with the network that the welcome names, without weights yet. `environments` outlive it. Errors of
-  // MakePolicy.
+  // Makes a player with the network that the welcome names. It has no weights before TakeWeights. `environments`
+  // outlive it. Errors of MakePolicy.
   static absl::StatusOr<std::unique_ptr<LocalPlayer>> Make(const v1::LocalWelcome& welcome,
                                                            const EnvironmentGroups* environments);
 
-  // Plays with these weights from the next step on. FailedPrecondition, DataLoss: they are not this network's.
+  // Uses these weights from the next step on. FailedPrecondition or DataLoss: they are not this network's.
   absl::Status TakeWeights(const v1::Weights& weights);
 
-  // What captions are worth from the next step on, where the policy is told.
-  void TakeCaptionRewards(const v1::Room& room);
+  // Uses these caption rewards from the next step on, where the policy is told them.
+  void TakeCaptionRewards(const v1::BatchRequest& request);
 
-  // Begins the stream's next batch; the first one resets every environment. Errors of Player::Start.
+  // Begins the stream's next batch. The first batch resets every environment. Errors of Player::Start.
   absl::Status Begin(v1::UnrollBatch* batch);
-  // Plays one step in every environment and adds it to the batch, which is whole after unroll_length of them. Errors of
-  // Player::Step; Internal when the policy's output is not finite.
+  // Plays one step in every environment and adds it to the batch. A batch has unroll_length steps. Errors of
+  // Player::Step. Internal: the policy's output is not finite.
   absl::Status Step(v1::UnrollBatch* batch);
 
   Player& player() { return player_; }
-  uint64_t version() const { return version_; }
+  uint64_t policy_version() const { return policy_version_; }
   // Time spent in the policy.
   double inference_seconds() const { return inference_seconds_; }
 
@@ -68,7 +68,7 @@ class LocalPlayer {
   std::vector<torch::Tensor> observations_;               // by array of Feedback::PolicySpec: [1, E, ...]
   torch::Tensor first_;                                   // bool [1, E]
   torch::Tensor states_;                                  // [E, H], before the next step
-  uint64_t version_ = 0, batches_ = 0, steps_ = 0;
+  uint64_t policy_version_ = 0, batches_ = 0, steps_ = 0;
   Sampler sampler_;  // seeded by the run's seed, the slot and the first episode number
   Sample sample_;
   double inference_seconds_ = 0;

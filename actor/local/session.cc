@@ -31,32 +31,33 @@ struct LocalMetrics {
       : actor(metrics),
         version(metrics.Gauge("sibyl_actor_policy_version", "Optimiser steps behind the weights that play.")),
         inference_seconds(metrics.Counter("sibyl_actor_inference_seconds_total", "Time spent in the policy.")),
-        room_waits(metrics.Counter("sibyl_actor_room_waits_seconds_total",
-                                   "Time that playing waited for the learner to have room for unrolls.")) {}
+        request_waits(metrics.Counter("sibyl_actor_batch_request_waits_seconds_total",
+                                      "Time that playing waited for the learner to request the next batch.")) {}
   ActorMetrics actor;
   prometheus::Gauge& version;
   prometheus::Counter& inference_seconds;
-  prometheus::Counter& room_waits;
+  prometheus::Counter& request_waits;
 };
 
 // What has come from the learner and was not looked at yet. Any thread.
 class Inbox {
  public:
   struct Contents {
-    std::optional<v1::Weights> weights;  // the newest
-    std::vector<v1::Room> captions;      // what rooms said of captions, weights left out
+    std::optional<v1::Weights> weights;      // the newest
+    std::vector<v1::BatchRequest> captions;  // those that say something of captions; without weights
     std::vector<v1::EpisodeBlock> episodes;
     std::vector<v1::CaptionTextRequest> text_requests;
   };
 
   void Put(v1::LocalLearnerMessage& message) {
     MutexLock lock(mutex_);
-    if (message.has_room()) {
-      ++rooms_;
-      if (message.room().has_weights()) contents_.weights = std::move(*message.mutable_room()->mutable_weights());
-      if (message.room().captions_size() > 0 || message.room().forget_captions()) {
-        message.mutable_room()->clear_weights();
-        contents_.captions.push_back(std::move(*message.mutable_room()));
+    if (message.has_batch_request()) {
+      ++requests_;
+      v1::BatchRequest& request = *message.mutable_batch_request();
+      if (request.has_weights()) contents_.weights = std::move(*request.mutable_weights());
+      if (request.captions_size() > 0 || request.forget_captions()) {
+        request.clear_weights();
+        contents_.captions.push_back(std::move(request));
       }
     } else if (message.has_episodes()) {
       contents_.episodes.push_back(message.episodes());
@@ -72,28 +73,28 @@ class Inbox {
     came_.NotifyAll();
   }
 
-  // What has come. Waits until room has been given `rooms` times, or something else came; nothing once the stream
+  // What has come. Waits until so many batches were requested, or something else came; nothing once the stream
   // ended. Rests meanwhile.
-  std::optional<Contents> Take(uint64_t rooms, Heartbeat& heartbeat, bool* has_room) {
+  std::optional<Contents> Take(uint64_t requests, Heartbeat& heartbeat, bool* requested) {
     heartbeat.Rest();
     MutexLock lock(mutex_);
-    while (!ended_ && rooms_ < rooms && contents_.episodes.empty() && contents_.text_requests.empty()) {
+    while (!ended_ && requests_ < requests && contents_.episodes.empty() && contents_.text_requests.empty()) {
       came_.Wait(mutex_);
     }
     heartbeat.Beat();
     if (ended_) return std::nullopt;
-    *has_room = rooms_ >= rooms;
+    *requested = requests_ >= requests;
     return std::exchange(contents_, {});
   }
-  bool GotRoom() {
+  bool AnyRequest() {
     MutexLock lock(mutex_);
-    return rooms_ > 0;
+    return requests_ > 0;
   }
 
  private:
   Mutex mutex_;
   CondVar came_;
-  uint64_t rooms_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t requests_ ABSL_GUARDED_BY(mutex_) = 0;
   Contents contents_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -117,13 +118,13 @@ absl::Status PlayRounds(Stream& stream, Inbox& inbox, int unroll_length, LocalPl
   double inference_seconds = 0;
   for (uint64_t round = 0;; ++round) {
     for (int t = 0; t < unroll_length; ++t) {
-      const uint64_t rooms = t >= ahead || round == 0 ? round + 1 : round;
+      const uint64_t requests = t >= ahead || round == 0 ? round + 1 : round;
       const absl::Time waiting = clock.Now();
-      for (bool has_room = false; !has_room;) {
-        const auto contents = inbox.Take(rooms, heartbeat, &has_room);
+      for (bool requested = false; !requested;) {
+        const auto contents = inbox.Take(requests, heartbeat, &requested);
         if (!contents) return Lost();
         for (const v1::EpisodeBlock& block : contents->episodes) player.AddEpisodes(block);
-        for (const v1::Room& room : contents->captions) local.TakeCaptionRewards(room);
+        for (const v1::BatchRequest& request : contents->captions) local.TakeCaptionRewards(request);
         if (contents->weights) SIBYL_RETURN_IF_ERROR(local.TakeWeights(*contents->weights));
         for (const v1::CaptionTextRequest& request : contents->text_requests) {
           *other.mutable_texts() = player.Texts(request);
@@ -131,7 +132,7 @@ absl::Status PlayRounds(Stream& stream, Inbox& inbox, int unroll_length, LocalPl
         }
       }
       const absl::Time now = clock.Now();
-      if (t == (round == 0 ? 0 : ahead)) metrics.room_waits.Increment(absl::ToDoubleSeconds(now - waiting));
+      if (t == (round == 0 ? 0 : ahead)) metrics.request_waits.Increment(absl::ToDoubleSeconds(now - waiting));
       if (now - last_sent > kHeardEvery) {
         other.mutable_playing();
         if (!send(other)) return Lost();
@@ -153,7 +154,7 @@ absl::Status PlayRounds(Stream& stream, Inbox& inbox, int unroll_length, LocalPl
     metrics.inference_seconds.Increment(local.inference_seconds() -
                                         std::exchange(inference_seconds, local.inference_seconds()));
     metrics.actor.text_bytes.Set(static_cast<double>(player.text_bytes()));
-    metrics.version.Set(static_cast<double>(local.version()));
+    metrics.version.Set(static_cast<double>(local.policy_version()));
   }
 }
 
@@ -196,7 +197,7 @@ absl::Status Play(Stream& stream, grpc::ClientContext& context, ActorState& stat
   if (!absl::IsUnavailable(status)) context.TryCancel();
   reader.Join();
   if (!read.ok()) status = read;
-  *played = inbox.GotRoom();
+  *played = inbox.AnyRequest();
   return status;
 }
 

@@ -31,8 +31,7 @@ absl::Status DelayedJudge::Run(const std::stop_token& stop) {
     {
       MutexLock lock(mutex_);
       while (!stop.stop_requested() && (waiting_.empty() || clock_.Now() < waiting_.front().due)) {
-        const absl::Duration left =
-            waiting_.empty() ? absl::InfiniteDuration() : waiting_.front().due - clock_.Now();
+        const absl::Duration left = waiting_.empty() ? absl::InfiniteDuration() : waiting_.front().due - clock_.Now();
         clock_.WaitFor(changed_, mutex_, std::min(left, absl::Seconds(1)));
         heartbeat_->Beat();
       }

@@ -7,9 +7,9 @@
 
 namespace sibyl::annotator {
 
-// How the server of an embedded model at host:port is asked. Of two requests one waits at the server while the other is
-// answered: they share its slot, whose cache holds what prompts have in common. An answer may take long, because the
-// model gets the least of a busy processor.
+// How the server of a model that runs beside training, at host:port, is asked. Of two requests one waits at the server
+// while the other is answered: they share its cache, which holds what prompts have in common. An answer may take long,
+// because the model gets the least of a busy processor.
 inline v1::OpenAiConfig EmbeddedServer(const v1::AnnotatorConfig& config, const std::string& address) {
   v1::OpenAiConfig server = config.openai();
   server.set_url(absl::StrCat("http://", address, "/v1"));

@@ -26,28 +26,28 @@ const std::set<std::string>& Common() {
   return common;
 }
 
-// Those, and the slots of every kind.
+// Those, and the texts of every kind.
 std::vector<std::string> Placeholders() {
   std::vector<std::string> names(Common().begin(), Common().end());
   for (const Question& question : Questions()) {
-    for (const Slot& slot : question.slots) {
-      if (std::find(names.begin(), names.end(), slot.name) == names.end()) names.push_back(slot.name);
+    for (const TextField& field : question.texts) {
+      if (std::find(names.begin(), names.end(), field.name) == names.end()) names.push_back(field.name);
     }
   }
   return names;
 }
 
-// The kind whose slots these placeholders are; nullptr: none.
+// The kind whose texts these placeholders are; nullptr: none.
 const Question* KindOf(const std::set<std::string>& used) {
   for (const Question& question : Questions()) {
-    std::set<std::string> slots;
+    std::set<std::string> names;
     bool complete = true;
-    for (const Slot& slot : question.slots) {
-      slots.insert(slot.name);
-      complete &= !slot.required || used.contains(slot.name);
+    for (const TextField& field : question.texts) {
+      names.insert(field.name);
+      complete &= !field.required || used.contains(field.name);
     }
     const bool foreign = std::any_of(used.begin(), used.end(), [&](const std::string& name) {
-      return !Common().contains(name) && !slots.contains(name);
+      return !Common().contains(name) && !names.contains(name);
     });
     if (complete && !foreign) return &question;
   }
@@ -57,11 +57,11 @@ const Question* KindOf(const std::set<std::string>& used) {
 // "classify needs {caption}, compare needs {first} and {second}".
 std::string Needs() {
   return absl::StrJoin(Questions(), ", ", [](std::string* out, const Question& question) {
-    std::vector<std::string> slots;
-    for (const Slot& slot : question.slots) {
-      if (slot.required) slots.push_back(absl::StrCat("{", slot.name, "}"));
+    std::vector<std::string> names;
+    for (const TextField& field : question.texts) {
+      if (field.required) names.push_back(absl::StrCat("{", field.name, "}"));
     }
-    absl::StrAppend(out, question.kind, " needs ", absl::StrJoin(slots, " and "));
+    absl::StrAppend(out, question.kind, " needs ", absl::StrJoin(names, " and "));
   });
 }
 
@@ -232,14 +232,14 @@ absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string&
   }
   for (const Example& example : prompt.examples_) {
     number = example.line;
-    for (const Slot& slot : question->slots) {
-      if (slot.required && !example.query.texts().contains(slot.name)) {
-        return invalid("the example has no `", slot.name, "`");
+    for (const TextField& field : question->texts) {
+      if (field.required && !example.query.texts().contains(field.name)) {
+        return invalid("the example has no `", field.name, "`");
       }
     }
     for (const auto& [name, value] : example.query.texts()) {
-      const bool known = std::any_of(question->slots.begin(), question->slots.end(),
-                                     [&name = name](const Slot& slot) { return slot.name == name; });
+      const bool known = std::any_of(question->texts.begin(), question->texts.end(),
+                                     [&name = name](const TextField& field) { return field.name == name; });
       if (!known) return invalid("the example has `", name, "`, which `", question->kind, "` does not take");
     }
     if (example.answer.empty()) return invalid("the example has no `answer`, the label that is right");
@@ -251,8 +251,8 @@ absl::StatusOr<Prompt> Prompt::Parse(const std::string& path, const std::string&
   while (prompt.question_ + 1 < prompt.sections_.size()) {
     const Section& each = prompt.sections_[prompt.question_];
     const bool asks = each.Has("goal") || each.Has(kAnswer) || each.Has(kReasoning) ||
-                      std::any_of(question->slots.begin(), question->slots.end(),
-                                  [&](const Slot& slot) { return each.Has(slot.name); });
+                      std::any_of(question->texts.begin(), question->texts.end(),
+                                  [&](const TextField& field) { return each.Has(field.name); });
     if (asks && each.role != "system") break;
     ++prompt.question_;
   }

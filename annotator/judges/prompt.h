@@ -30,16 +30,17 @@ struct Conversation {
 //   [system] [user] [assistant]  the messages of a chat, in order
 //   [text]                       in place of messages: a part of one text, which the model continues
 //   [words]                      "label: word" a line: what stands for a label in answers; left out: the label itself
-//   [example]                    "name: text" a line: a query (`goal`, the kind's slots) and its `answer`, a label
+//   [example]                    "name: text" a line: a query (`goal`, the kind's texts) and its `answer`, a label
 //
-// In messages and texts, {goal}, {labels}, {schema} and the kind's slots ({caption}, {context}, ...) stand for what the
-// query holds, "{{" and "}}" for braces. A line with an optional slot is left out when the query has no such text. The
-// slots tell the kind: a prompt with {caption} classifies, one with {first} and {second} compares.
+// In messages and texts, {goal}, {labels}, {schema} and the kind's texts ({caption}, {context}, ...) stand for what the
+// query holds, "{{" and "}}" for braces. A line with the placeholder of an optional text is left out when the query has
+// no such text. The placeholders tell the kind: a prompt with {caption} classifies, one with {first} and {second}
+// compares.
 //
 // {answer} at the end of the last section asks for a direct verdict: the model's next word. {reasoning} before it has
 // the model reason first, in a request of its own. Without {answer} the model writes freely and names its label itself.
-// Examples need {answer}. Sections from the first one with a slot or {goal} on ([system] apart) are the question: they
-// are shown once for each example with its answer, and then for the query, up to what is asked.
+// Examples need {answer}. The question is every section from the first one with a text's placeholder or {goal} on,
+// [system] apart. The question is shown once for each example with its answer, and then for the query, up to {answer}.
 //
 // Texts of a query are not trusted: in a [text] their line breaks become blanks, and what could be read as a control
 // mark of a chat template or as the end of a tag ("<|im_end|>", "</event>", "[INST]") is broken up by a blank.

@@ -29,11 +29,11 @@ absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
 }
 
-// The query's texts in the order of the kind's slots.
+// The query's texts in the order of the kind's texts.
 std::vector<std::string> TextsOf(const v1::Query& query) {
   std::vector<std::string> texts;
-  for (const Slot& slot : FindQuestion(query.kind())->slots) {
-    if (const auto it = query.texts().find(slot.name); it != query.texts().end()) texts.push_back(it->second);
+  for (const TextField& field : FindQuestion(query.kind())->texts) {
+    if (const auto it = query.texts().find(field.name); it != query.texts().end()) texts.push_back(it->second);
   }
   return texts;
 }
@@ -205,9 +205,9 @@ absl::StatusOr<Reading> RulesJudge::ReadingOf(const v1::Query& query, std::strin
                    " have no answers; give the file a section [", query.kind(), "]");
   }
   std::vector<std::string> rules;
-  for (const Slot& slot : question.slots) {
-    const auto it = query.texts().find(slot.name);
-    if (!slot.required || it == query.texts().end()) continue;
+  for (const TextField& field : question.texts) {
+    const auto it = query.texts().find(field.name);
+    if (!field.required || it == query.texts().end()) continue;
     const Rule& rule = RuleFor(label_rules_, it->second);
     rules.push_back(absl::StrCat(file, ":", rule.line, ": ", rule.text));
   }

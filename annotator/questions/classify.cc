@@ -31,7 +31,7 @@ absl::StatusOr<Reading> ByLabels(const v1::Query& query, const LabelRules& rules
 
 Question Classify() {
   return {.kind = "classify",
-          .slots = {{"caption"}, {"context", /*required=*/false}},
+          .texts = {{"caption"}, {"context", /*required=*/false}},
           .check = Check,
           .form = Form,
           .read = Read,

@@ -57,7 +57,7 @@ absl::StatusOr<Reading> ByLabels(const v1::Query& query, const LabelRules& rules
 
 Question Compare() {
   return {.kind = "compare",
-          .slots = {{"first"}, {"second"}, {"context", /*required=*/false}},
+          .texts = {{"first"}, {"second"}, {"context", /*required=*/false}},
           .check = Check,
           .form = Form,
           .read = Read,

@@ -71,7 +71,7 @@ Reading Read(const v1::Query& query, const Reply& reply) {
 
 Question Compose() {
   return {.kind = "compose",
-          .slots = {{"text"}, {"context", /*required=*/false}},
+          .texts = {{"text"}, {"context", /*required=*/false}},
           .check = Check,
           .form = Form,
           .read = Read,

@@ -42,17 +42,17 @@ absl::Status CheckQuery(const v1::Query& query) {
     for (const Question& each : Questions()) kinds.push_back(each.kind);
     return invalid("kind is `", query.kind(), "`, must be one of ", Names(kinds));
   }
-  std::vector<std::string> slots;
-  for (const Slot& slot : question->slots) {
-    slots.push_back(slot.required ? slot.name : absl::StrCat(slot.name, " (optional)"));
-    if (slot.required && !query.texts().contains(slot.name)) {
-      return invalid("texts has no `", slot.name, "`; `", query.kind(), "` needs it");
+  std::vector<std::string> names;
+  for (const TextField& field : question->texts) {
+    names.push_back(field.required ? field.name : absl::StrCat(field.name, " (optional)"));
+    if (field.required && !query.texts().contains(field.name)) {
+      return invalid("texts has no `", field.name, "`; `", query.kind(), "` needs it");
     }
   }
   for (const auto& [name, text] : query.texts()) {
-    const bool known = std::any_of(question->slots.begin(), question->slots.end(),
-                                   [&name = name](const Slot& slot) { return slot.name == name; });
-    if (!known) return invalid("texts has `", name, "`; `", query.kind(), "` takes ", Names(slots));
+    const bool known = std::any_of(question->texts.begin(), question->texts.end(),
+                                   [&name = name](const TextField& field) { return field.name == name; });
+    if (!known) return invalid("texts has `", name, "`; `", query.kind(), "` takes ", Names(names));
     if (text.empty()) return invalid("texts.", name, " is empty; leave it out, or do not ask");
     if (auto status = CheckLength(absl::StrCat("texts.", name), text); !status.ok()) return status;
   }

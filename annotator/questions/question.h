@@ -20,7 +20,7 @@ namespace sibyl::annotator {
 inline constexpr size_t kMaxTextBytes = 65'536;
 
 // A text that a kind takes (Query.texts), and the placeholder of the same name in its prompts.
-struct Slot {
+struct TextField {
   std::string name;
   bool required = true;
 };
@@ -72,7 +72,7 @@ class LabelRules {
 struct Question {
   // Query.kind.
   std::string kind;
-  std::vector<Slot> slots;
+  std::vector<TextField> texts;
   // InvalidArgument for a query that breaks the kind's own rules; names the field, its value and the remedy. Slots,
   // lengths and the goal have been checked before (CheckQuery).
   absl::Status (*check)(const v1::Query& query);

@@ -332,7 +332,7 @@ absl::Status CaptionTable::Apply(const v1::ScoreUpdate& update, uint64_t step) {
   const auto finish = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (const v1::ScoreUpdate& part : parts) {
       if (part.has_transform()) transform_ = part.transform();
-      score_version_ = part.version();
+      score_version_ = part.score_version();
     }
   };
   if (parts.size() == 1 && !update.reset() && entries(update) <= kAtOnce) {

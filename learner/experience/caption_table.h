@@ -17,21 +17,22 @@
 
 namespace sibyl::learner {
 
-// What one transition's caption is worth.
+// What the caption of one transition is worth.
 struct CaptionReward {
-  float reward = 0;     // what the reward model gives it, before coefficient and count
+  float reward = 0;     // intrinsic reward of the caption, before coefficient and count
   bool scored = false;  // the reward model has a score for it
   uint64_t age = 0;     // environment steps since that score came
 };
 
-// Every caption the learner knows: a dense row for each, with text, count and score. Row 0 is "no caption". Any thread.
+// Every caption that the learner knows. Each caption has a dense row with its text, count and score. Row 0 stands for
+// "no caption". Any thread.
 //
-// Bounded: beyond `capacity` captions, or `text_bytes` bytes of texts and contexts, the least recently seen caption
-// that no live unroll names is forgotten, and comes back as new. Scores of captions that have no row are kept by id, at
-// most `capacity` of them; the one that came first is dropped first.
+// The table is bounded by `capacity` captions and by `text_bytes` bytes of texts and contexts. A full table forgets the
+// least recently seen caption that no live unroll names. A forgotten caption that is seen again is new. The table keeps
+// the scores of captions without a row by id, at most `capacity` of them; it drops the score that came first.
 //
-// No call holds the lock over a walk of the whole table: Apply, Save and TakeChanged go through it in pieces of some
-// thousand rows, and free the lock between two pieces (or leave the rest to the next call).
+// No call holds the lock while it walks the whole table. Apply, Save and TakeChanged walk in pieces of some thousand
+// rows. They free the lock between two pieces, or leave the rest to the next call.
 class CaptionTable {
  public:
   explicit CaptionTable(size_t capacity, size_t text_bytes = std::numeric_limits<size_t>::max())
@@ -40,67 +41,70 @@ class CaptionTable {
     row_scores_.resize(1);
   }
 
-  // Rows of captions seen at environment step `step`; each mention counts one occurrence and pins the row once.
-  // A caption's text may come later. Id 0 gives row 0.
+  // Writes the row of each caption id to `rows` [ids.size()], and adds rows for new ids. `step`: the environment step
+  // at which they were seen. Each mention counts one occurrence and pins the row once. The text may come later. Id 0
+  // gives row 0.
   void See(absl::Span<const uint64_t> ids, uint64_t step, int32_t* rows);
-  // Takes one pin from each of the rows.
+  // Takes one pin from each row, once for each mention.
   void Unpin(absl::Span<const int32_t> rows);
-  // Adds one pin to each of the rows.
+  // Adds one pin to each row, once for each mention.
   void Pin(absl::Span<const int32_t> rows);
 
-  // Takes texts that actors sent. A text whose hash is not its id, or that differs from the one known (a collision), is
-  // counted and ignored.
+  // Takes texts that actors sent. The table counts and ignores a text whose hash is not its id, and a text that differs
+  // from the known one (a collision).
   void AddTexts(const google::protobuf::RepeatedPtrField<v1::CaptionText>& texts);
-  // Ids of those of the rows whose text is not known.
+  // The ids of those rows whose text is not known.
   std::vector<uint64_t> WithoutText(absl::Span<const int32_t> rows) const;
-  // Texts, with their context, of those of `ids` that are known.
+  // The known texts of these ids, with their contexts.
   v1::CaptionTexts Texts(absl::Span<const uint64_t> ids) const;
 
-  // Ids, counts and last steps of rows that changed since the last call, at most `limit`; with `all`, this call and
-  // those after it report every row. Fewer than `limit`: that was all.
+  // Ids, counts and last steps of rows that have changed since the last call, at most `limit`. `all`: this call and the
+  // next ones report every row. A result of fewer than `limit` rows is complete.
   v1::CaptionCounts TakeChanged(bool all, size_t limit);
 
-  // For a rank that has no reward model of its own: what was seen since the last call, and the texts of what is new. A
-  // caption whose text has not come yet waits.
+  // For ranks above 0: what was seen since the last call, and the texts of new captions. A caption whose text has not
+  // come yet is left for a later call.
   void TakeNews(v1::RankNews* news);
-  // For the rank that follows the reward model: what another one has seen, as if it had been seen here.
+  // For rank 0: counts what another rank has seen as if it had been seen here.
   void AddNews(const v1::RankNews& news);
 
-  // Applies one update of the reward model. Updates with `more` are held back until the last part has come, and then
-  // take effect at one moment. One caller at a time.
-  // InvalidArgument, with nothing applied: columns of different length, a score or a transform that is not finite or
-  // far out of range, or more rows held back than any snapshot has.
+  // Applies one update of the reward model, which came at environment step `step`. Updates with `more` are held back
+  // until the last part has come; all parts then take effect at one moment. One caller at a time.
+  // InvalidArgument, and nothing is applied: columns differ in length, a score or a transform is not finite or far out
+  // of range, or more rows are held back than any snapshot has.
   absl::Status Apply(const v1::ScoreUpdate& update, uint64_t step);
 
-  // Rewards of rows under the newest scores, all from one moment.
+  // Writes the reward of each row to `rewards` [rows.size()]. All scores are of one moment. `step`: the environment
+  // step now, for the scores' age.
   void Rewards(absl::Span<const int32_t> rows, uint64_t step, CaptionReward* rewards) const;
 
   // As `reward` of Rewards, for captions by id; 0 where the table does not have the caption.
   void RewardsOf(absl::Span<const uint64_t> ids, float* rewards) const;
 
-  // Ids of rows; 0 for row 0.
+  // Writes the id of each row to `ids` [rows.size()]; row 0 has id 0.
   void Ids(absl::Span<const int32_t> rows, uint64_t* ids) const;
   size_t size() const;
-  // Pins of all rows together: mentions by live unrolls.
+  // The pins of all rows together: mentions by live unrolls.
   uint64_t pins() const;
   uint64_t collisions() const;
   uint64_t evicted() const;
   uint64_t score_version() const;
   // Bytes of texts and contexts.
   size_t text_bytes() const;
-  // Scores of captions that have no row, and those that were dropped because there were too many.
+  // Scores of captions without a row: those that are kept, and those that were dropped because there were too many.
   size_t scores_without_row() const;
   uint64_t scores_dropped() const;
   // Approximate memory of the table.
   size_t bytes() const;
 
-  // For checkpoints. Appends the captions of the next rows, some thousand of them, and moves `next_row`, which begins
-  // at 0; false when that was the end. Each caption is saved as it is when its row's turn comes. A caption that is
-  // known all the time is saved exactly once; one that comes or goes meanwhile perhaps.
+  // For checkpoints. Appends the captions of the next some thousand rows and advances `next_row`, which starts at 0.
+  // False: the end is reached. Each caption is saved as it is when its row's turn comes. A caption that is known during
+  // all calls is saved exactly once; a caption that comes or goes meanwhile may be missing.
   bool SavePiece(int32_t* next_row, google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const;
   // All pieces.
   void Save(google::protobuf::RepeatedPtrField<v1::CaptionState>* captions) const;
-  // Before anything else. The captions in any order; those seen last are forgotten last.
+  // Call it before anything else. The captions may come in any order. Those with the latest last step are forgotten
+  // last.
   void Load(const google::protobuf::RepeatedPtrField<v1::CaptionState>& captions);
 
  private:

@@ -6,12 +6,13 @@
 #include "common/action_spec.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
+#include "common/step_flags.h"
 #include "common/tensor_spec.h"
 
 namespace sibyl::learner {
 namespace {
 
-constexpr unsigned char kEnded = kTerminated | kTruncated;
+constexpr unsigned char kEnded = kStepTerminated | kStepTruncated;
 
 // Whether every float of a column is within [low, high], which NaN never is.
 absl::Status CheckRange(const char* name, absl::string_view column, double low, double high) {
@@ -84,13 +85,13 @@ absl::Status StepCheck::CheckStep(const v1::StepBatch& step, uint64_t sequence) 
     if (ended && sequence == 0) {
       return absl::InvalidArgumentError("a group's first step ends an episode");
     }
-    if ((ended || sequence == 0) && (flags & kFirst) == 0) {
+    if ((ended || sequence == 0) && (flags & kStepFirst) == 0) {
       return absl::InvalidArgumentError("an ended episode, or a group's first step, without the flag `first`");
     }
-    if ((flags & kFirst) != 0 && !ended && sequence != 0) {
+    if ((flags & kStepFirst) != 0 && !ended && sequence != 0) {
       return absl::InvalidArgumentError("an episode starts where none ended");
     }
-    firsts += (flags & kFirst) != 0;
+    firsts += (flags & kStepFirst) != 0;
     if (!ended) continue;
     if (static_cast<int>(ends) < step.episodes_size()) {
       SIBYL_RETURN_IF_ERROR(CheckEpisode(step.episodes(static_cast<int>(ends)), row, figures_));
@@ -139,7 +140,7 @@ absl::Status CheckColumns(const v1::UnrollBatch& batch, const UnrollColumns& exp
       {"action", batch.action(), cells * ActionBytes(expected.action)},
       {"log_prob", batch.log_prob(), cells * sizeof(float)},
       {"value", batch.value(), cells * expected.value_heads * sizeof(float)},
-      {"version", batch.version(), expected.unroll_length * sizeof(uint64_t)},
+      {"policy_version", batch.policy_version(), expected.unroll_length * sizeof(uint64_t)},
       {"state", batch.state(), expected.environments * expected.state_size * sizeof(float)},
   };
   for (const auto& [name, column, bytes] : columns) {

@@ -53,7 +53,7 @@ class StepCheck {
 };
 
 // Whether the columns beside the steps of a local actor's batch keep to what unroll.proto says of UnrollBatch: action,
-// log_prob, value, version, state. InvalidArgument as above.
+// log_prob, value, policy_version, state. InvalidArgument as above.
 struct UnrollColumns {
   int unroll_length, environments;
   v1::ActionSpec action;

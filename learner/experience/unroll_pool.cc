@@ -39,7 +39,7 @@ std::unique_ptr<Unroll> UnrollPool::Make() const {
   unroll->action.resize(steps * shape_.action_bytes);
   unroll->log_prob.resize(steps);
   unroll->value.resize(steps * shape_.value_heads);
-  unroll->version.resize(steps);
+  unroll->policy_version.resize(steps);
   unroll->reward.resize(steps);
   unroll->terminated.resize(steps);
   unroll->truncated.resize(steps);

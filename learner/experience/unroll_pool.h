@@ -29,7 +29,7 @@ struct Unroll {
   std::string action;                          // [T] a_t, as ActionSpec lays it out
   std::vector<float> log_prob;                 // [T] of the action under the behaviour policy
   std::vector<float> value;                    // [T, V] of o_t under the behaviour policy
-  std::vector<uint64_t> version;               // [T] optimiser steps behind the behaviour policy
+  std::vector<uint64_t> policy_version;        // [T] optimiser steps behind the behaviour policy
   std::vector<float> reward;                   // [T] extrinsic r_{t+1}
   std::vector<uint8_t> terminated, truncated;  // [T]
   std::vector<float> state;                    // [H] recurrent state before o_0 (before `first` zeroes it)
@@ -56,24 +56,25 @@ struct UnrollShape {
   size_t Bytes() const;
 };
 
-// Hands out unrolls to be filled, and queues the finished ones for training. At most `capacity` unrolls exist; those
-// that fill unrolls wait for a free one, training waits for finished ones. Memory is taken when an unroll is first
-// needed, and given back when the capacity falls below what exists. Any thread. An unroll belongs to whoever holds it
-// until Finish or Release.
+// Hands out unrolls to be filled, and queues finished unrolls for training. At most `capacity` unrolls exist. Whoever
+// fills unrolls waits for free ones; training waits for finished ones. The pool allocates an unroll when it is first
+// needed, and frees unrolls when more exist than the capacity allows. Any thread.
+//
+// An unroll belongs to its holder until Finish or Release.
 class UnrollPool {
  public:
   // `clock` outlives the pool.
   UnrollPool(const UnrollShape& shape, int capacity, Clock* clock);
 
-  // Actors have come or gone. Unrolls above the capacity are freed as soon as they are released.
+  // Sets the number of unrolls that may exist. Unrolls above it are freed as soon as they are released.
   void SetCapacity(int capacity);
 
   using Granted = std::function<void(Unrolls unrolls)>;
-  // Asks for `count` unrolls, all or none. Returns them when they are free and nobody has asked before. Otherwise
-  // returns nothing, and calls `granted` once they are free and every earlier request has been served. The call comes
-  // from the thread that releases unrolls or raises the capacity, and must not block. After Close nothing is granted.
+  // Asks for `count` unrolls, all or none. Returns them when they are free and no earlier request waits. Otherwise
+  // returns nothing, and calls `granted` when they are free and every earlier request has been served. The thread that
+  // releases unrolls or raises the capacity makes that call; it must not block. After Close nothing is granted.
   Unrolls Request(uint64_t owner, int count, Granted granted);
-  // Forgets the owner's requests. A grant may be on its way nevertheless.
+  // Forgets the owner's requests. A grant that is under way still arrives.
   void Withdraw(uint64_t owner);
 
   // Queues finished unrolls for training.
@@ -81,7 +82,7 @@ class UnrollPool {
   // Takes unrolls back, finished or not.
   void Release(Unrolls unrolls);
 
-  // Waits for `count` finished unrolls and moves the oldest ones to `unrolls`. False after Close.
+  // Waits for `count` finished unrolls and appends the oldest ones to `unrolls`. False after Close.
   bool PopFinished(int count, Unrolls* unrolls) { return PopFinishedWithin(absl::InfiniteDuration(), count, unrolls); }
   // As PopFinished. False also when `limit` has passed.
   bool PopFinishedWithin(absl::Duration limit, int count, Unrolls* unrolls);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/columns.h"
 #include "common/status_macros.h"
+#include "common/step_flags.h"
 
 namespace sibyl::learner {
 
@@ -69,7 +70,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
   ids_.assign(2 * rows_, 0);
   for (size_t row = 0, first = 0; row < rows_; ++row) {
     ids_[2 * row] = EntryOf<uint64_t>(step.caption_id(), row);
-    if (step.flags()[row] & kFirst) ids_[2 * row + 1] = EntryOf<uint64_t>(step.first_caption_id(), first++);
+    if (step.flags()[row] & kStepFirst) ids_[2 * row + 1] = EntryOf<uint64_t>(step.first_caption_id(), first++);
   }
   caption_rows_.resize(ids_.size());
   books_.captions->See(ids_, books_.steps->received(), caption_rows_.data());
@@ -88,7 +89,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
     const int32_t paid = caption_rows_[2 * row];
     const uint32_t paid_count = EntryOf<uint32_t>(step.caption_count(), row);
     Begun& begin = track.begin;
-    begin.first = (flags & kFirst) != 0;
+    begin.first = (flags & kStepFirst) != 0;
     if (begin.first) {
       begin.caption = caption_rows_[2 * row + 1];
       begin.count = begin.caption != 0 ? 1 : 0;
@@ -98,7 +99,7 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
       begin.count = paid_count;
     }
     track.playing = true;
-    const bool ended = (flags & (kTerminated | kTruncated)) != 0;
+    const bool ended = (flags & (kStepTerminated | kStepTruncated)) != 0;
     const absl::string_view shown = observations.substr(0, observation_bytes_);
     const absl::string_view led_to = ended ? finals.substr(0, observation_bytes_) : shown;
     if (ended) finals.remove_prefix(observation_bytes_);
@@ -107,8 +108,8 @@ absl::Status UnrollWriter::Write(const v1::StepBatch& step, std::vector<uint64_t
     if (Unroll* unroll = track.unroll.get(); unroll != nullptr) {
       const int t = track.t;
       unroll->reward[t] = EntryOf<float>(step.reward(), row);
-      unroll->terminated[t] = (flags & kTerminated) != 0;
-      unroll->truncated[t] = (flags & kTruncated) != 0;
+      unroll->terminated[t] = (flags & kStepTerminated) != 0;
+      unroll->truncated[t] = (flags & kStepTruncated) != 0;
       unroll->paid_caption[t] = paid;
       unroll->paid_count[t] = paid_count;
       if (!begin.first) pinned_again_.push_back(paid);  // seen once, named by paid_caption and seen_caption
@@ -159,7 +160,7 @@ void UnrollWriter::TellRewards(const v1::StepBatch& step) {
     payment.extrinsic = EntryOf<float>(step.reward(), row);
     payment.before = {caption_rewards_[2 * row].reward, tracks_[step.group() * rows_ + row].begin.count};
     payment.after = {caption_rewards_[2 * row + 1].reward, EntryOf<uint32_t>(step.caption_count(), row)};
-    payment.terminated = (step.flags()[row] & kTerminated) != 0;
+    payment.terminated = (step.flags()[row] & kStepTerminated) != 0;
     if (counts_observations_) payment.observation_count = EntryOf<uint32_t>(step.observation_count(), row);
     feedback_->Rewards(payment, &told_rewards_[row * R]);
   }
@@ -196,7 +197,7 @@ void UnrollWriter::WriteDecision(int environment, const Decision& decision) {
   std::memcpy(&unroll.action[track.t * action_bytes_], decision.action, action_bytes_);
   unroll.log_prob[track.t] = decision.log_prob;
   std::copy_n(decision.value, value_heads_, unroll.value.begin() + track.t * value_heads_);
-  unroll.version[track.t] = decision.version;
+  unroll.policy_version[track.t] = decision.policy_version;
   if (track.t == 0) std::copy_n(decision.state, unroll.state.size(), unroll.state.begin());
 }
 

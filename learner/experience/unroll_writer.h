@@ -32,7 +32,7 @@ struct Decision {
   const char* action = nullptr;  // as ActionSpec lays it out
   float log_prob = 0;            // of the action under the policy that chose it
   const float* value = nullptr;  // [V] of o_t
-  uint64_t version = 0;          // optimiser steps behind that policy
+  uint64_t policy_version = 0;   // optimiser steps behind that policy
   const float* state = nullptr;  // [H] recurrent state before o_t; read where o_t begins an unroll
 };
 

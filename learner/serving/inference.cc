@@ -127,7 +127,8 @@ absl::Status Inference::Act() {
   const PolicyStore::Published published = policies_->Get();
   if (const absl::Status status = sampler_.Draw(*published.policy, observations, first, before, &sample_);
       !status.ok()) {
-    return absl::InternalError(absl::StrCat(status.message(), "; the weights are of version ", published.version));
+    return absl::InternalError(
+        absl::StrCat(status.message(), "; the weights are of version ", published.policy_version));
   }
   const int64_t state_size = before.size(1), heads = sample_.value.size(1);
   if (state_size > 0) states_.table().index_copy_(0, index, sample_.states);
@@ -140,12 +141,12 @@ absl::Status Inference::Act() {
     batch.set_group(group);
     batch.set_sequence(sequence);
     batch.set_action(&sample_.action[row * action_bytes_], group_rows_ * action_bytes_);
-    batch.set_policy_version(published.version);
+    batch.set_policy_version(published.policy_version);
     for (int i = 0; i < group_rows_; ++i, ++row) {
       actor->writer.WriteDecision(
           static_cast<int>(group) * group_rows_ + i,
           {&sample_.action[row * action_bytes_], sample_.log_prob[row], sample_.value.data_ptr<float>() + row * heads,
-           published.version, states.data_ptr<float>() + row * state_size});
+           published.policy_version, states.data_ptr<float>() + row * state_size});
     }
     actor->sink->SendActions(std::move(batch));
   }

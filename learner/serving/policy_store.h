@@ -15,7 +15,7 @@ class PolicyStore {
  public:
   struct Published {
     std::shared_ptr<Policy> policy;  // frozen as long as it is held
-    uint64_t version = 0;            // optimiser steps behind its weights
+    uint64_t policy_version = 0;     // optimiser steps behind its weights
   };
 
   // Two policies of the trained one's shape, which nobody else holds.
@@ -43,7 +43,7 @@ class PolicyStore {
     }
     MutexLock lock(mutex_);
     std::swap(current_.policy, spare_);
-    current_.version = version;
+    current_.policy_version = version;
   }
 
  private:

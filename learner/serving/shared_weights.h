@@ -16,7 +16,7 @@ class SharedWeights {
   explicit SharedWeights(const PolicyStore* policies) : policies_(policies) {}
 
   struct Encoded {
-    uint64_t version = 0;  // optimiser steps behind them
+    uint64_t policy_version = 0;  // optimiser steps behind them
     std::shared_ptr<const std::string> bytes;
   };
   // An error is final: the weights cannot be read.

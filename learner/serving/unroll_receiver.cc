@@ -18,12 +18,13 @@ constexpr size_t kMostTold = 100'000;
 
 UnrollReceiver::UnrollReceiver(const v1::Experiment& experiment, const v1::EnvironmentSpec& spec,
                                const ExperienceBooks& books, Clock* clock, Heartbeats* heartbeats, Metrics* metrics)
-    : ActorLoop("unrolls", books, clock, heartbeats,
-                metrics->Counter("sibyl_learner_unroll_batches_seconds_total",
-                                 "Time spent checking and writing batches of unrolls."),
-                metrics->Counter("sibyl_learner_room_waits_seconds_total",
-                                 "Time that the receiver had nothing to do while local actors' room waited for "
-                                 "training to release unrolls.")),
+    : ActorLoop(
+          "unrolls", books, clock, heartbeats,
+          metrics->Counter("sibyl_learner_unroll_batches_seconds_total",
+                           "Time spent checking and writing batches of unrolls."),
+          metrics->Counter("sibyl_learner_batch_request_waits_seconds_total",
+                           "Time that the receiver had nothing to do while a request for a batch waited for training "
+                           "to release unrolls.")),
       columns_{books.unrolls->shape().length, static_cast<int>(experiment.actor().environments()), spec.action(),
                static_cast<size_t>(books.unrolls->shape().value_heads), books.unrolls->shape().state_size},
       spec_(spec),
@@ -37,7 +38,7 @@ std::unique_ptr<LocalActor> UnrollReceiver::MakeActor(const v1::SlotLease& lease
        std::move(sink),
        {spec_, &feedback_, /*told_by_actor=*/true, books_, lease.slot(), /*groups=*/1, columns_.environments}},
       {}});
-  RequestRoom(*actor);
+  TakeUnrolls(*actor);
   return actor;
 }
 
@@ -45,19 +46,19 @@ absl::Status UnrollReceiver::OnMessage(LocalActor& actor, const v1::UnrollBatch&
   SIBYL_RETURN_IF_ERROR(Take(actor, batch));
   batches_counter_.Increment();
   books_.steps->AddBytes(batch.ByteSizeLong());
-  RequestRoom(actor);
+  TakeUnrolls(actor);
   return absl::OkStatus();
 }
 
 void UnrollReceiver::OnUnrolls(LocalActor& actor, uint32_t /*group*/, Unrolls unrolls) {
-  actor.room = std::move(unrolls);
-  v1::Room room;
-  room.set_batches(actor.batches);
-  TellCaptions(actor, &room);
-  actor.sink->GiveRoom(std::move(room));
+  actor.next = std::move(unrolls);
+  v1::BatchRequest request;
+  request.set_sequence(actor.batches);
+  TellCaptions(actor, &request);
+  actor.sink->RequestBatch(std::move(request));
 }
 
-void UnrollReceiver::TellCaptions(LocalActor& actor, v1::Room* room) {
+void UnrollReceiver::TellCaptions(LocalActor& actor, v1::BatchRequest* request) {
   if (!feedback_.reads_captions()) return;
   std::vector<uint64_t> ids;
   for (const auto& [id, reward] : actor.told) ids.push_back(id);
@@ -67,11 +68,11 @@ void UnrollReceiver::TellCaptions(LocalActor& actor, v1::Room* room) {
     float& told = actor.told[ids[i]];
     if (told == rewards[i]) continue;
     told = rewards[i];
-    v1::CaptionReward* worth = room->add_captions();
+    v1::CaptionReward* worth = request->add_captions();
     worth->set_id(ids[i]);
     worth->set_reward(rewards[i]);
   }
-  room->set_forget_captions(std::exchange(actor.forget, false));
+  request->set_forget_captions(std::exchange(actor.forget, false));
 }
 
 void UnrollReceiver::NoteCaptions(LocalActor& actor, const v1::StepBatch& step) {
@@ -88,17 +89,17 @@ void UnrollReceiver::NoteCaptions(LocalActor& actor, const v1::StepBatch& step) 
   }
 }
 
-void UnrollReceiver::OnForget(LocalActor& actor) { books_.unrolls->Release(std::move(actor.room)); }
+void UnrollReceiver::OnForget(LocalActor& actor) { books_.unrolls->Release(std::move(actor.next)); }
 
-void UnrollReceiver::RequestRoom(LocalActor& actor) {
+void UnrollReceiver::TakeUnrolls(LocalActor& actor) {
   Unrolls unrolls = RequestUnrolls(actor, 0, columns_.environments);
   if (!unrolls.empty()) OnUnrolls(actor, 0, std::move(unrolls));
 }
 
 absl::Status UnrollReceiver::Check(const LocalActor& actor, const v1::UnrollBatch& batch) const {
-  if (batch.sequence() != actor.batches || actor.room.empty()) {
+  if (batch.sequence() != actor.batches || actor.next.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("unroll batch ", batch.sequence(), " without room; ", actor.batches, " have been taken"));
+        absl::StrCat("unroll batch ", batch.sequence(), " was not requested; ", actor.batches, " have been taken"));
   }
   const int steps = columns_.unroll_length + (actor.batches == 0 ? 1 : 0);
   if (batch.steps_size() != steps) {
@@ -121,14 +122,15 @@ absl::Status UnrollReceiver::Take(LocalActor& actor, const v1::UnrollBatch& batc
   // A stream's first batch brings its o_0 along.
   auto step = batch.steps().begin();
   if (actor.batches == 0) SIBYL_RETURN_IF_ERROR(actor.writer.Write(*step++, &textless));
-  actor.writer.Begin(0, std::move(actor.room));
-  actor.room.clear();
+  actor.writer.Begin(0, std::move(actor.next));
+  actor.next.clear();
   for (size_t t = 0; step != batch.steps().end(); ++t, ++step) {
     for (size_t row = 0; row < E; ++row) {
       const size_t cell = t * E + row;
-      actor.writer.WriteDecision(static_cast<int>(row),
-                                 {&batch.action()[cell * action_bytes], EntryOf<float>(batch.log_prob(), cell),
-                                  &values[cell * V], EntryOf<uint64_t>(batch.version(), t), states.data() + row * H});
+      actor.writer.WriteDecision(
+          static_cast<int>(row),
+          {&batch.action()[cell * action_bytes], EntryOf<float>(batch.log_prob(), cell), &values[cell * V],
+           EntryOf<uint64_t>(batch.policy_version(), t), states.data() + row * H});
     }
     SIBYL_RETURN_IF_ERROR(actor.writer.Write(*step, &textless));
   }

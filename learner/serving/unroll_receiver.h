@@ -18,23 +18,23 @@ namespace sibyl::learner {
 // Where the answers for one local actor go.
 class UnrollSink : public ActorSink {
  public:
-  // There is room for the next batch. The weights are the sink's to add.
-  virtual void GiveRoom(v1::Room room) = 0;
+  // Asks for the next batch: all before have been taken, and there are unrolls for it. The sink adds the weights.
+  virtual void RequestBatch(v1::BatchRequest request) = 0;
 };
 
 // An actor that holds the policy itself.
 struct LocalActor : ServedActor<UnrollSink> {
-  Unrolls room;  // for the next batch: none, or one unroll for each environment
-  uint64_t batches = 0;
-  // Where the policy is told what captions are worth: what the actor knows of the captions that it has mentioned.
+  Unrolls next;          // for the next batch: none, or one unroll for each environment
+  uint64_t batches = 0;  // taken so far
+  // Where the policy is told caption rewards: the rewards that the actor knows, of the captions that it has mentioned.
   absl::flat_hash_map<uint64_t, float> told;
   bool forget = false;  // `told` was emptied
 };
 
 // Turns the batches of local actors into finished unrolls, as Inference does with steps. Threads: see ActorLoop.
 //
-// An actor is given room when the receiver holds an unroll for each of its environments, so a batch is written as soon
-// as it comes. When no unroll is free, room is what waits. An actor has at most one unanswered batch.
+// A batch is requested when the receiver holds an unroll for each of the actor's environments, so the batch is written
+// as soon as it comes. When no unroll is free, the request is what waits. An actor has at most one unanswered batch.
 class UnrollReceiver : public ActorLoop<LocalActor, v1::UnrollBatch> {
  public:
   // All pointers outlive this.
@@ -47,9 +47,9 @@ class UnrollReceiver : public ActorLoop<LocalActor, v1::UnrollBatch> {
   void OnUnrolls(LocalActor& actor, uint32_t group, Unrolls unrolls) override;
   void OnForget(LocalActor& actor) override;
 
-  void RequestRoom(LocalActor& actor);
-  // Adds to `room` the captions whose reward the actor does not know.
-  void TellCaptions(LocalActor& actor, v1::Room* room);
+  void TakeUnrolls(LocalActor& actor);
+  // Adds to `request` the captions whose reward the actor does not know.
+  void TellCaptions(LocalActor& actor, v1::BatchRequest* request);
   void NoteCaptions(LocalActor& actor, const v1::StepBatch& step);
   absl::Status Check(const LocalActor& actor, const v1::UnrollBatch& batch) const;
   absl::Status Take(LocalActor& actor, const v1::UnrollBatch& batch);

@@ -20,20 +20,20 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
   void End(const grpc::Status& status) override { Close(status); }
 
   // UnrollSink; one thread.
-  void GiveRoom(v1::Room room) override {
+  void RequestBatch(v1::BatchRequest request) override {
     const auto newest = service_->weights_->Newest();
     if (!newest.ok()) return Refuse(newest.status());
     v1::LocalLearnerMessage message;
-    message.mutable_room()->Swap(&room);
-    if (message.room().batches() == 0 || newest->version != sent_version_) {
-      v1::Weights* weights = message.mutable_room()->mutable_weights();
-      weights->set_version(newest->version);
+    message.mutable_batch_request()->Swap(&request);
+    if (message.batch_request().sequence() == 0 || newest->policy_version != sent_version_) {
+      v1::Weights* weights = message.mutable_batch_request()->mutable_weights();
+      weights->set_policy_version(newest->policy_version);
       weights->set_safetensors(*newest->bytes);
-      sent_version_ = newest->version;
+      sent_version_ = newest->policy_version;
       service_->weights_bytes_.Increment(static_cast<double>(newest->bytes->size()));
     }
     Touch();
-    has_room_ = true;
+    requested_ = true;
     Send(std::move(message));
   }
   void RequestTexts(v1::CaptionTextRequest request) override {
@@ -44,7 +44,7 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
   void Refuse(const absl::Status& status) override { ActorStream::Refuse(status); }
 
  private:
-  bool Owes() const override { return has_room_ || !playing_; }
+  bool Owes() const override { return requested_ || !playing_; }
 
   void OnMessage(v1::LocalActorMessage& message) override {
     Touch();
@@ -80,7 +80,7 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
         return absl::OkStatus();
       case v1::LocalActorMessage::kUnrolls: {
         v1::UnrollBatch& batch = *message.mutable_unrolls();
-        if (!has_room_.exchange(false)) {
+        if (!requested_.exchange(false)) {
           return absl::InvalidArgumentError(absl::StrCat("unroll batch ", batch.sequence(), " out of turn"));
         }
         for (const v1::StepBatch& step : batch.steps()) {
@@ -105,9 +105,9 @@ class UnrollStream final : public rpc::ServerStream<v1::LocalActorMessage, v1::L
   }
 
   UnrollService* const service_;
-  std::atomic<bool> playing_ = false;   // ready has come
-  std::atomic<bool> has_room_ = false;  // it is the actor's turn to send a batch
-  uint64_t sent_version_ = 0;           // GiveRoom's
+  std::atomic<bool> playing_ = false;    // ready has come
+  std::atomic<bool> requested_ = false;  // it is the actor's turn to send a batch
+  uint64_t sent_version_ = 0;            // RequestBatch's
 };
 
 UnrollService::UnrollService(ActorStreams* streams, UnrollReceiver* receiver, SharedWeights* weights,

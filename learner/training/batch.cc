@@ -40,7 +40,7 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
   training.valid = torch::empty({T, B}, bools);
   batch.extrinsic_reward = torch::empty({T, B}, floats);
   batch.intrinsic_reward = torch::empty({T, B}, floats);
-  batch.version = torch::empty({T, B}, int64s);
+  batch.policy_version = torch::empty({T, B}, int64s);
   batch.seen_caption = torch::empty({T + 1, B}, int64s);
   batch.paid_caption = torch::empty({T, B}, int64s);
   batch.seen_count = torch::empty({T + 1, B}, int64s);
@@ -122,14 +122,14 @@ Batch MakeBatch(const BatchSettings& settings, const Unrolls& unrolls, const Cap
       for (int64_t head = 0; head < V; ++head) reward[head] = static_cast<float>(of_head[head]);
       training.terminated.data_ptr<bool>()[at] = unroll.terminated[t] != 0;
       training.truncated.data_ptr<bool>()[at] = unroll.truncated[t] != 0;
-      const uint64_t step_lag = version - std::min(version, unroll.version[t]);
+      const uint64_t step_lag = version - std::min(version, unroll.policy_version[t]);
       const bool valid = step_lag < settings.learner.max_policy_lag();
       training.valid.data_ptr<bool>()[at] = valid;
       batch.dropped_steps += !valid;
       lag += static_cast<double>(step_lag);
       batch.extrinsic_reward.data_ptr<float>()[at] = unroll.reward[t];
       batch.intrinsic_reward.data_ptr<float>()[at] = static_cast<float>(intrinsic);
-      batch.version.data_ptr<int64_t>()[at] = static_cast<int64_t>(unroll.version[t]);
+      batch.policy_version.data_ptr<int64_t>()[at] = static_cast<int64_t>(unroll.policy_version[t]);
       batch.paid_count.data_ptr<int64_t>()[at] = unroll.paid_count[t];
       v1::RewardSums& sums = batch.sums;
       sums.set_captioned_steps(sums.captioned_steps() + (rows[at] != 0));
@@ -196,7 +196,7 @@ absl::Status WriteBatch(const std::string& path, const Batch& batch, const v1::E
   add("final_unroll", training.final_unroll);
   add("extrinsic_reward", batch.extrinsic_reward);
   add("intrinsic_reward", batch.intrinsic_reward);
-  add("version", batch.version);
+  add("policy_version", batch.policy_version);
   add("seen_caption", batch.seen_caption);
   add("paid_caption", batch.paid_caption);
   add("seen_count", batch.seen_count);

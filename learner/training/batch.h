@@ -20,7 +20,7 @@ struct Batch {
   TrainingBatch training;                               // on the learner's device; its reward is the mixed one
   torch::Tensor extrinsic_reward;                       // [T, B] float, raw
   torch::Tensor intrinsic_reward;                       // [T, B] float, coefficient and count included
-  torch::Tensor version;                                // [T, B] int64, of the behaviour policy
+  torch::Tensor policy_version;                         // [T, B] int64, of the behaviour policy
   torch::Tensor seen_caption, paid_caption;             // [T+1, B], [T, B] int64: caption ids (hashes, as bit patterns)
   torch::Tensor seen_count, paid_count;                 // [T+1, B], [T, B] int64
   torch::Tensor episode;                                // [T+1, B] int64

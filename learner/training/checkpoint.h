@@ -20,11 +20,11 @@ namespace sibyl::learner {
 // The bytes of a safetensors file.
 using EncodeWeights = std::function<absl::StatusOr<std::string>()>;
 
-// Makes RUN/checkpoints, removes what a killed learner left there, and puts a replaced checkpoint back where its
-// successor never came. Call it before checkpoints are read or written.
+// Makes RUN/checkpoints, and removes what a killed learner left there. Where a checkpoint was being replaced and its
+// successor is missing, it is put back. Call it before checkpoints are read or written.
 absl::Status OpenCheckpointFolder(const std::string& run_dir, FileSystem& files);
 
-// Renames damaged checkpoints, so that they neither count among those that are kept nor are read again.
+// Renames damaged checkpoints. They are not read again and do not count among those that are kept.
 absl::Status SetAsideCheckpoints(const std::string& run_dir, const std::vector<std::string>& names, FileSystem& files);
 
 // Writes a checkpoint of `state.steps()` (common/checkpoints.h) and removes all but the newest `keep`. The checkpoint
@@ -33,19 +33,19 @@ absl::Status SetAsideCheckpoints(const std::string& run_dir, const std::vector<s
 absl::Status WriteCheckpoint(const std::string& run_dir, const v1::LearnerState& state, const EncodeWeights& weights,
                              const CaptionTable& captions, int keep, FileSystem& files);
 
-// Writes checkpoints on a thread of its own, "checkpoint", so that training does not wait for a disk. Holds one that is
-// being written and one that waits; a newer one takes the place of the one that waits.
+// Writes checkpoints on its thread "checkpoint", so that training does not wait for a disk. It holds the checkpoint
+// that is being written and one that waits. A newer checkpoint replaces the one that waits.
 class CheckpointThread {
  public:
-  // `failed` is called from the thread when one cannot be written. The others outlive this.
+  // The thread calls `failed` when a checkpoint cannot be written. All pointers outlive this.
   CheckpointThread(std::string run_dir, int keep, const CaptionTable* captions, FileSystem* files, Clock* clock,
                    Heartbeats* heartbeats, std::function<void(absl::Status)> failed);
 
-  // Any thread, before Close. What `weights` captures must not change any more.
+  // Any thread, before Close. `weights` is called on the checkpoint thread; what it captures must not change any more.
   void Write(v1::LearnerState state, EncodeWeights weights);
 
-  // Writes what waits and ends the thread. An error: the newest state that was handed over is not on the disk. Call it
-  // once; the destructor alone drops what waits.
+  // Writes the checkpoint that waits and ends the thread. An error: the newest state that was handed over is not on the
+  // disk. Call it once. The destructor alone drops the checkpoint that waits.
   absl::Status Close();
 
  private:

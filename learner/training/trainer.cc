@@ -48,7 +48,7 @@ Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy
     : config_(config),
       policy_(std::move(policy)),
       collective_(collective),
-      team_(policy_->parameters()[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-share",
+      team_(policy_->parameters()[0].is_cpu() ? std::max<int>(config.training_threads(), 1) : 1, "training-slice",
             [] { at::set_num_threads(1); }) {
   for (const auto& parameter : policy_->named_parameters()) {
     if (!parameter.value().requires_grad()) continue;
@@ -59,63 +59,63 @@ Trainer::Trainer(const v1::LearnerConfig& config, std::shared_ptr<Policy> policy
   }
 }
 
-Trainer::Share Trainer::ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end) {
-  Share share;
-  share.begin = begin;
-  share.final_step = batch.final_step;
-  share.final_unroll = batch.final_unroll;
-  share.final_observation = batch.final_observation;
+Trainer::Slice Trainer::SliceOf(const TrainingBatch& batch, int64_t begin, int64_t end) {
+  Slice slice;
+  slice.begin = begin;
+  slice.final_step = batch.final_step;
+  slice.final_unroll = batch.final_unroll;
+  slice.final_observation = batch.final_observation;
   if (begin == 0 && end == batch.reward.size(1)) {
-    share.observation = batch.observation;
-    share.first = batch.first;
-    share.state = batch.state;
-    share.action = batch.action;
-    return share;
+    slice.observation = batch.observation;
+    slice.first = batch.first;
+    slice.state = batch.state;
+    slice.action = batch.action;
+    return slice;
   }
-  for (const torch::Tensor& array : batch.observation) share.observation.push_back(array.slice(1, begin, end));
-  share.first = batch.first.slice(1, begin, end);
-  share.state = batch.state.slice(0, begin, end);
-  share.action = batch.action.slice(1, begin, end);
+  for (const torch::Tensor& array : batch.observation) slice.observation.push_back(array.slice(1, begin, end));
+  slice.first = batch.first.slice(1, begin, end);
+  slice.state = batch.state.slice(0, begin, end);
+  slice.action = batch.action.slice(1, begin, end);
   const torch::Tensor mine = batch.final_unroll.ge(begin).logical_and(batch.final_unroll.lt(end)).nonzero().squeeze(1);
-  share.final_step = batch.final_step.index_select(0, mine);
-  share.final_unroll = batch.final_unroll.index_select(0, mine) - begin;
-  for (torch::Tensor& array : share.final_observation) array = array.index_select(0, mine);
-  return share;
+  slice.final_step = batch.final_step.index_select(0, mine);
+  slice.final_unroll = batch.final_unroll.index_select(0, mine) - begin;
+  for (torch::Tensor& array : slice.final_observation) array = array.index_select(0, mine);
+  return slice;
 }
 
-void Trainer::Forward(Share& share) {
-  const int64_t T = share.action.size(0);
-  const PolicyOutput output = policy_->Forward(share.observation, share.first, share.state);
+void Trainer::Forward(Slice& slice) {
+  const int64_t T = slice.action.size(0);
+  const PolicyOutput output = policy_->Forward(slice.observation, slice.first, slice.state);
   const ActionDistribution::Densities densities =
-      policy_->distribution().At(output.action.slice(0, 0, T), share.action);
-  share.log_prob = densities.log_prob;
-  share.entropy = densities.entropy;
-  share.critic = output.critic;
-  share.value = output.value;
+      policy_->distribution().At(output.action.slice(0, 0, T), slice.action);
+  slice.log_prob = densities.log_prob;
+  slice.entropy = densities.entropy;
+  slice.critic = output.critic;
+  slice.value = output.value;
 
   torch::NoGradGuard no_grad;
-  share.final_value = torch::zeros_like(share.value.slice(0, 0, T));
-  const int64_t finals = share.final_step.size(0);
+  slice.final_value = torch::zeros_like(slice.value.slice(0, 0, T));
+  const int64_t finals = slice.final_step.size(0);
   if (finals == 0) return;
   Observations observations;
-  for (const torch::Tensor& array : share.final_observation) observations.push_back(array.unsqueeze(0));
-  const torch::Tensor state = output.states.detach().index({share.final_step, share.final_unroll});
-  const torch::Tensor first = torch::zeros({1, finals}, share.first.options());
+  for (const torch::Tensor& array : slice.final_observation) observations.push_back(array.unsqueeze(0));
+  const torch::Tensor state = output.states.detach().index({slice.final_step, slice.final_unroll});
+  const torch::Tensor first = torch::zeros({1, finals}, slice.first.options());
   const torch::Tensor value = policy_->Forward(observations, first, state).value[0];
-  share.final_value.index_put_({share.final_step, share.final_unroll}, value);
+  slice.final_value.index_put_({slice.final_step, slice.final_unroll}, value);
 }
 
-void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
+void Trainer::Backward(Slice& slice, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
                        const torch::Tensor& by_critic) {
-  const int64_t begin = share.begin, end = begin + share.action.size(1);
+  const int64_t begin = slice.begin, end = begin + slice.action.size(1);
   // The value of o_T only bootstraps.
-  const torch::Tensor critic = share.critic.slice(0, 0, share.action.size(0));
-  share.gradients = torch::autograd::grad(
-      {share.log_prob, share.entropy, critic}, parameters_,
+  const torch::Tensor critic = slice.critic.slice(0, 0, slice.action.size(0));
+  slice.gradients = torch::autograd::grad(
+      {slice.log_prob, slice.entropy, critic}, parameters_,
       {by_log_prob.slice(1, begin, end), by_entropy.slice(1, begin, end), by_critic.slice(1, begin, end)},
       /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    torch::Tensor& gradient = share.gradients[i];
+    torch::Tensor& gradient = slice.gradients[i];
     if (!gradient.defined()) gradient = torch::zeros_like(parameters_[i]);
     // The fused optimiser goes through memory, whatever the strides.
     if (gradient.strides() != parameters_[i].strides()) {
@@ -127,10 +127,10 @@ void Trainer::Backward(Share& share, const torch::Tensor& by_log_prob, const tor
 absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progress) {
   const int64_t B = batch != nullptr ? batch->reward.size(1) : 0, V = policy_->critic()->heads();
   const int64_t members = std::min<int64_t>(team_.size(), B);
-  std::vector<Share> shares(members);
-  const auto gather = [&](torch::Tensor Share::*part) {
+  std::vector<Slice> slices(members);
+  const auto gather = [&](torch::Tensor Slice::*part) {
     std::vector<torch::Tensor> parts;
-    for (const Share& share : shares) parts.push_back((share.*part).detach());
+    for (const Slice& slice : slices) parts.push_back((slice.*part).detach());
     return parts.size() == 1 ? parts[0] : torch::cat(parts, 1);
   };
   // The loss as a function of what the network said, so that only the network's own part is shared out.
@@ -144,14 +144,14 @@ absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progres
     const int64_t T = batch->reward.size(0);
     team_.Run([&](int member) {
       if (member >= members) return;
-      shares[member] = ShareOf(*batch, B * member / members, B * (member + 1) / members);
-      Forward(shares[member]);
+      slices[member] = SliceOf(*batch, B * member / members, B * (member + 1) / members);
+      Forward(slices[member]);
     });
-    const torch::Tensor value = gather(&Share::value);
-    inputs.log_prob = gather(&Share::log_prob).requires_grad_();
-    inputs.entropy = gather(&Share::entropy).requires_grad_();
-    const torch::Tensor final_value = gather(&Share::final_value);
-    inputs.critic = gather(&Share::critic).slice(0, 0, T).requires_grad_();
+    const torch::Tensor value = gather(&Slice::value);
+    inputs.log_prob = gather(&Slice::log_prob).requires_grad_();
+    inputs.entropy = gather(&Slice::entropy).requires_grad_();
+    const torch::Tensor final_value = gather(&Slice::final_value);
+    inputs.critic = gather(&Slice::critic).slice(0, 0, T).requires_grad_();
     inputs.code = policy_->critic()->code();
     inputs.value = value.slice(0, 0, T);
     if (!batch->proximal_log_prob.defined()) batch->proximal_log_prob = inputs.log_prob.detach();
@@ -184,10 +184,10 @@ absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progres
     const std::vector<torch::Tensor> by_output =
         torch::autograd::grad({losses.total}, {inputs.log_prob, inputs.entropy, inputs.critic});
     team_.Run([&](int member) {
-      if (member < members) Backward(shares[member], by_output[0], by_output[1], by_output[2]);
+      if (member < members) Backward(slices[member], by_output[0], by_output[1], by_output[2]);
     });
-    gradients = std::move(shares[0].gradients);
-    for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, shares[member].gradients);
+    gradients = std::move(slices[0].gradients);
+    for (int64_t member = 1; member < members; ++member) at::_foreach_add_(gradients, slices[member].gradients);
     const torch::Tensor mean_ratio =
         torch::where(batch->valid, ratio, 0).sum() / sums[0].clamp_min(1).to(ratio.options());
     means = torch::stack({losses.policy.detach(), losses.value.detach(), losses.entropy.detach(), losses.clip_fraction,
@@ -225,15 +225,16 @@ absl::StatusOr<TrainingStats> Trainer::Pass(TrainingBatch* batch, double progres
                                     {"the entropy", stats.entropy},
                                     {"the gradient's norm", stats.gradient_norm}}) {
     if (!std::isfinite(value)) {
-      return absl::InternalError(absl::StrCat(name, " is ", value, " at policy version ", version_,
+      return absl::InternalError(absl::StrCat(name, " is ", value, " at policy version ", policy_version_,
                                               "; the weights were not changed. Lower learner.learning_rate, or look "
                                               "at the rewards"));
     }
   }
 
-  ++version_;
+  ++policy_version_;
   const auto scalar = parameters_[0].options().requires_grad(false);
-  const std::vector<torch::Tensor> steps(parameters_.size(), torch::full({}, static_cast<double>(version_), scalar));
+  const std::vector<torch::Tensor> steps(parameters_.size(),
+                                         torch::full({}, static_cast<double>(policy_version_), scalar));
   // Gradients are divided by this.
   const double excess = std::max(1.0, (stats.gradient_norm + 1e-6) / config_.max_gradient_norm());
   at::_fused_adam_(parameters_, gradients, first_moments_, second_moments_, {}, steps, learning_rate, kBeta1, kBeta2,
@@ -259,15 +260,15 @@ torch::Tensor Trainer::InputMeans(const TrainingBatch* batch, const torch::Tenso
 
 absl::StatusOr<TrainingStats> Trainer::Update(const TrainingBatch* batch, double progress) {
   TrainingStats mean;
-  const double share = 1.0 / (config_.epochs() * config_.minibatches());
+  const double slice = 1.0 / (config_.epochs() * config_.minibatches());
   std::vector<TrainingBatch> parts;
   if (batch != nullptr) {
-    parts = config_.minibatches() > 1 ? Split(*batch, config_.minibatches(), version_) : std::vector{*batch};
+    parts = config_.minibatches() > 1 ? Split(*batch, config_.minibatches(), policy_version_) : std::vector{*batch};
   }
   for (uint32_t epoch = 0; epoch < config_.epochs(); ++epoch) {
     for (uint32_t part = 0; part < config_.minibatches(); ++part) {
       SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, Pass(parts.empty() ? nullptr : &parts[part], progress));
-      for (double TrainingStats::*figure : kFigures) mean.*figure += share * (stats.*figure);
+      for (double TrainingStats::*figure : kFigures) mean.*figure += slice * (stats.*figure);
     }
   }
   return mean;
@@ -278,9 +279,9 @@ absl::Status Trainer::Synchronise() {
   tensors.insert(tensors.end(), first_moments_.begin(), first_moments_.end());
   tensors.insert(tensors.end(), second_moments_.begin(), second_moments_.end());
   SIBYL_RETURN_IF_ERROR(collective_->Broadcast(tensors));
-  torch::Tensor version = torch::tensor(static_cast<int64_t>(version_));
+  torch::Tensor version = torch::tensor(static_cast<int64_t>(policy_version_));
   SIBYL_RETURN_IF_ERROR(collective_->Broadcast({version}));
-  version_ = static_cast<uint64_t>(version.item<int64_t>());
+  policy_version_ = static_cast<uint64_t>(version.item<int64_t>());
   return absl::OkStatus();
 }
 
@@ -303,7 +304,7 @@ std::function<absl::StatusOr<std::string>()> Trainer::Snapshot() const {
     const torch::Tensor copy = tensor.detach().to(torch::kCPU, /*non_blocking=*/false, /*copy=*/true);
     tensors->emplace_back(name, copy.contiguous());
   }
-  return [tensors, version = version_] {
+  return [tensors, version = policy_version_] {
     return EncodeTensors("the weights", *tensors, {{"policy_version", absl::StrCat(version)}});
   };
 }
@@ -312,7 +313,7 @@ absl::Status Trainer::Load(const std::string& path) {
   SIBYL_ASSIGN_OR_RETURN(const TensorFile file, ReadTensors(path));
   SIBYL_RETURN_IF_ERROR(CopyTensors(file, State(), /*all=*/true));
   const auto version = file.metadata.find("policy_version");
-  if (version == file.metadata.end() || !absl::SimpleAtoi(version->second, &version_)) {
+  if (version == file.metadata.end() || !absl::SimpleAtoi(version->second, &policy_version_)) {
     return absl::DataLossError(absl::StrCat(path, " does not say its policy_version"));
   }
   return absl::OkStatus();

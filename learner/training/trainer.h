@@ -30,7 +30,7 @@ struct TrainingStats {
   double entropy_coefficient = 0;
 };
 
-// Trains a policy: V-trace with clipped PPO, Adam. On a CPU, config.training_threads() threads take a share of the
+// Trains a policy: V-trace with clipped PPO, Adam. On a CPU, config.training_threads() threads take a slice of the
 // unrolls each; the losses are the whole batch's. No clock, no randomness: on a CPU, the same batches give the same
 // weights bit for bit with the same number of threads, also across Snapshot and Load. One caller at a time.
 class Trainer {
@@ -56,17 +56,17 @@ class Trainer {
 
   const Policy& policy() const { return *policy_; }
   // Optimiser steps so far.
-  uint64_t version() const { return version_; }
+  uint64_t policy_version() const { return policy_version_; }
 
-  // A copy of the weights, Adam's moments and the version, as a function that gives the bytes of a safetensors file. Any
-  // thread may call the function.
+  // A copy of the weights, Adam's moments and the version, as a function that gives the bytes of a safetensors file.
+  // Any thread may call the function.
   std::function<absl::StatusOr<std::string>()> Snapshot() const;
   // Goes on from such a file. FailedPrecondition: another network's, naming the first tensor that differs.
   absl::Status Load(const std::string& path);
 
  private:
   // b unrolls of a batch, from `begin` on: what the network sees of them and what it says.
-  struct Share {
+  struct Slice {
     int64_t begin = 0;
     Observations observation, final_observation;
     torch::Tensor first, state, action, final_step, final_unroll;
@@ -81,10 +81,10 @@ class Trainer {
   absl::StatusOr<TrainingStats> Update(const TrainingBatch* batch, double progress);
   // Sets batch->proximal_log_prob where that is undefined.
   absl::StatusOr<TrainingStats> Pass(TrainingBatch* batch, double progress);
-  static Share ShareOf(const TrainingBatch& batch, int64_t begin, int64_t end);
-  void Forward(Share& share);
+  static Slice SliceOf(const TrainingBatch& batch, int64_t begin, int64_t end);
+  void Forward(Slice& slice);
   // `by_...`: the loss's derivatives by what the network said of the whole batch, [T, B, ...].
-  void Backward(Share& share, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
+  void Backward(Slice& slice, const torch::Tensor& by_log_prob, const torch::Tensor& by_entropy,
                 const torch::Tensor& by_critic);
   // This batch's part of the mean and the mean square of the numbers in its observations, [2, N] float. `batch`:
   // nullptr where there is none; `steps` []: all valid steps, the other ranks' included.
@@ -98,7 +98,7 @@ class Trainer {
   // Those of policy_->parameters() that gradients change, in that order.
   std::vector<torch::Tensor> parameters_, first_moments_, second_moments_;
   std::vector<std::string> names_;
-  uint64_t version_ = 0;
+  uint64_t policy_version_ = 0;
   ThreadTeam team_;
 };
 

@@ -28,15 +28,15 @@ void AddTo(const v1::RewardSums& part, v1::RewardSums* sums) {
   sums->set_intrinsic(sums->intrinsic() + part.intrinsic());
 }
 
-double Share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
 // Of the captioned steps, those whose caption had no score.
 double UnlabelledShare(const v1::RewardSums& sums) {
-  return Share(static_cast<double>(sums.captioned_steps() - sums.scored_steps()), static_cast<double>(sums.steps()));
+  return Ratio(static_cast<double>(sums.captioned_steps() - sums.scored_steps()), static_cast<double>(sums.steps()));
 }
 
 double IntrinsicShare(const v1::RewardSums& sums) {
-  return Share(sums.intrinsic(), sums.intrinsic() + sums.extrinsic());
+  return Ratio(sums.intrinsic(), sums.intrinsic() + sums.extrinsic());
 }
 
 // Raises a counter to a value that is kept elsewhere.
@@ -229,7 +229,7 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
   Batch batch;
   if (!unrolls.empty()) {
     batch = MakeBatch(parts_.settings, unrolls, *parts_.captions, CoefficientsAt(parts_.settings.reward, progress),
-                      parts_.trainer->version(), StepsHere());
+                      parts_.trainer->policy_version(), StepsHere());
     for (const auto& unroll : unrolls) {
       parts_.captions->Unpin(unroll->CaptionRows(static_cast<int>(unroll->log_prob.size())));
     }
@@ -242,7 +242,7 @@ absl::Status TrainingLoop::TrainOnce(Unrolls unrolls, uint64_t steps) {
   }
   SIBYL_ASSIGN_OR_RETURN(const TrainingStats stats, unrolls.empty() ? parts_.trainer->UpdateWithoutBatch(progress)
                                                                     : parts_.trainer->Update(batch.training, progress));
-  parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->version());
+  parts_.policies->Publish(parts_.trainer->policy(), parts_.trainer->policy_version());
   parts_.unrolls->Release(std::move(unrolls));
   AddTo(batch.sums, &sums_);
   steps_.fetch_add(steps, std::memory_order_relaxed);
@@ -261,7 +261,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   RaiseTo(m.episodes, static_cast<double>(means.episodes));
   RaiseTo(m.abandoned, static_cast<double>(means.abandoned));
   RaiseTo(m.train_seconds, TrainSeconds(now));
-  m.version.Set(static_cast<double>(parts_.trainer->version()));
+  m.version.Set(static_cast<double>(parts_.trainer->policy_version()));
   m.success.Set(means.success_rate);
   m.episode_return.Set(means.episode_return);
   m.length.Set(means.length);
@@ -291,7 +291,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
 
   std::vector<std::pair<std::string, double>> curves = {
       {"train/steps_per_second",
-       Share(static_cast<double>(steps() - last_curve_steps_), absl::ToDoubleSeconds(now - last_curves_))},
+       Ratio(static_cast<double>(steps() - last_curve_steps_), absl::ToDoubleSeconds(now - last_curves_))},
       {"train/policy_lag", policy_lag_},
       {"train/learning_rate", stats.learning_rate},
       {"train/entropy_coefficient", stats.entropy_coefficient},
@@ -325,7 +325,7 @@ void TrainingLoop::Publish(const TrainingStats& stats, absl::Time now) {
   if (parts_.rewards != nullptr) {
     const v1::RewardModelProgress progress = parts_.rewards->progress();
     curves.emplace_back("captions/asked", static_cast<double>(progress.captions_asked()));
-    m.label_share.Set(Share(static_cast<double>(progress.captions_asked()), static_cast<double>(steps())));
+    m.label_share.Set(Ratio(static_cast<double>(progress.captions_asked()), static_cast<double>(steps())));
     curves.emplace_back("captions/labelled", static_cast<double>(progress.captions_labelled()));
   }
   const absl::Status written = parts_.events->Write(static_cast<int64_t>(steps()), now, curves);
@@ -342,7 +342,7 @@ void TrainingLoop::Checkpoint() {
   *state.mutable_experiment() = parts_.experiment;
   state.set_run_id(parts_.run_id);
   state.set_steps(steps());
-  state.set_policy_version(parts_.trainer->version());
+  state.set_policy_version(parts_.trainer->policy_version());
   state.set_train_seconds(TrainSeconds(parts_.clock->Now()));
   *state.mutable_reward_sums() = sums_;
   parts_.episodes->Save(&state);
@@ -357,9 +357,9 @@ absl::Status TrainingLoop::WriteSummary() {
       parts_.rewards != nullptr ? parts_.rewards->progress() : v1::RewardModelProgress();
   nlohmann::ordered_json summary;
   summary["steps"] = steps();
-  summary["steps_per_second"] = Share(static_cast<double>(steps() - first_step_), here);
+  summary["steps_per_second"] = Ratio(static_cast<double>(steps() - first_step_), here);
   summary["train_seconds"] = TrainSeconds(now);
-  summary["policy_version"] = parts_.trainer->version();
+  summary["policy_version"] = parts_.trainer->policy_version();
   summary["episodes"] = means.episodes;
   summary["abandoned_episodes"] = means.abandoned;
   summary["success_rate"] = means.success_rate;
@@ -368,7 +368,7 @@ absl::Status TrainingLoop::WriteSummary() {
   summary["captions_seen"] = parts_.captions->size() + parts_.captions->evicted();
   summary["captions_asked"] = progress.captions_asked();
   summary["captions_labelled"] = progress.captions_labelled();
-  summary["label_share_of_steps"] = Share(static_cast<double>(progress.captions_asked()), static_cast<double>(steps()));
+  summary["label_share_of_steps"] = Ratio(static_cast<double>(progress.captions_asked()), static_cast<double>(steps()));
   summary["intrinsic_share_of_reward"] = IntrinsicShare(sums_);
   summary["unlabelled_share_of_steps"] = UnlabelledShare(sums_);
   summary["policy_lag"] = policy_lag_;

@@ -35,9 +35,9 @@ struct TrainingParts {
   UnrollPool* unrolls;
   CaptionTable* captions;
   EpisodeStats* episodes;
-  RewardClient* rewards;   // nullptr: captions are not rewarded, or another rank follows the reward model
-  ScoreQueue* score_queue; // what the reward model says, for the other ranks; nullptr: nothing is passed on
-  Collective* collective;  // nullptr: this learner trains alone
+  RewardClient* rewards;    // nullptr: captions are not rewarded, or another rank follows the reward model
+  ScoreQueue* score_queue;  // what the reward model says, for the other ranks; nullptr: nothing is passed on
+  Collective* collective;   // nullptr: this learner trains alone
   EventFile* events;
   CheckpointThread* checkpoints;  // nullptr: another rank writes them
   Clock* clock;
@@ -46,22 +46,23 @@ struct TrainingParts {
   Metrics* metrics;
 };
 
-// Takes finished unrolls, mixes their rewards, trains, publishes the weights, and keeps the books. Run is the body of
-// one thread; the rest may be called from any.
+// Takes finished unrolls, mixes their rewards, trains, publishes the weights, and keeps the run's statistics. Run is
+// the body of one thread. Any thread may call the rest.
 class TrainingLoop {
  public:
   // `resumed`: the state to go on from, or a fresh one with steps 0.
   TrainingLoop(const TrainingParts& parts, const v1::LearnerState& resumed);
   ~TrainingLoop();
 
-  // Until total_steps were trained on, or until the unroll pool is closed. A final checkpoint has been handed over, and
-  // the summary written, when it returns.
+  // Trains until total_steps were trained on, or until the unroll pool is closed. It then hands over a final checkpoint
+  // and writes the summary. An error: training cannot go on (an update was not finite, another rank is gone), or the
+  // summary cannot be written.
   absl::Status Run();
 
-  // Environment steps trained on over the run, by all ranks.
+  // Environment steps that all ranks have trained on over the run.
   uint64_t steps() const { return steps_.load(std::memory_order_relaxed); }
 
-  // Hands the present state to the checkpoint thread. Before or after Run, or by its thread.
+  // Hands the present state to the checkpoint thread. Call it before or after Run.
   void Checkpoint();
 
  private:

@@ -126,7 +126,7 @@ const Caption* Asker::ChoosePartner(const Caption& caption) {
   std::vector<const Caption*> found;
   const int wanted = config_.pairs().strategy() == v1::PAIR_STRATEGY_RANDOM ? 1 : kPartnersLookedAt;
   for (int i = 0; i < 2 * kPartnersLookedAt && static_cast<int>(found.size()) < wanted; ++i) {
-    const Caption* other = captions.At(random_.Below(captions.slots()));
+    const Caption* other = captions.At(random_.Below(captions.places()));
     if (other == nullptr || other == &caption || other->text().empty() || other->count < config_.ask_after()) continue;
     const auto state = states_.find(other->id);
     if (state != states_.end() && state->second.refused) continue;

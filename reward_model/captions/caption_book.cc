@@ -19,16 +19,16 @@ const Caption* CaptionBook::Find(uint64_t id) const {
 Caption& CaptionBook::FindOrAdd(uint64_t id) {
   Caption*& caption = by_id_[id];
   if (caption == nullptr) {
-    uint32_t slot = static_cast<uint32_t>(captions_.size());
-    if (free_slots_.empty()) {
+    uint32_t place = static_cast<uint32_t>(captions_.size());
+    if (free_places_.empty()) {
       captions_.emplace_back();
     } else {
-      slot = free_slots_.back();
-      free_slots_.pop_back();
+      place = free_places_.back();
+      free_places_.pop_back();
     }
-    caption = &captions_[slot];
+    caption = &captions_[place];
     caption->id = id;
-    caption->slot = slot;
+    caption->place = place;
     LinkNewest(*caption);
   }
   return *caption;
@@ -72,7 +72,7 @@ void CaptionBook::RestoreCounts(Caption& caption, uint64_t count, uint64_t learn
 
 void CaptionBook::Touch(Caption& caption) {
   if (caption.unsaved_at != 0) return;
-  unsaved_.push_back(caption.slot);
+  unsaved_.push_back(caption.place);
   caption.unsaved_at = static_cast<uint32_t>(unsaved_.size());
 }
 
@@ -80,7 +80,7 @@ void CaptionBook::Untouch(Caption& caption) {
   if (caption.unsaved_at == 0) return;
   // The last one takes its place.
   Caption& last = captions_[unsaved_.back()];
-  unsaved_[caption.unsaved_at - 1] = last.slot;
+  unsaved_[caption.unsaved_at - 1] = last.place;
   last.unsaved_at = caption.unsaved_at;
   unsaved_.pop_back();
   caption.unsaved_at = 0;
@@ -89,7 +89,7 @@ void CaptionBook::Untouch(Caption& caption) {
 void CaptionBook::BeginFile() {
   ++file_;
   forgotten_unsaved_.clear();
-  next_slot_ = 0;
+  next_place_ = 0;
 }
 
 std::vector<uint64_t> CaptionBook::TakeForgotten(size_t limit) {
@@ -101,9 +101,9 @@ std::vector<uint64_t> CaptionBook::TakeForgotten(size_t limit) {
 
 const Caption* CaptionBook::TakeUnsaved(bool* with_text) {
   Caption* caption = nullptr;
-  while (next_slot_ < captions_.size() && caption == nullptr) caption = At(next_slot_++);
+  while (next_place_ < captions_.size() && caption == nullptr) caption = At(next_place_++);
   if (caption == nullptr) {
-    next_slot_ = std::numeric_limits<size_t>::max();
+    next_place_ = std::numeric_limits<size_t>::max();
     if (unsaved_.empty()) return nullptr;
     caption = &captions_[unsaved_.back()];
   }
@@ -138,7 +138,7 @@ void CaptionBook::Forget(Caption& caption) {
   Untouch(caption);
   if (caption.row_file == file_) forgotten_unsaved_.push_back(caption.id);
   by_id_.erase(caption.id);
-  free_slots_.push_back(caption.slot);
+  free_places_.push_back(caption.place);
   caption = Caption();
   ++forgotten_;
 }
@@ -147,7 +147,7 @@ void CaptionBook::OrderByLastStep() {
   std::vector<Caption*> captions;
   for (const auto& [id, caption] : by_id_) captions.push_back(caption);
   std::sort(captions.begin(), captions.end(), [](const Caption* a, const Caption* b) {
-    return a->last_step != b->last_step ? a->last_step < b->last_step : a->slot < b->slot;
+    return a->last_step != b->last_step ? a->last_step < b->last_step : a->place < b->place;
   });
   for (Caption* caption : captions) {
     Unlink(*caption);
@@ -158,7 +158,7 @@ void CaptionBook::OrderByLastStep() {
 size_t CaptionBook::bytes() const {
   return captions_.size() * sizeof(Caption) + text_bytes() +
          by_id_.capacity() * (sizeof(uint64_t) + sizeof(void*) + 1) +
-         (free_slots_.capacity() + unsaved_.capacity()) * sizeof(uint32_t) +
+         (free_places_.capacity() + unsaved_.capacity()) * sizeof(uint32_t) +
          forgotten_unsaved_.capacity() * sizeof(uint64_t);
 }
 

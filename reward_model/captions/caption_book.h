@@ -34,7 +34,7 @@ struct Caption {
   uint32_t text_file = 0;
   uint64_t learner_count = 0;  // what learner incarnation `learner` last told
   uint32_t learner = 0;        // CaptionBook::learner_ at that time
-  uint32_t slot = 0;           // place in CaptionBook::captions_
+  uint32_t place = 0;          // in CaptionBook::captions_
   bool labelled = false;       // which list it is in
   Caption* older = nullptr;    // neighbours in that list
   Caption* newer = nullptr;
@@ -108,10 +108,11 @@ class CaptionBook {
   // After a checkpoint was read: captions count as reported in the order of their last step.
   void OrderByLastStep();
 
-  // Slots number the captions for a walk in pieces; those of forgotten captions are empty (nullptr) or taken by others.
-  size_t slots() const { return captions_.size(); }
-  const Caption* At(size_t slot) const { return captions_[slot].id == 0 ? nullptr : &captions_[slot]; }
-  Caption* At(size_t slot) { return captions_[slot].id == 0 ? nullptr : &captions_[slot]; }
+  // Places number the captions for a walk in pieces. The place of a forgotten caption is empty (nullptr) or taken by
+  // another.
+  size_t places() const { return captions_.size(); }
+  const Caption* At(size_t place) const { return captions_[place].id == 0 ? nullptr : &captions_[place]; }
+  Caption* At(size_t place) { return captions_[place].id == 0 ? nullptr : &captions_[place]; }
 
   size_t size() const { return by_id_.size(); }
   // Bytes of texts and contexts.
@@ -134,15 +135,15 @@ class CaptionBook {
 
   const Bounds bounds_;
   std::deque<Caption> captions_;  // a forgotten one has id 0
-  std::vector<uint32_t> free_slots_;
+  std::vector<uint32_t> free_places_;
   absl::flat_hash_map<uint64_t, Caption*> by_id_;
   List lists_[2];         // without and with labels, in the order of the learner's last report
   uint32_t learner_ = 1;  // counts learner incarnations
-  // Slots of captions that have changed, ids of forgotten captions that the file has, and the next slot to be saved
+  // Places of captions that have changed, ids of forgotten captions that the file has, and the next place to be saved
   // because the file is new.
   std::vector<uint32_t> unsaved_;
   std::vector<uint64_t> forgotten_unsaved_;
-  size_t next_slot_ = std::numeric_limits<size_t>::max();
+  size_t next_place_ = std::numeric_limits<size_t>::max();
   uint32_t file_ = 1;
   uint64_t forgotten_ = 0;
 };

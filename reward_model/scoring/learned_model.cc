@@ -146,7 +146,7 @@ v1::RewardTransform LearnedModel::transform() const {
   return transform_;
 }
 
-uint64_t LearnedModel::version() const {
+uint64_t LearnedModel::score_version() const {
   MutexLock lock(mutex_);
   return version_;
 }

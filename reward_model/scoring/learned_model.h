@@ -63,7 +63,7 @@ class LearnedModel : public ScoreModel {
   void Forget(uint64_t id) override;
   void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) override;
   v1::RewardTransform transform() const override;
-  uint64_t version() const override;
+  uint64_t score_version() const override;
   bool WantsCaptions() const override;
   void OfferCaptions(absl::Span<const Caption* const> piece, bool last) override;
   std::vector<uint64_t> TakeChanged(size_t limit) override;

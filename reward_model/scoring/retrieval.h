@@ -19,7 +19,7 @@ class Retrieval : public ScoreModel {
   void Forget(uint64_t id) override { scores_.erase(id); }
   void Score(absl::Span<const Caption* const> captions, absl::Span<std::optional<float>> scores) override;
   v1::RewardTransform transform() const override { return transform_; }
-  uint64_t version() const override { return answers_; }
+  uint64_t score_version() const override { return answers_; }
 
  private:
   v1::RewardTransform transform_;

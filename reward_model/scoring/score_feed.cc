@@ -61,30 +61,30 @@ std::optional<v1::ScoreUpdate> ScoreFeed::Next() {
 
 void ScoreFeed::BeginSnapshot() {
   in_snapshot_ = true;
-  snapshot_slot_ = 0;
+  snapshot_place_ = 0;
 }
 
 v1::ScoreUpdate ScoreFeed::NextOfSnapshot() {
   v1::ScoreUpdate update = NewUpdate();
-  update.set_reset(snapshot_slot_ == 0);
+  update.set_reset(snapshot_place_ == 0);
   size_t looked_at = 0;
   // Captions without a score cost time too.
-  for (; snapshot_slot_ < captions_.slots() && looked_at < kRowsPerUpdate; ++snapshot_slot_, ++looked_at) {
-    const Caption* caption = captions_.At(snapshot_slot_);
+  for (; snapshot_place_ < captions_.places() && looked_at < kRowsPerUpdate; ++snapshot_place_, ++looked_at) {
+    const Caption* caption = captions_.At(snapshot_place_);
     if (caption == nullptr) continue;
     const auto it = states_.find(caption->id);
     if (it == states_.end() || !it->second.sent) continue;
     update.add_id(caption->id);
     update.add_score(it->second.score);
   }
-  in_snapshot_ = snapshot_slot_ < captions_.slots();
+  in_snapshot_ = snapshot_place_ < captions_.places();
   update.set_more(in_snapshot_);
   return Number(std::move(update));
 }
 
 v1::ScoreUpdate ScoreFeed::NewUpdate() const {
   v1::ScoreUpdate update;
-  update.set_version(model_.version());
+  update.set_score_version(model_.score_version());
   *update.mutable_transform() = model_.transform();
   update.mutable_transform()->set_threshold(threshold_);
   return update;

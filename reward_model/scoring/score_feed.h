@@ -67,7 +67,7 @@ class ScoreFeed {
   float threshold_ = 0;
   std::string sent_transform_;
   bool in_snapshot_ = false;
-  size_t snapshot_slot_ = 0;
+  size_t snapshot_place_ = 0;
 };
 
 }  // namespace sibyl::reward_model

@@ -75,7 +75,7 @@ absl::Status Finish(LearnedModel& model, const char* doing, const std::stop_toke
 
 std::vector<const Caption*> AllOf(const CaptionBook& book) {
   std::vector<const Caption*> captions;
-  for (size_t slot = 0; slot < book.slots(); ++slot) captions.push_back(book.At(slot));
+  for (size_t place = 0; place < book.places(); ++place) captions.push_back(book.At(place));
   return captions;
 }
 
@@ -133,12 +133,12 @@ absl::Status Fit(Program& program) {
   SIBYL_RETURN_IF_ERROR(Finish(model, "training", program.stop()));
   if (model.WantsCaptions()) model.OfferCaptions(AllOf(labels.book), /*last=*/true);  // one version, of these captions
   SIBYL_RETURN_IF_ERROR(Finish(model, "scoring", program.stop()));
-  if (model.version() == 0) return absl::InternalError("nothing was learned; is --held_out too large?");
+  if (model.score_version() == 0) return absl::InternalError("nothing was learned; is --held_out too large?");
   SIBYL_RETURN_IF_ERROR(model.Save(absl::GetFlag(FLAGS_run_dir)));
   nlohmann::ordered_json line = {{"labels", count},
                                  {"captions", labels.book.size()},
                                  {"held_out_accuracy", nullptr},
-                                 {"training_steps", model.version()},
+                                 {"training_steps", model.score_version()},
                                  {"seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
                                  {"weights_file", absl::GetFlag(FLAGS_run_dir) + "/reward_model.safetensors"}};
   if (const auto accuracy = Accuracy(config, model, labels)) line["held_out_accuracy"] = *accuracy;

@@ -34,7 +34,7 @@ class LocalPlayerTest : public testing::Test {
 
   static v1::Weights WeightsOf(const Policy& policy, uint64_t version) {
     v1::Weights weights;
-    weights.set_version(version);
+    weights.set_policy_version(version);
     weights.set_safetensors(*EncodePolicy(policy));
     return weights;
   }
@@ -62,8 +62,8 @@ TEST_F(LocalPlayerTest, NotesWhichWeightsPlayedEachStep) {
       EXPECT_EQ(batch.steps(i).sequence(), static_cast<uint64_t>(round == 0 ? i : 5 + i));
       EXPECT_EQ(batch.steps(i).observation().rows(), static_cast<uint32_t>(kEnvironments));
     }
-    ASSERT_EQ(CountIn<uint64_t>(batch.version()), 4u);
-    for (int t = 0; t < 4; ++t) EXPECT_EQ(EntryOf<uint64_t>(batch.version(), t), round == 1 && t >= 2 ? 8u : 3u);
+    ASSERT_EQ(CountIn<uint64_t>(batch.policy_version()), 4u);
+    for (int t = 0; t < 4; ++t) EXPECT_EQ(EntryOf<uint64_t>(batch.policy_version(), t), round == 1 && t >= 2 ? 8u : 3u);
     EXPECT_EQ(CountIn<uint16_t>(batch.action()), 4u * kEnvironments);
     EXPECT_EQ(CountIn<float>(batch.log_prob()), 4u * kEnvironments);
     EXPECT_EQ(CountIn<float>(batch.value()), 4u * kEnvironments);
@@ -95,7 +95,7 @@ TEST_F(LocalPlayerTest, RefusesWeightsOfAnotherNetworkAndSaysWhichTheyAre) {
   const absl::Status status = player_->TakeWeights(WeightsOf(*other, 7));
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("version 7"));
-  EXPECT_EQ(player_->version(), 0u);
+  EXPECT_EQ(player_->policy_version(), 0u);
 }
 
 TEST_F(LocalPlayerTest, EndsWhereThePolicyIsNotFinite) {

@@ -1,14 +1,13 @@
 // The stream of the actor that holds the policy itself, with a learner that a test plays.
 
-#include "actor/local/session.h"
-
-#include <grpcpp/grpcpp.h>
 #include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <functional>
 
+#include "actor/local/session.h"
 #include "common/columns.h"
 #include "environments/registry.h"
 #include "policy/weights.h"
@@ -51,11 +50,11 @@ class LocalSessionTest : public testing::Test {
     EXPECT_EQ(in.ready().environment().name(), "debug/Alignment");
     return hello;
   }
-  void GiveRoom(ServerSide& stream, uint64_t batches, uint64_t version) {
+  void RequestBatch(ServerSide& stream, uint64_t sequence, uint64_t version) {
     v1::LocalLearnerMessage out;
-    out.mutable_room()->set_batches(batches);
-    out.mutable_room()->mutable_weights()->set_version(version);
-    out.mutable_room()->mutable_weights()->set_safetensors(*EncodePolicy(*policy_));
+    out.mutable_batch_request()->set_sequence(sequence);
+    out.mutable_batch_request()->mutable_weights()->set_policy_version(version);
+    out.mutable_batch_request()->mutable_weights()->set_safetensors(*EncodePolicy(*policy_));
     stream.Write(out);
   }
   // The next batch of unrolls.
@@ -77,19 +76,21 @@ class LocalSessionTest : public testing::Test {
 
 const grpc::Status kEnough(grpc::StatusCode::INVALID_ARGUMENT, "that is all");
 
-TEST_F(LocalSessionTest, SendsABatchForEachRoomPlayedWithTheWeightsThatCame) {
+TEST_F(LocalSessionTest, SendsEachBatchThatIsRequestedPlayedWithTheWeightsThatCame) {
   Start([this](int, ServerSide& stream) {
     Begin(stream, 1);
     for (uint64_t round = 0; round < 3; ++round) {
-      GiveRoom(stream, round, /*version=*/100 * (round + 1));
+      RequestBatch(stream, round, /*version=*/100 * (round + 1));
       const v1::UnrollBatch batch = Batch(stream);
       EXPECT_EQ(batch.sequence(), round);
       EXPECT_EQ(batch.steps_size(), round == 0 ? kT + 1 : kT) << "the first brings what the reset showed";
       EXPECT_EQ(CountIn<uint16_t>(batch.action()), static_cast<size_t>(kT * kEnvironments));
-      // A quarter of a round may be played before the room for it comes.
+      // A quarter of a round may be played before the request for it comes.
       for (int t = 0; t < kT; ++t) {
-        const uint64_t version = EntryOf<uint64_t>(batch.version(), t);
-        if (t >= kT / 4) EXPECT_EQ(version, 100 * (round + 1)) << t;
+        const uint64_t version = EntryOf<uint64_t>(batch.policy_version(), t);
+        if (t >= kT / 4) {
+          EXPECT_EQ(version, 100 * (round + 1)) << t;
+        }
         EXPECT_GE(version, 100 * std::max<uint64_t>(round, 1)) << t;
       }
     }
@@ -104,7 +105,7 @@ TEST_F(LocalSessionTest, ComesBackWithItsLeaseAfterALostStream) {
   std::vector<v1::ActorHello> hellos;
   Start([&](int number, ServerSide& stream) {
     hellos.push_back(Begin(stream, 100 + number));
-    GiveRoom(stream, 0, 1);
+    RequestBatch(stream, 0, 1);
     EXPECT_EQ(Batch(stream).sequence(), 0u) << "each stream counts from 0";
     return number < 2 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the learner is stopping") : kEnough;
   });
@@ -118,8 +119,8 @@ TEST_F(LocalSessionTest, WeightsOfAnotherNetworkEndIt) {
   Start([&](int, ServerSide& stream) {
     Begin(stream, 1);
     v1::LocalLearnerMessage out;
-    out.mutable_room()->mutable_weights()->set_version(7);
-    out.mutable_room()->mutable_weights()->set_safetensors("no such thing");
+    out.mutable_batch_request()->mutable_weights()->set_policy_version(7);
+    out.mutable_batch_request()->mutable_weights()->set_safetensors("no such thing");
     stream.Write(out);
     Batch(stream);
     return grpc::Status::OK;
@@ -129,11 +130,11 @@ TEST_F(LocalSessionTest, WeightsOfAnotherNetworkEndIt) {
   EXPECT_EQ(learner_.streams, 1);
 }
 
-TEST_F(LocalSessionTest, WaitingForRoomIsNoHangAndAStopEndsIt) {
+TEST_F(LocalSessionTest, WaitingForARequestIsNoHangAndAStopEndsIt) {
   std::atomic<bool> waits = false;
   Start([&](int, ServerSide& stream) {
     Begin(stream, 1);
-    GiveRoom(stream, 0, 1);
+    RequestBatch(stream, 0, 1);
     Batch(stream);
     waits = true;
     v1::LocalActorMessage in;

@@ -7,6 +7,7 @@
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/random.h"
+#include "common/step_flags.h"
 #include "environments/debug/alignment.h"
 
 namespace sibyl::actor {
@@ -45,7 +46,7 @@ TEST(Player, StartsEveryEnvironmentAtTheFirstEpisodeItMayUse) {
   for (int row = 0; row < 2; ++row) {
     const uint64_t seed = EpisodeSeed(5, 3, 2 + row, 100);
     EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), row), 100u);
-    EXPECT_EQ(batch.flags()[row], static_cast<char>(kFirst));
+    EXPECT_EQ(batch.flags()[row], static_cast<char>(kStepFirst));
     EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), row), CaptionId(AlignmentCaption(seed, 0)));
   }
 }
@@ -65,8 +66,8 @@ TEST(Player, PaysTheFinalCaptionAndStartsTheNextEpisodeInOneStep) {
     EXPECT_EQ(EntryOf<float>(batch.reward(), 0), AlignmentReward(seed, step));
     EXPECT_EQ(batch.episodes_size(), step == length ? 1 : 0);
   }
-  EXPECT_NE(batch.flags()[0] & (kTerminated | kTruncated), 0);
-  EXPECT_NE(batch.flags()[0] & kFirst, 0);
+  EXPECT_NE(batch.flags()[0] & (kStepTerminated | kStepTruncated), 0);
+  EXPECT_NE(batch.flags()[0] & kStepFirst, 0);
   EXPECT_EQ(batch.episodes(0).length(), static_cast<uint32_t>(length));
   EXPECT_EQ(EntryOf<uint64_t>(batch.first_episode(), 0), 101u);
   EXPECT_EQ(EntryOf<uint64_t>(batch.first_caption_id(), 0), CaptionId(AlignmentCaption(EpisodeSeed(5, 3, 0, 101), 0)));
@@ -94,7 +95,7 @@ TEST(Player, CutsOffTheFirstEpisodesOnlyAndEachAtAStepOfItsOwn) {
       batch.Clear();
       ASSERT_TRUE(player.Step(Actions(0, step, std::vector<uint16_t>(kEnvironments, 0)), &batch).ok());
       for (const v1::EpisodeEnd& end : batch.episodes()) {
-        EXPECT_EQ(batch.flags()[end.row()], static_cast<char>(kTruncated | kFirst));
+        EXPECT_EQ(batch.flags()[end.row()], static_cast<char>(kStepTruncated | kStepFirst));
         ends[end.row()].push_back(end);
       }
     }

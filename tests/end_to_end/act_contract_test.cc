@@ -13,6 +13,7 @@
 #include "common/protocol.h"
 #include "common/rpc/channel.h"
 #include "common/runtime/ending.h"
+#include "common/step_flags.h"
 #include "common/tensor_packing.h"
 #include "environments/registry.h"
 #include "sibyl/v1/act.grpc.pb.h"
@@ -100,11 +101,11 @@ class ActContractTest : public testing::Test {
       return Greet(version, lease).welcome();
     }
     // What the learner says once the actor is ready.
-    v1::Room Ready(const v1::EnvironmentSpec& spec) {
+    v1::BatchRequest Ready(const v1::EnvironmentSpec& spec) {
       AnyStream::Ready(spec);
       v1::LocalLearnerMessage in;
       stream->Read(&in);
-      return in.room();
+      return in.batch_request();
     }
     std::unique_ptr<v1::UnrollService::Stub> stub;
   };
@@ -189,7 +190,7 @@ TEST_F(ActContractTest, RefusesANumberThatIsNotFiniteNamingTheActorAndGoesOnWith
     std::string observations;
     for (float reward : {0.f, std::numeric_limits<float>::quiet_NaN()}) {
       AppendTo<float>(step.mutable_reward(), reward);
-      step.mutable_flags()->push_back(kFirst);
+      step.mutable_flags()->push_back(kStepFirst);
       AppendTo<uint64_t>(step.mutable_caption_id(), 0);
       AppendTo<uint32_t>(step.mutable_caption_count(), 0);
       AppendTo<uint64_t>(step.mutable_first_caption_id(), 0);
@@ -250,10 +251,10 @@ TEST_F(ActContractTest, TellsALocalActorEverythingAndSendsItTheFirstWeights) {
   EXPECT_EQ(welcome.unroll_length(), 4u);
   EXPECT_EQ(welcome.policy().kind(), v1::POLICY_KIND_AUTO);
   EXPECT_EQ(welcome.threads(), 1u);
-  const v1::Room room = stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
-  EXPECT_EQ(room.batches(), 0u);
-  EXPECT_EQ(room.weights().version(), 0u);
-  EXPECT_FALSE(room.weights().safetensors().empty());
+  const v1::BatchRequest request = stream.Ready(*FindEnvironmentSpec("debug/Alignment"));
+  EXPECT_EQ(request.sequence(), 0u);
+  EXPECT_EQ(request.weights().policy_version(), 0u);
+  EXPECT_FALSE(request.weights().safetensors().empty());
 }
 
 TEST_F(ActContractTest, RefusesALocalActorOfAnotherProtocolOrEnvironment) {
@@ -320,7 +321,7 @@ TEST_F(ActContractTest, RefusesABadUnrollBatchAndOneOutOfTurn) {
   }
 }
 
-TEST_F(ActContractTest, DropsALocalActorThatIsSilentWhileItHasRoom) {
+TEST_F(ActContractTest, DropsALocalActorThatIsSilentThoughABatchIsRequested) {
   Connect();
   LocalStream stream(port_);
   stream.Hello();

@@ -214,7 +214,7 @@ TEST_P(AlignmentTest, ThePolicyRecomputedFromTheStoredStateGivesEveryStoredLogPr
     const int64_t T = batch.at("action").size(0), B = batch.at("action").size(1);
     const auto check = [&](int64_t of_version) {
       // Unrolls of one version alone: the recurrent state of the others is of two policies.
-      const torch::Tensor columns = (batch.at("version") == of_version).all(0).nonzero().squeeze(1);
+      const torch::Tensor columns = (batch.at("policy_version") == of_version).all(0).nonzero().squeeze(1);
       const PolicyOutput output = (*policy)->Forward(observations, batch.at("first"), batch.at("state"));
       const torch::Tensor log_prob =
           output.action.slice(0, 0, T).log_softmax(-1).gather(-1, batch.at("action")).squeeze(-1);

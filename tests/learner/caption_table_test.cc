@@ -164,7 +164,7 @@ TEST(CaptionTable, ALargeUpdateTakesEffectAtOneMomentWhileCaptionsComeAndGo) {
       v1::ScoreUpdate part;
       part.set_reset(begin == 0 && k % 2 == 1);
       part.set_more(end < kCaptions);
-      part.set_version(k);
+      part.set_score_version(k);
       part.mutable_transform()->set_deviation(1);
       part.mutable_transform()->set_threshold(0);
       for (uint64_t i = begin; i < end; ++i) {

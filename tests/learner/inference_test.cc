@@ -11,6 +11,7 @@
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/config.h"
+#include "common/step_flags.h"
 #include "common/tensor_spec.h"
 #include "tests/learner/books.h"
 
@@ -88,7 +89,7 @@ class InferenceTest : public testing::Test {
     for (int e = 0; e < kE; ++e) {
       const bool first = actor.steps == 0;
       AppendTo<float>(step.mutable_reward(), first ? 0 : 1);
-      step.mutable_flags()->push_back(first ? kFirst : 0);
+      step.mutable_flags()->push_back(first ? kStepFirst : 0);
       AppendTo<uint64_t>(step.mutable_caption_id(), first ? 0 : CaptionId("go"));
       AppendTo<uint32_t>(step.mutable_caption_count(), first ? 0 : actor.steps);
       if (first) {
@@ -173,7 +174,7 @@ TEST_F(InferenceTest, RefusesAnActorWhoseNumbersAreNotFiniteAndServesTheOthers) 
     ObservationPacker(v1::PACKING_CODEC_RAW).Pack(number(1) + number(kNan), kE, step.mutable_observation());
   });
   refuse("the return of the episode that ended in row 1 is nan", [&](v1::StepBatch& step) {
-    (*step.mutable_flags())[1] = kTerminated | kFirst;
+    (*step.mutable_flags())[1] = kStepTerminated | kStepFirst;
     AppendTo<uint64_t>(step.mutable_first_caption_id(), 0);
     AppendTo<uint64_t>(step.mutable_first_episode(), 1);
     ObservationPacker(v1::PACKING_CODEC_RAW).Pack(number(1), 1, step.mutable_final_observation());

@@ -42,13 +42,13 @@ bool AllAre(const Policy& policy, double value) {
 
 TEST(PolicyStore, HandsOverEveryWeightWithItsVersion) {
   PolicyStore store(Filled(0), Filled(0));
-  EXPECT_EQ(store.Get().version, 0u);
+  EXPECT_EQ(store.Get().policy_version, 0u);
   for (uint64_t version = 1; version < 6; ++version) {
     // The statistics that normalise the input are weights too.
     const auto trained = Filled(static_cast<double>(version));
     store.Publish(*trained, version);
     const PolicyStore::Published published = store.Get();
-    EXPECT_EQ(published.version, version);
+    EXPECT_EQ(published.policy_version, version);
     EXPECT_TRUE(AllAre(*published.policy, static_cast<double>(version)));
     EXPECT_NE(published.policy, trained) << "training goes on in its own copy";
   }
@@ -59,15 +59,15 @@ TEST(PolicyStore, APolicyDoesNotChangeWhileItIsHeld) {
   PolicyStore::Published held = store.Get();
   std::thread training([&] { PublishAll(store, 3); });
   // The first goes into the copy that nobody holds. The second has to wait for the reader.
-  EXPECT_TRUE(Eventually([&] { return store.Get().version >= 1; }));
+  EXPECT_TRUE(Eventually([&] { return store.Get().policy_version >= 1; }));
   for (int i = 0; i < 100; ++i) {
     ASSERT_TRUE(AllAre(*held.policy, 0));
-    ASSERT_EQ(store.Get().version, 1u);
+    ASSERT_EQ(store.Get().policy_version, 1u);
     std::this_thread::yield();
   }
   held.policy = nullptr;
   training.join();
-  EXPECT_EQ(store.Get().version, 3u);
+  EXPECT_EQ(store.Get().policy_version, 3u);
   EXPECT_TRUE(AllAre(*store.Get().policy, 3));
 }
 
@@ -76,8 +76,8 @@ TEST(PolicyStore, AReaderNeverSeesHalfAPolicy) {
   std::thread training([&] { PublishAll(store, 20); });
   for (uint64_t version = 0; version < 20;) {
     const PolicyStore::Published published = store.Get();
-    EXPECT_GE(published.version, version);
-    version = published.version;
+    EXPECT_GE(published.policy_version, version);
+    version = published.policy_version;
     ASSERT_TRUE(AllAre(*published.policy, static_cast<double>(version)));
   }
   training.join();
@@ -88,12 +88,12 @@ TEST(SharedWeights, AreEncodedOnceAVersion) {
   SharedWeights weights(&store);
   store.Publish(*Filled(1), 10);
   const SharedWeights::Encoded first = *weights.Newest();
-  EXPECT_EQ(first.version, 10u);
+  EXPECT_EQ(first.policy_version, 10u);
   EXPECT_EQ(weights.Newest()->bytes, first.bytes) << "the same bytes for all actors";
 
   store.Publish(*Filled(2), 11);
   const SharedWeights::Encoded second = *weights.Newest();
-  EXPECT_EQ(second.version, 11u);
+  EXPECT_EQ(second.policy_version, 11u);
   for (const auto& [encoded, value] : {std::pair(first, 1.0), std::pair(second, 2.0)}) {
     const auto decoded = Filled(9);
     ASSERT_EQ(DecodePolicy("shared", *encoded.bytes, *decoded), absl::OkStatus());
@@ -112,8 +112,8 @@ TEST(SharedWeights, EveryActorGetsTheWeightsOfItsVersion) {
       for (uint64_t version = 0; version < 20;) {
         const auto newest = weights.Newest();
         ASSERT_TRUE(newest.ok());
-        ASSERT_GE(newest->version, version);
-        version = newest->version;
+        ASSERT_GE(newest->policy_version, version);
+        version = newest->policy_version;
         ASSERT_EQ(DecodePolicy("shared", *newest->bytes, *decoded), absl::OkStatus());
         ASSERT_TRUE(AllAre(*decoded, static_cast<double>(version)));
       }

@@ -16,7 +16,7 @@ google::protobuf::RepeatedPtrField<v1::ScoreUpdate> Updates(uint64_t id, std::ve
     v1::ScoreUpdate& update = *updates.Add();
     update.add_id(id);
     update.add_score(score);
-    update.set_version(static_cast<uint64_t>(score));
+    update.set_score_version(static_cast<uint64_t>(score));
     update.mutable_transform()->set_deviation(1);
   }
   return updates;

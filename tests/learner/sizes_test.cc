@@ -43,11 +43,11 @@ TEST(UnrollsNeeded, AddTheLargerOfBatchAndGroupToTheEnvironments) {
 
 TEST(UnrollsNeeded, HoldALargeBatchTwice) { EXPECT_EQ(UnrollsNeeded(64, 128, 32), 128 + 128); }
 
-TEST(RankShare, DividesActorsAndBatchAndGivesEachRankASeed) {
+TEST(ExperimentOfRank, DividesActorsAndBatchAndGivesEachRankASeed) {
   v1::Experiment experiment = Playing(4, 64, 2, 32);
   experiment.set_seed(7);
   experiment.mutable_learner()->set_ranks(2);
-  const v1::Experiment first = RankShare(experiment, 0), second = RankShare(experiment, 1);
+  const v1::Experiment first = ExperimentOfRank(experiment, 0), second = ExperimentOfRank(experiment, 1);
   EXPECT_EQ(first.actor().processes(), 2u);
   EXPECT_EQ(first.learner().batch_size(), experiment.learner().batch_size() / 2);
   EXPECT_EQ(first.seed(), 7u);

@@ -213,9 +213,9 @@ TEST(Trainer, AStepOnEachMinibatchInTurn) {
   const TrainingBatch batch = RandomBatch(1);
   const auto stats = trainer.Update(batch);
   ASSERT_TRUE(stats.ok() && again.Update(batch).ok());
-  EXPECT_EQ(trainer.version(), 6u);
+  EXPECT_EQ(trainer.policy_version(), 6u);
   double value_loss = 0;
-  std::vector<TrainingBatch> parts = Split(batch, 3, by_hand.version());
+  std::vector<TrainingBatch> parts = Split(batch, 3, by_hand.policy_version());
   for (int epoch = 0; epoch < 2; ++epoch) {
     for (TrainingBatch& part : parts) {
       if (epoch == 0) MeetFirst(*policy, &part);
@@ -277,7 +277,7 @@ void ExpectRanksToMatchOne(const v1::PolicyConfig& kind) {
         ASSERT_TRUE(updated.ok()) << updated.status();
         stats[rank] = *updated;
       }
-      EXPECT_EQ(trainer.version(), uint64_t{kUpdates});
+      EXPECT_EQ(trainer.policy_version(), uint64_t{kUpdates});
       weights[rank] = Weights(trainer);
     });
   }
@@ -322,9 +322,9 @@ TEST(Trainer, GoesOnFromASnapshotBitForBit) {
   const std::string path = TempFile("resume.safetensors");
   ASSERT_TRUE(WriteFileDurably(path, *snapshot()).ok());
   ASSERT_TRUE(after.Load(path).ok());
-  EXPECT_EQ(after.version(), 3u);
+  EXPECT_EQ(after.policy_version(), 3u);
   for (uint64_t i = 3; i < 6; ++i) ASSERT_TRUE(after.Update(batch(i)).ok());
-  EXPECT_EQ(after.version(), 6u);
+  EXPECT_EQ(after.policy_version(), 6u);
   ExpectEqual(Weights(after), Weights(straight));
 }
 
@@ -343,7 +343,7 @@ TEST(Trainer, RefusesTheFileOfAnotherNetwork) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("[8, 128]"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("[7, 128]"));
   ExpectEqual(Weights(mine), was);
-  EXPECT_EQ(mine.version(), 0u);
+  EXPECT_EQ(mine.policy_version(), 0u);
 }
 
 TEST(Trainer, ARewardThatIsNotFiniteIsAnErrorAndChangesNothing) {
@@ -355,7 +355,7 @@ TEST(Trainer, ARewardThatIsNotFiniteIsAnErrorAndChangesNothing) {
     const auto stats = trainer.Update(batch);
     EXPECT_EQ(stats.status().code(), absl::StatusCode::kInternal);
     EXPECT_THAT(std::string(stats.status().message()), HasSubstr("loss is"));
-    EXPECT_EQ(trainer.version(), 0u);
+    EXPECT_EQ(trainer.policy_version(), 0u);
     ExpectEqual(Weights(trainer), Weights(untouched));
   }
   // Nor do Adam's moments remember it.
@@ -555,7 +555,7 @@ TEST(Trainer, UsesABatchAsManyTimesAsItIsTold) {
   ASSERT_TRUE(a.Update(batch).ok());
   MeetFirst(*policy, &batch);
   ASSERT_TRUE(b.Update(batch).ok());
-  EXPECT_EQ(a.version(), 2u);
+  EXPECT_EQ(a.policy_version(), 2u);
   EXPECT_TRUE(AnyDiffers(Weights(a), Weights(b)));
   ASSERT_TRUE(b.Update(batch).ok());
   ExpectEqual(Weights(a), Weights(b));

@@ -123,7 +123,7 @@ TEST_F(TrainingLoopTest, TrainsToTheEndAndHandsOverWeightsAndState) {
   EXPECT_EQ(loop->steps(), 3 * kBatch);
   EXPECT_EQ(books_.unrolls.finished(), kB) << "what is not needed stays";
   const PolicyStore::Published published = policies_->Get();
-  EXPECT_EQ(published.version, trainer_->version());
+  EXPECT_EQ(published.policy_version, trainer_->policy_version());
   const auto ours = published.policy->parameters(), theirs = trainer_->policy().parameters();
   for (size_t i = 0; i < ours.size(); ++i) EXPECT_TRUE(torch::equal(ours[i], theirs[i]));
 
@@ -131,7 +131,7 @@ TEST_F(TrainingLoopTest, TrainsToTheEndAndHandsOverWeightsAndState) {
   const auto saved = ReadNewestCheckpoint("/run", checkpoint_files_);
   ASSERT_TRUE(saved.ok()) << saved.status();
   EXPECT_EQ(saved->state.steps(), 3 * kBatch);
-  EXPECT_EQ(saved->state.policy_version(), trainer_->version());
+  EXPECT_EQ(saved->state.policy_version(), trainer_->policy_version());
   EXPECT_EQ(saved->state.run_id(), "a run");
   EXPECT_EQ(saved->state.reward_sums().steps(), 3 * kBatch);
   const auto summary = nlohmann::json::parse(*ReadFile("/run/learner_summary.json", files_));
@@ -207,7 +207,7 @@ TEST_F(TrainingLoopTest, WeightsThatAreNotFiniteAreNeitherPublishedNorSaved) {
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), HasSubstr("nan"));
   const PolicyStore::Published published = policies_->Get();
-  EXPECT_EQ(published.version, trainer_->version());
+  EXPECT_EQ(published.policy_version, trainer_->policy_version());
   for (const torch::Tensor& weights : published.policy->parameters()) {
     EXPECT_TRUE(weights.isfinite().all().item<bool>());
   }

@@ -71,12 +71,12 @@ class Actions : public ActionSink {
   Box<v1::ActionBatch> box;
 };
 
-class Rooms : public UnrollSink {
+class Requests : public UnrollSink {
  public:
-  void GiveRoom(v1::Room room) override { box.Put(std::move(room)); }
+  void RequestBatch(v1::BatchRequest request) override { box.Put(std::move(request)); }
   void RequestTexts(v1::CaptionTextRequest) override { ADD_FAILURE() << "every text was sent"; }
   void Refuse(const absl::Status& status) override { ADD_FAILURE() << status; }
-  Box<v1::Room> box;
+  Box<v1::BatchRequest> box;
 };
 
 class TwoWaysTest : public testing::TestWithParam<Case> {
@@ -169,39 +169,39 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
     thread.join();
   }
 
-  // Batches that were taken, of the next room.
-  uint64_t TakeRoom(Rooms& sink) {
-    const v1::Room room = sink.box.Take();
-    for (const v1::CaptionReward& caption : room.captions()) told_by_rooms_[caption.id()] = caption.reward();
-    return room.batches();
+  // The sequence of the next request.
+  uint64_t TakeRequest(Requests& sink) {
+    const v1::BatchRequest request = sink.box.Take();
+    for (const v1::CaptionReward& caption : request.captions()) told_by_requests_[caption.id()] = caption.reward();
+    return request.sequence();
   }
 
   void PlayLocally(TestBooks& way) {
     UnrollReceiver receiver(experiment_, spec_, way.books(), &Clock::Real(), &way.watch.heartbeats, &way.metrics);
     std::thread thread([&] { EXPECT_EQ(receiver.Run(), absl::OkStatus()); });
-    auto sink = std::make_shared<Rooms>();
+    auto sink = std::make_shared<Requests>();
     receiver.Attach(welcome_.actor().lease(), sink);
     const auto environments = *actor::MakeEnvironments(welcome_.actor());
     const auto player = *actor::LocalPlayer::Make(welcome_, &environments);
     v1::Weights weights;
-    weights.set_version(kVersion);
+    weights.set_policy_version(kVersion);
     weights.set_safetensors(*EncodePolicy(*policy_));
     EXPECT_EQ(player->TakeWeights(weights), absl::OkStatus());
-    v1::Room room;
+    v1::BatchRequest request;
     for (int i = 0; i < scores_.id_size(); ++i) {
-      v1::CaptionReward* caption = room.add_captions();
+      v1::CaptionReward* caption = request.add_captions();
       caption->set_id(scores_.id(i));
       caption->set_reward(scores_.score(i));
     }
-    player->TakeCaptionRewards(room);
+    player->TakeCaptionRewards(request);
     v1::UnrollBatch batch;
     for (int round = 0; round < kBatches; ++round) {
       EXPECT_EQ(player->Begin(&batch), absl::OkStatus());
       for (int t = 0; t < GetParam().unroll_length; ++t) EXPECT_EQ(player->Step(&batch), absl::OkStatus());
-      EXPECT_EQ(TakeRoom(*sink), static_cast<uint64_t>(round));
+      EXPECT_EQ(TakeRequest(*sink), static_cast<uint64_t>(round));
       EXPECT_TRUE(receiver.Submit(welcome_.actor().lease(), std::exchange(batch, {})));
     }
-    EXPECT_EQ(TakeRoom(*sink), static_cast<uint64_t>(kBatches));
+    EXPECT_EQ(TakeRequest(*sink), static_cast<uint64_t>(kBatches));
     receiver.Close();
     thread.join();
   }
@@ -275,7 +275,7 @@ class TwoWaysTest : public testing::TestWithParam<Case> {
   std::shared_ptr<Policy> policy_;
   UnrollShape shape_;
   v1::ScoreUpdate scores_;
-  std::map<uint64_t, float> told_by_rooms_;
+  std::map<uint64_t, float> told_by_requests_;
 };
 
 TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
@@ -307,7 +307,7 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
     EXPECT_EQ(a.action, b.action);
     EXPECT_EQ(a.log_prob, b.log_prob);
     EXPECT_EQ(a.value, b.value);
-    EXPECT_EQ(a.version, b.version);
+    EXPECT_EQ(a.policy_version, b.policy_version);
     EXPECT_EQ(a.reward, b.reward);
     EXPECT_EQ(a.terminated, b.terminated);
     EXPECT_EQ(a.truncated, b.truncated);
@@ -334,7 +334,7 @@ TEST_P(TwoWaysTest, GiveTrainingTheSameBytes) {
       }
     }
   }
-  EXPECT_EQ(told_by_rooms_, mentioned);
+  EXPECT_EQ(told_by_requests_, mentioned);
   EXPECT_GT(ends, 0u);
   EXPECT_GT(starts, ends);
   // Nothing stays pinned but what unfinished unrolls name.

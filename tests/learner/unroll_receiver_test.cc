@@ -11,6 +11,7 @@
 #include "common/caption.h"
 #include "common/columns.h"
 #include "common/config.h"
+#include "common/step_flags.h"
 #include "common/tensor_spec.h"
 #include "tests/learner/books.h"
 
@@ -25,21 +26,21 @@ constexpr int kT = 3, kE = 2, kH = 2;
 
 class Sink : public RecordingSink<UnrollSink> {
  public:
-  // `gate`: where the first room hangs; nullptr: nowhere.
+  // `gate`: where the first request hangs; nullptr: nowhere.
   explicit Sink(Gate* gate = nullptr) : gate_(gate) {}
-  void GiveRoom(v1::Room room) override {
+  void RequestBatch(v1::BatchRequest request) override {
     if (gate_ != nullptr) gate_->Wait();
     MutexLock lock(mutex_);
-    room_.push_back(room.batches());
+    requests_.push_back(request.sequence());
   }
-  std::vector<uint64_t> room() {
+  std::vector<uint64_t> requests() {
     MutexLock lock(mutex_);
-    return room_;
+    return requests_;
   }
 
  private:
   Gate* const gate_;
-  std::vector<uint64_t> room_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> requests_ ABSL_GUARDED_BY(mutex_);
 };
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
@@ -67,7 +68,7 @@ class Script {
         AppendTo<float>(batch.mutable_log_prob(), -x);
         AppendTo<float>(batch.mutable_value(), x / 2);
       }
-      AppendTo<uint64_t>(batch.mutable_version(), 70 + k_);
+      AppendTo<uint64_t>(batch.mutable_policy_version(), 70 + k_);
       Step(&batch);
     }
     for (int i = 0; i < kE * kH; ++i) AppendTo<float>(batch.mutable_state(), 10 * sequence_ + i);
@@ -84,7 +85,8 @@ class Script {
       const bool ends = k_ > 0 && k_ % 4 == 0, first = ends || k_ == 0;
       const int64_t shown = 100 * e + k_;
       AppendTo<float>(step->mutable_reward(), k_ == 0 ? 0 : static_cast<float>(k_) / 10);
-      step->mutable_flags()->push_back((ends ? (e == 0 ? kTruncated : kTerminated) : 0) | (first ? kFirst : 0));
+      step->mutable_flags()->push_back((ends ? (e == 0 ? kStepTruncated : kStepTerminated) : 0) |
+                                       (first ? kStepFirst : 0));
       AppendTo<uint64_t>(step->mutable_caption_id(), k_ == 0 ? 0 : Id(ends ? "end" : "go"));
       AppendTo<uint32_t>(step->mutable_caption_count(), k_ == 0 ? 0 : ends ? 1 : (k_ - 1) % 4 + 1);
       if (first) {
@@ -151,8 +153,8 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
     Script script(codec);
     auto sink = Attach(lease_);
     for (int batch = 0; batch < 4; ++batch) {
-      ASSERT_TRUE(Eventually([&] { return sink->room().size() == size_t(batch) + 1; }));
-      EXPECT_EQ(sink->room().back(), static_cast<uint64_t>(batch));
+      ASSERT_TRUE(Eventually([&] { return sink->requests().size() == size_t(batch) + 1; }));
+      EXPECT_EQ(sink->requests().back(), static_cast<uint64_t>(batch));
       receiver_->Submit(lease_, script.Next());
       Unrolls unrolls = books_.Finished(kE);
       ASSERT_EQ(sink->refused(), absl::OkStatus());
@@ -180,7 +182,7 @@ TEST_F(UnrollReceiverTest, AnUnrollIsWhatTheBatchSaysAndTheNextGoesOnWhereItEnds
           EXPECT_EQ(EntryOf<uint16_t>(unroll.action, t), (k + 1 + e) % 3);
           EXPECT_EQ(unroll.log_prob[t], static_cast<float>(-(k + 1 + 10 * e)));
           EXPECT_EQ(unroll.value[t], static_cast<float>(k + 1 + 10 * e) / 2);
-          EXPECT_EQ(unroll.version[t], static_cast<uint64_t>(71 + k));
+          EXPECT_EQ(unroll.policy_version[t], static_cast<uint64_t>(71 + k));
           if (!ends || e != 0) continue;
           ASSERT_LT(finals, unroll.finals.size());
           EXPECT_EQ(unroll.finals[finals].step, t);
@@ -217,7 +219,7 @@ TEST_F(UnrollReceiverTest, BeatsAsLongAsItAnswers) {
 TEST_F(UnrollReceiverTest, AsksForTextsThatItLacks) {
   Script script;
   auto sink = Attach(lease_);
-  ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
+  ASSERT_TRUE(Eventually([&] { return !sink->requests().empty(); }));
   v1::UnrollBatch batch = script.Next();
   v1::CaptionText* text = batch.mutable_steps(1)->add_texts();
   text->set_id(Id("go"));
@@ -227,36 +229,37 @@ TEST_F(UnrollReceiverTest, AsksForTextsThatItLacks) {
   EXPECT_THAT(sink->wanted(), ElementsAre(Id("start")));
 }
 
-TEST_F(UnrollReceiverTest, GivesRoomToThoseWhoHaveWaitedLongestAsUnrollsAreReleased) {
+TEST_F(UnrollReceiverTest, RequestsFromThoseWhoHaveWaitedLongestAsUnrollsAreReleased) {
   const auto nobody = [](Unrolls) { FAIL(); };
   Unrolls busy = books_.unrolls.Request(1, 3, nobody), busier = books_.unrolls.Request(1, 5, nobody);
   v1::SlotLease other;
   other.set_slot(5);
   auto first = Attach(lease_), second = Attach(other);
   books_.unrolls.Release(std::move(busy));
-  ASSERT_TRUE(Eventually([&] { return !first->room().empty(); }));
+  ASSERT_TRUE(Eventually([&] { return !first->requests().empty(); }));
   EXPECT_EQ(books_.unrolls.free(), 1);
-  EXPECT_THAT(second->room(), IsEmpty());
+  EXPECT_THAT(second->requests(), IsEmpty());
   // What a lost one held goes to the next.
   receiver_->Detach(lease_);
-  ASSERT_TRUE(Eventually([&] { return !second->room().empty(); }));
+  ASSERT_TRUE(Eventually([&] { return !second->requests().empty(); }));
   EXPECT_EQ(books_.episodes.Get().abandoned, 0u);  // it had not played
 }
 
 TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
   using Change = std::function<void(v1::UnrollBatch*)>;
   const std::vector<std::pair<std::string, Change>> cases = {
-      {"unroll batch 7 without room", [](auto* batch) { batch->set_sequence(7); }},
+      {"unroll batch 7 was not requested", [](auto* batch) { batch->set_sequence(7); }},
       {"has 3 steps, must have 4", [](auto* batch) { batch->mutable_steps()->RemoveLast(); }},
       {"step sequence 9", [](auto* batch) { batch->mutable_steps(2)->set_sequence(9); }},
       {"group 1", [](auto* batch) { batch->mutable_steps(1)->set_group(1); }},
       {"columns do not have 2 rows", [](auto* batch) { batch->mutable_steps(1)->mutable_reward()->pop_back(); }},
-      {"first step ends an episode", [](auto* batch) { (*batch->mutable_steps(0)->mutable_flags())[1] |= kTruncated; }},
-      {"starts where none ended", [](auto* batch) { (*batch->mutable_steps(1)->mutable_flags())[0] = kFirst; }},
+      {"first step ends an episode",
+       [](auto* batch) { (*batch->mutable_steps(0)->mutable_flags())[1] |= kStepTruncated; }},
+      {"starts where none ended", [](auto* batch) { (*batch->mutable_steps(1)->mutable_flags())[0] = kStepFirst; }},
       {"action has 10 bytes, must have 12", [](auto* batch) { batch->mutable_action()->resize(10); }},
       {"log_prob has 0 bytes", [](auto* batch) { batch->clear_log_prob(); }},
       {"value has 25 bytes", [](auto* batch) { batch->mutable_value()->push_back(0); }},
-      {"version has 8 bytes, must have 24", [](auto* batch) { batch->mutable_version()->resize(8); }},
+      {"policy_version has 8 bytes, must have 24", [](auto* batch) { batch->mutable_policy_version()->resize(8); }},
       {"state has 0 bytes, must have 16", [](auto* batch) { batch->clear_state(); }},
       {"action 2 makes choice 3 of 3 in part 0", [](auto* batch) { (*batch->mutable_action())[4] = 3; }},
       {"not finite: log_prob 2 is nan", [](auto* batch) { Put(kNan, 2, batch->mutable_log_prob()); }},
@@ -269,7 +272,7 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
   for (const auto& [reason, change] : cases) {
     lease_.set_token(lease_.token() + 1);
     auto sink = Attach(lease_);
-    ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
+    ASSERT_TRUE(Eventually([&] { return !sink->requests().empty(); }));
     Script script;
     v1::UnrollBatch batch = script.Next();
     change(&batch);
@@ -285,7 +288,7 @@ TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksTheContractAndSaysWhy) {
 
 TEST_F(UnrollReceiverTest, RefusesABatchThatBreaksOffAndKeepsNothingOfIt) {
   auto sink = Attach(lease_);
-  ASSERT_TRUE(Eventually([&] { return !sink->room().empty(); }));
+  ASSERT_TRUE(Eventually([&] { return !sink->requests().empty(); }));
   Script script;
   v1::UnrollBatch batch = script.Next();
   batch.mutable_steps(3)->mutable_observation()->set_data("?");

@@ -68,7 +68,7 @@ class NoModel : public ScoreModel {
   void Forget(uint64_t) override {}
   void Score(absl::Span<const Caption* const>, absl::Span<std::optional<float>>) override {}
   v1::RewardTransform transform() const override { return {}; }
-  uint64_t version() const override { return 0; }
+  uint64_t score_version() const override { return 0; }
   double Uncertainty(const Caption& caption, const Caption*) const override {
     return caption.id == unsure_of ? std::numeric_limits<double>::infinity() : 0;
   }

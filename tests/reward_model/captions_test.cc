@@ -176,7 +176,7 @@ TEST(CaptionBook, AForgottenCaptionComesBackAsNewInAFreeSlot) {
   EXPECT_EQ(book.At(0), nullptr);
   Caption& again = Add(book, "a");
   EXPECT_EQ(book.At(0), &again);
-  EXPECT_EQ(book.slots(), 2u);
+  EXPECT_EQ(book.places(), 2u);
   EXPECT_EQ(again.count, 1u);
   EXPECT_EQ(again.last_step, 0u);
 }

@@ -308,7 +308,7 @@ class ScoreTable {
       in_snapshot_ = false;
       ++snapshots_;
     }
-    version_ = update.version();
+    version_ = update.score_version();
     transform_ = update.transform();
   }
 

@@ -252,7 +252,7 @@ class LearnedModelTest : public ::testing::Test {
   }
   std::vector<const Caption*> AllCaptions() const {
     std::vector<const Caption*> captions;
-    for (size_t slot = 0; slot < book_->slots(); ++slot) captions.push_back(book_->At(slot));
+    for (size_t place = 0; place < book_->places(); ++place) captions.push_back(book_->At(place));
     return captions;
   }
   // What a restart does: all labels so far, anew.
@@ -305,7 +305,7 @@ TEST_F(LearnedModelTest, AClassifierLearnsTheLabelsAndJudgesWhatItHasNotSeen) {
     Label(*model, "You drop the " + colour + " ball.", 0);
   }
   Settle(*model);
-  EXPECT_GT(model->version(), 0u);
+  EXPECT_GT(model->score_version(), 0u);
   EXPECT_GT(ScoreOf(*model, "You open the red door.").value_or(-1), 0.9);
   EXPECT_LT(ScoreOf(*model, "You drop the red ball.").value_or(2), 0.1);
   EXPECT_GT(ScoreOf(*model, "You open the purple door.").value_or(-1), 0.6) << "no label of its own";
@@ -425,13 +425,13 @@ TEST_F(LearnedModelTest, VersionsComeAtMostThatOften) {
   See("a");
   Label(*model, "a", 1);
   Settle(*model);
-  const uint64_t first = model->version();
+  const uint64_t first = model->score_version();
   Label(*model, "a", 0);
   Settle(*model);
-  EXPECT_EQ(model->version(), first);
+  EXPECT_EQ(model->score_version(), first);
   clock_.Advance(absl::Seconds(2));
   Settle(*model);
-  EXPECT_GT(model->version(), first);
+  EXPECT_GT(model->score_version(), first);
 }
 
 TEST_F(LearnedModelTest, ARestartForgetsWhatWasLearned) {
@@ -444,7 +444,7 @@ TEST_F(LearnedModelTest, ARestartForgetsWhatWasLearned) {
   comparisons_.Add({CaptionId("a"), CaptionId("b")}, {true, 0});
   ObserveAll(*model);
   EXPECT_EQ(ScoreOf(*model, "a"), std::nullopt);
-  EXPECT_EQ(model->version(), 0u);
+  EXPECT_EQ(model->score_version(), 0u);
   Settle(*model);
   EXPECT_LT(*ScoreOf(*model, "a"), *ScoreOf(*model, "b"));
 }
@@ -516,7 +516,7 @@ TEST_F(LearnedModelTest, FrozenItScoresAsItDidAndLearnsNothing) {
   const auto frozen = Make(v1::REWARD_MODEL_KIND_RANKING, SmallTraining(), file);
   ObserveAll(*frozen);
   ASSERT_TRUE(frozen->Load("nowhere").ok());
-  EXPECT_EQ(frozen->version(), model->version());
+  EXPECT_EQ(frozen->score_version(), model->score_version());
   EXPECT_EQ(frozen->transform().SerializeAsString(), transform.SerializeAsString());
   Compare(*frozen, "c", "a", 1);
   EXPECT_EQ(ScoreOf(*frozen, "a"), std::nullopt) << "it is on its way";
@@ -545,8 +545,7 @@ TEST_F(LearnedModelTest, WeightsThatAreNotFiniteAreRefusedByName) {
   damaged->second.view(-1)[0] = std::numeric_limits<float>::quiet_NaN();
   ASSERT_TRUE(WriteTensors(path, file.tensors, file.metadata).ok());
   for (const std::string& weights_file : {std::string(), path}) {  // a run's own, and a frozen model's
-    const absl::Status status =
-        Make(v1::REWARD_MODEL_KIND_CLASSIFICATION, SmallTraining(), weights_file)->Load(folder);
+    const absl::Status status = Make(v1::REWARD_MODEL_KIND_CLASSIFICATION, SmallTraining(), weights_file)->Load(folder);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(path));
     EXPECT_THAT(std::string(status.message()), HasSubstr(damaged->first));

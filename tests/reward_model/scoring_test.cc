@@ -86,7 +86,7 @@ TEST(Retrieval, ScoresTheMeanOverAnswersAndNothingElse) {
   std::vector<std::optional<float>> scores(3);
   retrieval.Score(captions, absl::MakeSpan(scores));
   EXPECT_THAT(scores, ElementsAre(0.75f, std::nullopt, std::nullopt));
-  EXPECT_EQ(retrieval.version(), 2u);
+  EXPECT_EQ(retrieval.score_version(), 2u);
   // A label without an answer takes the place of both.
   retrieval.Observe(twice, {0, 0, 1}, 0);
   retrieval.Score(captions, absl::MakeSpan(scores));
