@@ -30,7 +30,9 @@ ABSL_FLAG(std::string, metrics_listen, "0.0.0.0:9466", "Where metrics are served
 ABSL_FLAG(
     absl::Duration, drain, absl::Seconds(10),
     "How long answers in flight have to come in after SIGTERM; those that do not are asked again at the next start.");
-ABSL_FLAG(std::string, llm, "", "Where the sibyl-llm-server of JUDGE_KIND_EMBEDDED listens, host:port.");
+ABSL_FLAG(std::string, llm, "",
+          "Where the model that runs beside training is served, host:port: the sibyl-llm-server of JUDGE_KIND_EMBEDDED "
+          "or the sibyl-encoder-server of JUDGE_KIND_SIMILARITY.");
 ABSL_FLAG(std::vector<std::string>, ask_again, {},
           "Outcomes, of failed, unparsable and abstained: queries that ended so are asked again at the start.");
 
@@ -78,23 +80,19 @@ absl::Status CheckPromptKind(const v1::Experiment& experiment) {
 absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experiment, const Host& host) {
   const v1::AnnotatorConfig& config = experiment.annotator();
   const auto& labels = experiment.reward_model().label_set();
-  if (config.judge() == v1::JUDGE_KIND_OPENAI) {
-    SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
-    return OpenAiJudge::ByPrompt(config.openai(), host);
-  }
-  if (config.judge() == v1::JUDGE_KIND_EMBEDDED) {
-    if (absl::GetFlag(FLAGS_llm).empty()) {
-      return absl::InvalidArgumentError(
-          "annotator.judge is JUDGE_KIND_EMBEDDED, and --llm is not set; name the address of a sibyl-llm-server, or "
-          "let "
-          "`sibyl train` start both");
+  if (config.judge() != v1::JUDGE_KIND_RULES) {
+    const bool embedded = RunsBesideTraining(config);
+    const std::string address = absl::GetFlag(FLAGS_llm);
+    if (embedded && address.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "annotator.judge is ", v1::JudgeKind_Name(config.judge()),
+          ", and --llm is not set; name the address of a sibyl-llm-server (for SIMILARITY a sibyl-encoder-server), or "
+          "let `sibyl train` start both"));
     }
+    const v1::OpenAiConfig server = embedded ? EmbeddedServer(config, address) : config.openai();
+    if (config.judge() == v1::JUDGE_KIND_SIMILARITY) return OpenAiJudge::BySimilarity(server, host);
     SIBYL_RETURN_IF_ERROR(CheckPromptKind(experiment));
-    return OpenAiJudge::ByPrompt(EmbeddedServer(config, absl::GetFlag(FLAGS_llm)), host);
-  }
-  if (config.judge() == v1::JUDGE_KIND_SIMILARITY) {
-    if (config.openai().url().empty()) return std::make_unique<LettersJudge>();
-    return OpenAiJudge::BySimilarity(config.openai(), host);
+    return OpenAiJudge::ByPrompt(server, host);
   }
   if (config.rules_file().empty()) {
     return absl::InvalidArgumentError(

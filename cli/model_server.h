@@ -8,8 +8,9 @@
 
 namespace sibyl::cli {
 
-// The language model of JUDGE_KIND_EMBEDDED is served by a program beside the others, sibyl-llm-server, which the
-// annotator asks over loopback like any other server.
+// The model that runs beside training is served by a program of its own, which the annotator asks over loopback like
+// any other server: sibyl-llm-server for the language model of JUDGE_KIND_EMBEDDED, and sibyl-encoder-server for the
+// sentence encoder of JUDGE_KIND_SIMILARITY. With annotator.embedded.model_file sibyl-llm-server serves both kinds.
 
 // An annotator of this experiment asks such a model.
 bool AsksEmbeddedModel(const v1::Experiment& experiment);

@@ -40,7 +40,7 @@ std::string JudgeText(const v1::Experiment& experiment) {
     case v1::JUDGE_KIND_RULES:
       return absl::StrCat("rules:", file);
     case v1::JUDGE_KIND_SIMILARITY:
-      return absl::StrCat("similarity:", model.empty() ? "letters" : model);
+      return absl::StrCat("similarity:", model);
     case v1::JUDGE_KIND_EMBEDDED:
       return absl::StrCat("embedded:", model);
     default:

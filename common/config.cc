@@ -21,6 +21,7 @@ namespace {
 
 // What deploy/requirements-llm.txt installs.
 constexpr char kDefaultEmbeddedModel[] = "SmolLM2-135M-Instruct.Q4_1";
+constexpr char kDefaultEncoder[] = "all-MiniLM-L6-v2";
 
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
@@ -183,10 +184,10 @@ absl::Status CheckJudge(const v1::Experiment& e) {
       SIBYL_RETURN_IF_ERROR(Require(
           e.reward_model().kind() != v1::REWARD_MODEL_KIND_RANKING, "annotator.judge", "JUDGE_KIND_SIMILARITY",
           "another one for REWARD_MODEL_KIND_RANKING: it holds a caption against the goal, not another caption"));
-      return annotator.openai().url().empty() ? absl::OkStatus() : CheckServer(annotator.openai());
+      return RunsBesideTraining(annotator) ? absl::OkStatus() : CheckServer(annotator.openai());
     default:
       // The address and the name of an embedded model are known only where it is started.
-      if (annotator.judge() != v1::JUDGE_KIND_EMBEDDED) SIBYL_RETURN_IF_ERROR(CheckServer(annotator.openai()));
+      if (!RunsBesideTraining(annotator)) SIBYL_RETURN_IF_ERROR(CheckServer(annotator.openai()));
       return Require(!annotator.openai().prompt_file().empty(), "annotator.openai.prompt_file", "not set",
                      "a prompt, e.g. one of configs/prompts");
   }
@@ -240,10 +241,12 @@ void FillDefaults(v1::Experiment* experiment) {
     policy->set_normalise_observations(UsesMiniGridNetwork(*experiment));
   }
   if (auto* annotator = experiment->mutable_annotator();
-      annotator->judge() == v1::JUDGE_KIND_EMBEDDED && annotator->openai().model().empty()) {
+      RunsBesideTraining(*annotator) && annotator->openai().model().empty()) {
     const std::string& file = annotator->embedded().model_file();
-    annotator->mutable_openai()->set_model(file.empty() ? kDefaultEmbeddedModel
-                                                        : std::filesystem::path(file).stem().string());
+    const bool similarity = annotator->judge() == v1::JUDGE_KIND_SIMILARITY;
+    annotator->mutable_openai()->set_model(!file.empty() ? std::filesystem::path(file).stem().string()
+                                           : similarity  ? kDefaultEncoder
+                                                         : kDefaultEmbeddedModel);
   }
   auto* model = experiment->mutable_reward_model();
   const bool ranking = model->kind() == v1::REWARD_MODEL_KIND_RANKING;

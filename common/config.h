@@ -34,6 +34,13 @@ inline bool RewardsCaptions(const v1::Experiment& experiment) {
   return experiment.reward().intrinsic_coefficient() > 0 || experiment.reward().final_intrinsic_coefficient() > 0;
 }
 
+// Whether the judge is a model that runs beside training, so that its server is started with the run.
+inline bool RunsBesideTraining(const v1::AnnotatorConfig& annotator) {
+  return annotator.judge() == v1::JUDGE_KIND_EMBEDDED ||
+         (annotator.judge() == v1::JUDGE_KIND_SIMILARITY && annotator.openai().url().empty() &&
+          annotator.openai().endpoints().empty());
+}
+
 // Whether a judge is asked what captions are worth, so that an annotator is needed.
 inline bool AsksJudge(const v1::Experiment& experiment) {
   return RewardsCaptions(experiment) && experiment.reward_model().weights_file().empty();

@@ -4,16 +4,12 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "common/random.h"
 
 namespace sibyl::annotator {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr size_t kNumbers = 1024;
 
 const std::string& CaptionOf(const v1::Query& query) { return query.texts().at("caption"); }
 int LabelsOf(const v1::Query& query) { return query.grammar().choice().labels_size(); }
@@ -64,31 +60,6 @@ double Cosine(absl::Span<const float> a, absl::Span<const float> b) {
   return square_a == 0 || square_b == 0 ? 0 : product / std::sqrt(square_a * square_b);
 }
 
-std::vector<float> HashedNgrams(absl::string_view text) {
-  // Words, with a blank before and behind each.
-  std::string words = " ";
-  for (const char c : text) {
-    const bool counts = absl::ascii_isalnum(static_cast<unsigned char>(c)) || (c & 0x80) != 0;
-    if (counts) {
-      words += absl::ascii_tolower(static_cast<unsigned char>(c));
-    } else if (words.back() != ' ') {
-      words += ' ';
-    }
-  }
-  if (words.back() != ' ') words += ' ';
-  std::vector<float> numbers(kNumbers, 0);
-  for (size_t i = 0; i + 3 <= words.size(); ++i) {
-    uint64_t letters = 0;
-    for (size_t k = 0; k < 3; ++k) letters = letters << 8 | static_cast<unsigned char>(words[i + k]);
-    const uint64_t hash = Mix64(letters);
-    numbers[hash % kNumbers] += (hash >> 63) != 0 ? 1.0f : -1.0f;
-  }
-  double square = 0;
-  for (const float x : numbers) square += double{x} * x;
-  for (float& x : numbers) x = square == 0 ? 0 : static_cast<float>(x / std::sqrt(square));
-  return numbers;
-}
-
 Verdict SimilarityVerdict(double cosine, int labels) {
   Verdict verdict;
   verdict.outcome = v1::OUTCOME_ANSWERED;
@@ -99,12 +70,6 @@ Verdict SimilarityVerdict(double cosine, int labels) {
   distribution[0] = 1 - good;
   verdict.raw = absl::StrCat("cosine ", cosine);
   return verdict;
-}
-
-absl::Status LettersJudge::Check(const v1::Query& query) const { return CheckAlike(query); }
-
-void LettersJudge::Answer(const v1::Query& query, std::function<void(Verdict)> done) {
-  done(SimilarityVerdict(Cosine(HashedNgrams(CaptionOf(query)), HashedNgrams(query.goal())), LabelsOf(query)));
 }
 
 absl::Status EmbeddingServer::Check(const v1::Query& query) const { return CheckAlike(query); }

@@ -14,27 +14,11 @@ namespace sibyl::annotator {
 // Cosine of the angle between two vectors of one length; 0 where one is zero.
 double Cosine(absl::Span<const float> a, absl::Span<const float> b);
 
-// An embedding that knows spelling and no meaning: the text's runs of three letters, of its words and without regard to
-// case, hashed into 1024 numbers with a sign each (Weinberger et al. 2009). Of length 1; zero for a text without
-// letters or digits.
-std::vector<float> HashedNgrams(absl::string_view text);
-
 // The last label has the cosine as its probability, at least 0; the first one has the rest.
 Verdict SimilarityVerdict(double cosine, int labels);
 
-// Answers queries that choose a label for a caption, by SimilarityVerdict of the hashed n-grams of caption and goal.
-class LettersJudge : public Judge {
- public:
-  std::string name() const override { return "similarity:letters"; }
-  std::string prompt() const override { return ""; }
-  std::string sampling() const override { return ""; }
-  std::string Rendered(const v1::Query&) const override { return ""; }
-  absl::Status Check(const v1::Query& query) const override;
-  int capacity() const override { return 256; }
-  void Answer(const v1::Query& query, std::function<void(Verdict)> done) override;
-};
-
-// The same by a server's embeddings (POST /embeddings).
+// Answers queries that choose a label for a caption, by SimilarityVerdict of a server's embeddings of caption and goal
+// (POST /embeddings).
 class EmbeddingServer : public ServerApi {
  public:
   explicit EmbeddingServer(const v1::OpenAiConfig& config) : config_(config) {}

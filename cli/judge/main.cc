@@ -27,7 +27,7 @@
 #include "reward_model/scoring/threshold.h"
 
 ABSL_FLAG(std::string, config, "", "The experiment: its judge, goal, labels and neutral captions. Required.");
-ABSL_FLAG(std::string, llm, "", "Where the sibyl-llm-server of JUDGE_KIND_EMBEDDED listens, host:port.");
+ABSL_FLAG(std::string, llm, "", "Where the model that runs beside training is served, host:port.");
 ABSL_FLAG(std::string, gold, "", "Captions that a person has labelled; configs/gold has some.");
 ABSL_FLAG(std::string, captions, "", "Captions of a run, as `sibyl captions` prints them, in place of --gold.");
 ABSL_FLAG(std::string, rules, "", "A file of rules that says which of --captions are good.");
@@ -108,13 +108,13 @@ absl::StatusOr<Result> Ask(const v1::Experiment& experiment, const std::string& 
                            Program& program) {
   const v1::RewardModelConfig& config = experiment.reward_model();
   const v1::AnnotatorConfig& asked = experiment.annotator();
-  v1::OpenAiConfig server = asked.judge() == v1::JUDGE_KIND_EMBEDDED
-                                ? annotator::EmbeddedServer(asked, absl::GetFlag(FLAGS_llm))
-                                : asked.openai();
+  v1::OpenAiConfig server =
+      RunsBesideTraining(asked) ? annotator::EmbeddedServer(asked, absl::GetFlag(FLAGS_llm)) : asked.openai();
   server.set_prompt_file(prompt);
-  SIBYL_ASSIGN_OR_RETURN(
-      const std::unique_ptr<annotator::Judge> judge,
-      annotator::OpenAiJudge::ByPrompt(server, {program.clock, program.metrics, program.heartbeats, program.fail()}));
+  const annotator::Host host = {program.clock, program.metrics, program.heartbeats, program.fail()};
+  SIBYL_ASSIGN_OR_RETURN(const std::unique_ptr<annotator::Judge> judge,
+                         asked.judge() == v1::JUDGE_KIND_SIMILARITY ? annotator::OpenAiJudge::BySimilarity(server, host)
+                                                                    : annotator::OpenAiJudge::ByPrompt(server, host));
   std::vector<v1::Query> queries;
   for (const Item& item : items) queries.push_back(QueryOf(config, item.goal, item.caption));
   std::set<std::string> goals;

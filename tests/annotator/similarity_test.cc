@@ -1,4 +1,5 @@
-// Likeness of captions to the goal: hashed n-grams, and embeddings of a real HTTP server that fakes a model.
+// Likeness of captions to the goal, by the embeddings of a real HTTP server that fakes a model. encoder_test.cc has the
+// real one.
 
 #include "annotator/judges/similarity.h"
 
@@ -18,21 +19,6 @@ using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
 
-double Likeness(const std::string& a, const std::string& b) { return Cosine(HashedNgrams(a), HashedNgrams(b)); }
-
-TEST(HashedNgrams, AreAlikeWhereWordsAre) {
-  EXPECT_NEAR(Likeness("Open the door", "open THE door!"), 1, 1e-6) << "letters alone count, not their case";
-  EXPECT_GT(Likeness("You open the door.", "Open the door"), 0.7);
-  EXPECT_GT(Likeness("You see a door.", "Open the door"), Likeness("You see a goblin.", "Open the door"));
-  EXPECT_LT(std::abs(Likeness("xyzzy", "Open the door")), 0.1);
-  EXPECT_EQ(Likeness("", "Open the door"), 0);
-  EXPECT_EQ(Likeness("...", "Open the door"), 0);
-  const std::vector<float> numbers = HashedNgrams("Die Tür öffnen");
-  double square = 0;
-  for (const float x : numbers) square += double{x} * x;
-  EXPECT_NEAR(square, 1, 1e-6);
-}
-
 TEST(Cosine, IsTheFormulas) {
   EXPECT_NEAR(Cosine({3, 4}, {3, 4}), 1, 1e-12);
   EXPECT_NEAR(Cosine({3, 4}, {-4, 3}), 0, 1e-12);
@@ -46,18 +32,6 @@ TEST(SimilarityVerdict, GivesTheGoodLabelTheCosine) {
               ElementsAre(FloatNear(0.25, 1e-6), FloatNear(0.75, 1e-6)));
   EXPECT_THAT(Distribution(SimilarityVerdict(-0.5, 2).answer), ElementsAre(1, 0));
   EXPECT_THAT(Distribution(SimilarityVerdict(1.0000001, 3).answer), ElementsAre(0, 0, 1));
-}
-
-TEST(LettersJudge, AnswersAtOnceAndComparesNothing) {
-  LettersJudge judge;
-  v1::Query query = Classify("You open the door.");
-  query.set_goal("Open the door");
-  EXPECT_TRUE(judge.Check(query).ok());
-  Verdict verdict;
-  judge.Answer(query, [&](Verdict v) { verdict = std::move(v); });
-  EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
-  EXPECT_GT(Distribution(verdict.answer)[1], 0.7);
-  EXPECT_THAT(std::string(judge.Check(Compare("a", "b")).message()), HasSubstr("kind is `compare`"));
 }
 
 // A server whose embedding of a text is [its length, 10].
@@ -112,6 +86,7 @@ class EmbeddingTest : public ::testing::Test {
 
 TEST_F(EmbeddingTest, TheCosineOfTheServersEmbeddingsIsTheLabel) {
   Start(Lengths);
+  EXPECT_THAT(std::string(judge_->Check(Compare("a", "b")).message()), HasSubstr("kind is `compare`"));
   EXPECT_EQ(judge_->name(), "similarity:tiny");
   const Verdict verdict = Ask("1234567890", "12345678901234567890123456789012345678901234567890");
   EXPECT_EQ(verdict.outcome, v1::OUTCOME_ANSWERED);
