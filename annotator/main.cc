@@ -11,7 +11,7 @@
 #include "annotator/judges/prompt.h"
 #include "annotator/judges/query_key.h"
 #include "annotator/judges/rules_judge.h"
-#include "annotator/judges/similarity.h"
+#include "annotator/quality/gold.h"
 #include "annotator/serving/annotator.h"
 #include "annotator/serving/service.h"
 #include "annotator/store/open_log.h"
@@ -105,6 +105,32 @@ absl::StatusOr<std::unique_ptr<Judge>> MakeJudge(const v1::Experiment& experimen
   return std::make_unique<DelayedJudge>(std::move(judge), absl::Seconds(config.rules_seconds()), host);
 }
 
+// Captions whose label is known; none without annotator.gold_file.
+absl::StatusOr<std::vector<GoldItem>> LoadGold(const v1::Experiment& experiment) {
+  const std::string& file = experiment.annotator().gold_file();
+  const auto& labels = experiment.reward_model().label_set();
+  if (file.empty()) return std::vector<GoldItem>();
+  return ReadGold(file, labels[0], labels[labels.size() - 1]);
+}
+
+// Asks about the gold captions. Those that have been answered under the present identity cost nothing.
+void AskAboutGold(const std::vector<GoldItem>& gold, const v1::Experiment& experiment, Annotator& annotator) {
+  for (size_t begin = 0; begin < gold.size(); begin += kMaxQueriesAnAsk) {
+    v1::AskRequest request;
+    for (size_t i = begin; i < std::min(gold.size(), begin + kMaxQueriesAnAsk); ++i) {
+      v1::Query& query = *request.add_queries();
+      query.set_kind("classify");
+      (*query.mutable_texts())["caption"] = gold[i].caption;
+      query.set_goal(gold[i].goal);
+      *query.mutable_grammar()->mutable_choice()->mutable_labels() = experiment.reward_model().label_set();
+    }
+    annotator.Ask(request, [](const absl::StatusOr<v1::AskResponse>& response) {
+      if (!response.ok())
+        spdlog::warn("the captions of annotator.gold_file are not asked about: {}", response.status().message());
+    });
+  }
+}
+
 absl::Status Run(Program& program) {
   if (absl::GetFlag(FLAGS_config).empty()) {
     return UsageError(absl::InvalidArgumentError("--config is not set; name the experiment's configuration file"));
@@ -114,6 +140,8 @@ absl::Status Run(Program& program) {
   const v1::AnnotatorConfig& config = experiment->annotator();
   const absl::StatusOr<std::vector<v1::Outcome>> ask_again = OutcomesToAskAgain();
   if (!ask_again.ok()) return UsageError(ask_again.status());
+  const absl::StatusOr<std::vector<GoldItem>> gold = LoadGold(*experiment);
+  if (!gold.ok()) return UsageError(gold.status());
 
   const Host host = {program.clock, program.metrics, program.heartbeats, program.fail()};
   absl::StatusOr<std::unique_ptr<Judge>> judge = MakeJudge(*experiment, host);
@@ -135,7 +163,8 @@ absl::Status Run(Program& program) {
                log->log_id(), log->last_sequence(), log->waiting());
 
   Service service(host);
-  Annotator annotator(*std::move(judge), std::move(log), config.queue_capacity(), host, [&] { service.OnLabel(); });
+  Annotator annotator(
+      *std::move(judge), std::move(log), config.queue_capacity(), host, [&] { service.OnLabel(); }, *gold);
   service.Serve(annotator);
   if (!ask_again->empty()) {
     v1::EditRequest request;
@@ -153,8 +182,10 @@ absl::Status Run(Program& program) {
     SIBYL_RETURN_IF_ERROR(WriteFileDurably(address_file, absl::StrCat("127.0.0.1:", server->port(), "\n")));
   }
 
-  while (!WaitForStop(program.stop(), program.clock, absl::Hours(1))) {
-  }
+  // Again each hour: another model behind the server is another identity.
+  do {
+    AskAboutGold(*gold, *experiment, annotator);
+  } while (!WaitForStop(program.stop(), program.clock, absl::Hours(1)));
   // No new calls; then the answers in flight; then the streams, which send them; then the log.
   program.heartbeats.OnHealth(nullptr);
   server->SetServing(false);

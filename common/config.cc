@@ -176,6 +176,10 @@ absl::Status CheckServer(const v1::OpenAiConfig& openai) {
 absl::Status CheckJudge(const v1::Experiment& e) {
   if (!AsksJudge(e)) return absl::OkStatus();
   const v1::AnnotatorConfig& annotator = e.annotator();
+  SIBYL_RETURN_IF_ERROR(
+      Require(annotator.gold_file().empty() || e.reward_model().kind() != v1::REWARD_MODEL_KIND_RANKING,
+              "annotator.gold_file", annotator.gold_file(),
+              "empty for REWARD_MODEL_KIND_RANKING: it has labels of single captions, and pairs are asked about"));
   switch (annotator.judge()) {
     case v1::JUDGE_KIND_RULES:
       return Require(!annotator.rules_file().empty(), "annotator.rules_file", "not set",
@@ -188,6 +192,10 @@ absl::Status CheckJudge(const v1::Experiment& e) {
     default:
       // The address and the name of an embedded model are known only where it is started.
       if (!RunsBesideTraining(annotator)) SIBYL_RETURN_IF_ERROR(CheckServer(annotator.openai()));
+      SIBYL_RETURN_IF_ERROR(
+          Require(annotator.openai().votes() <= 1 || annotator.openai().temperature() > 0, "annotator.openai.votes",
+                  absl::StrCat(annotator.openai().votes()),
+                  "1, or annotator.openai.temperature above 0: votes at temperature 0 are all the same"));
       return Require(!annotator.openai().prompt_file().empty(), "annotator.openai.prompt_file", "not set",
                      "a prompt, e.g. one of configs/prompts");
   }

@@ -30,7 +30,7 @@ Json Base(const v1::OpenAiConfig& config, const Dialect& dialect, const Ask& ask
   Json request;
   request["model"] = config.model();
   request["temperature"] = config.temperature();
-  request["seed"] = config.seed();
+  request["seed"] = config.seed() + ask.vote;
   request[dialect.new_max_tokens ? "max_completion_tokens" : "max_tokens"] = ask.max_tokens;
   if (ask.one_line) request["stop"] = Json::array({"\n"});
   if (dialect.logprobs) {

@@ -40,6 +40,7 @@ struct Ask {
   AnswerForm form;  // what the server is held to, where it is a chat; empty: nothing
   uint32_t max_tokens = 256;
   bool one_line = false;  // the answer ends with its line
+  uint64_t vote = 0;      // added to the sampling seed
 };
 
 // The body of a request, as JSON: to /chat/completions, or to /completions where a text is shown. The members of

@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "annotator/judges/votes.h"
 #include "annotator/questions/choice.h"
 #include "common/log.h"
 
@@ -30,6 +31,7 @@ v1::Query InWords(const v1::Query& query, const std::vector<std::string>& words)
 std::string ChatServer::sampling() const {
   return absl::StrCat("temperature=", config_.temperature(), " seed=", config_.seed(),
                       " max_tokens=", config_.max_tokens(),
+                      config_.votes() > 1 ? absl::StrCat(" votes=", config_.votes()) : "",
                       config_.extra_body().empty() ? "" : " extra_body=", config_.extra_body());
 }
 
@@ -75,6 +77,7 @@ Ask ChatServer::AskFor(const v1::Query& query, const Progress& progress) const {
   const bool reasoned = prompt_.form() == Prompt::Form::kReasoned;
   Ask ask;
   ask.max_tokens = config_.max_tokens();
+  ask.vote = progress.votes.size();
   switch (StepOf(progress)) {
     case Step::kWhole:
       ask.shown = prompt_.Render(query);
@@ -122,6 +125,20 @@ std::string ChatServer::Request(const v1::Query& query, const Progress& progress
 }
 
 ServerApi::Answer ChatServer::Read(const v1::Query& query, const Progress& progress, const std::string& body) const {
+  Answer answer = ReadVote(query, progress, body);
+  if (answer.next.has_value()) answer.next->votes = progress.votes;
+  if (config_.votes() <= 1 || answer.empty || answer.next.has_value()) return answer;
+  Progress next;
+  next.votes = progress.votes;
+  next.prompt_tokens = answer.verdict.prompt_tokens;
+  next.completion_tokens = answer.verdict.completion_tokens;
+  next.votes.push_back(std::move(answer.verdict));
+  if (next.votes.size() == config_.votes()) return {.verdict = MergeVotes(next.votes)};
+  return {.next = std::move(next)};
+}
+
+ServerApi::Answer ChatServer::ReadVote(const v1::Query& query, const Progress& progress,
+                                       const std::string& body) const {
   const Step step = StepOf(progress);
   const Completion completion = ReadCompletion(body, AskFor(query, progress).max_tokens);
   Answer answer;

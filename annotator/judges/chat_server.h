@@ -18,6 +18,8 @@ namespace sibyl::annotator {
 // - kReasoned: a request for the reasoning, then one as for kDirect.
 // An answer that is unparsable or abstains gets one request more: the model is shown what it wrote and asked for the
 // label alone, or, where it was cut off while it thought, asked anew with four times the tokens.
+//
+// With annotator.openai.votes above 1 a query is asked so again and again, and MergeVotes makes its verdict.
 class ChatServer : public ServerApi {
  public:
   ChatServer(const v1::OpenAiConfig& config, Prompt prompt) : config_(config), prompt_(std::move(prompt)) {}
@@ -37,6 +39,9 @@ class ChatServer : public ServerApi {
   Probed OnProbe(long status, const std::string& body, std::string* found) override;
 
  private:
+  // Read for one vote.
+  Answer ReadVote(const v1::Query& query, const Progress& progress, const std::string& body) const;
+
   enum class Step { kWhole, kReasoning, kVerdict, kSecondTry };
 
   Step StepOf(const Progress& progress) const;

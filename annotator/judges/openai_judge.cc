@@ -237,12 +237,13 @@ struct OpenAiJudge::Endpoint {
 };
 
 struct OpenAiJudge::Gauges {
-  explicit Gauges(Metrics& metrics)
+  Gauges(Metrics& metrics, double per_day)
       : retries(metrics.Counter("sibyl_annotator_judge_retries_total", "Requests sent again for the same query.")),
         seconds(metrics.Histogram("sibyl_annotator_judge_request_seconds", "Seconds from request to answer.",
                                   {0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100})),
         put_off(metrics.Gauge("sibyl_annotator_put_off_queries",
                               "Queries whose last request failed and that wait for another try.")) {
+    metrics.Gauge("sibyl_annotator_money_per_day", "annotator.openai.money_per_day; 0: no limit.").Set(per_day);
     for (const char* reason : kPauses) {
       paused[reason] = &metrics.Gauge("sibyl_annotator_asking_paused", "1 while no server may be asked, by the reason.",
                                       {{"reason", reason}});
@@ -287,7 +288,7 @@ OpenAiJudge::OpenAiJudge(const v1::OpenAiConfig& config, std::vector<EndpointOpt
       patience_(patience),
       api_(make_api(config)),
       clock_(host.clock),
-      gauges_(std::make_unique<Gauges>(host.metrics)),
+      gauges_(std::make_unique<Gauges>(host.metrics, config.money_per_day())),
       curl_(std::make_unique<Curl>()),
       endpoints_([&] {
         std::vector<std::unique_ptr<Endpoint>> made;

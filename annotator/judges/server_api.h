@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "annotator/judges/judge.h"
@@ -32,6 +33,8 @@ class ServerApi {
     // Of the requests so far.
     uint64_t prompt_tokens = 0;
     uint64_t completion_tokens = 0;
+    // Where the query is put to a vote: the votes that are in. The rest but the tokens is of the present vote.
+    std::vector<Verdict> votes;
   };
   // The body of the query's next request.
   virtual std::string Request(const v1::Query& query, const Progress& progress) const = 0;

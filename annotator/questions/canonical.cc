@@ -58,7 +58,11 @@ std::string AnswerJson(const v1::Answer& answer) {
       return absl::StrCat("{\"distribution\":[",
                           absl::StrJoin(answer.choice().distribution(), ",",
                                         [](std::string* out, float p) { absl::StrAppend(out, Shortest(p)); }),
-                          "],\"outside\":", Shortest(answer.choice().outside()), "}");
+                          "],\"outside\":", Shortest(answer.choice().outside()),
+                          answer.choice().votes().empty()
+                              ? ""
+                              : absl::StrCat(",\"votes\":[", absl::StrJoin(answer.choice().votes(), ","), "]"),
+                          "}");
     case v1::Answer::kText:
       return Dump(Json{{"text", answer.text()}});
     case v1::Answer::kJson:
@@ -109,6 +113,12 @@ bool ParseAnswerJson(absl::string_view json, v1::Answer* answer) {
       answer->mutable_choice()->add_distribution(probability.get<float>());
     }
     answer->mutable_choice()->set_outside(parsed.value("outside", 0.0f));
+    if (const auto votes = parsed.find("votes"); votes != parsed.end() && votes->is_array()) {
+      for (const Json& count : *votes) {
+        if (!count.is_number_unsigned()) return false;
+        answer->mutable_choice()->add_votes(count.get<uint32_t>());
+      }
+    }
     return true;
   }
   if (const auto text = parsed.find("text"); text != parsed.end() && text->is_string()) {

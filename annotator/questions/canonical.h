@@ -16,7 +16,7 @@ std::string TextsJson(const google::protobuf::Map<std::string, std::string>& tex
 // {"choice":["unhelpful","helpful"]}, {"text":{"max_bytes":100}} or {"json_schema":{...}}. A schema keeps the order of
 // its keys, in which servers write them, and loses its blanks.
 std::string GrammarJson(const v1::Grammar& grammar);
-// {"distribution":[0.1,0.9],"outside":0}, {"text":"..."} or {"json":...}; empty where no form is set.
+// {"distribution":[0.1,0.9],"outside":0}, with "votes":[1,4] where there are some, {"text":"..."} or {"json":...}; empty where no form is set.
 std::string AnswerJson(const v1::Answer& answer);
 
 // The reverse; false where the bytes are none of these.

@@ -73,7 +73,7 @@ struct Question {
   // Query.kind.
   std::string kind;
   std::vector<TextField> texts;
-  // InvalidArgument for a query that breaks the kind's own rules; names the field, its value and the remedy. Slots,
+  // InvalidArgument for a query that breaks the kind's own rules; names the field, its value and the remedy. Texts,
   // lengths and the goal have been checked before (CheckQuery).
   absl::Status (*check)(const v1::Query& query);
   // The form of the answers to a query that passed `check`.

@@ -37,12 +37,13 @@ struct Annotator::Gauges {
 };
 
 Annotator::Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, const Host& host,
-                     std::function<void()> on_label, absl::Duration look_for_failed)
+                     std::function<void()> on_label, const std::vector<GoldItem>& gold, absl::Duration look_for_failed)
     : capacity_(capacity),
       on_label_(std::move(on_label)),
       look_for_failed_(look_for_failed),
       clock_(host.clock),
       gauges_(std::make_unique<Gauges>(host.metrics)),
+      quality_(gold, host.metrics),
       log_(std::move(log)),
       judge_(std::move(judge)),
       heartbeat_(host.heartbeats.Add("dispatch", kLongestSilence)) {
@@ -127,31 +128,37 @@ void Annotator::Ask(const v1::AskRequest& request, std::function<void(absl::Stat
     return;
   }
   std::vector<v1::Query> queries(request.queries().begin(), request.queries().end());
-  log_->Ask(std::move(queries),
-            [this, count = request.queries_size(), done = std::move(done)](absl::StatusOr<AskResult> result) {
-              if (!result.ok()) {
-                gauges_->queries.at("refused")->Increment(count);
-                done(result.status());
-                return;
-              }
-              Add(std::move(result->accepted));
-              v1::AskResponse response;
-              response.set_room(static_cast<uint32_t>(result->room));
-              for (v1::AskOutcome& outcome : result->outcomes) {
-                const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
-                                   : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
-                                   : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
-                                                                                      : "full";
-                gauges_->queries.at(name)->Increment();
-                if (outcome.has_label()) {
-                  // The same identity: this judge's answer to this prompt, under whatever names it was asked.
-                  outcome.mutable_label()->set_judge(judge_->name());
-                  outcome.mutable_label()->set_prompt(judge_->prompt());
-                }
-                *response.add_outcomes() = std::move(outcome);
-              }
-              done(std::move(response));
-            });
+  std::vector<v1::Query> for_gold;
+  if (quality_.has_gold()) for_gold = queries;
+  log_->Ask(std::move(queries), [this, for_gold = std::move(for_gold), count = request.queries_size(),
+                                 done = std::move(done)](absl::StatusOr<AskResult> result) {
+    if (!result.ok()) {
+      gauges_->queries.at("refused")->Increment(count);
+      done(result.status());
+      return;
+    }
+    Add(std::move(result->accepted));
+    v1::AskResponse response;
+    response.set_room(static_cast<uint32_t>(result->room));
+    for (size_t i = 0; i < result->outcomes.size(); ++i) {
+      v1::AskOutcome& outcome = result->outcomes[i];
+      if (outcome.has_label() && i < for_gold.size()) {
+        quality_.OnKnown(for_gold[i], outcome.label().answer());
+      }
+      const char* name = outcome.kind() == v1::AskOutcome::KIND_KNOWN       ? "known"
+                         : outcome.kind() == v1::AskOutcome::KIND_ACCEPTED  ? "accepted"
+                         : outcome.kind() == v1::AskOutcome::KIND_DUPLICATE ? "duplicate"
+                                                                            : "full";
+      gauges_->queries.at(name)->Increment();
+      if (outcome.has_label()) {
+        // The same identity: this judge's answer to this prompt, under whatever names it was asked.
+        outcome.mutable_label()->set_judge(judge_->name());
+        outcome.mutable_label()->set_prompt(judge_->prompt());
+      }
+      *response.add_outcomes() = std::move(outcome);
+    }
+    done(std::move(response));
+  });
 }
 
 absl::StatusOr<v1::LabelBatch> Annotator::Read(const v1::LabelsRequest& request, int rows) {
@@ -230,6 +237,7 @@ void Annotator::OnVerdict(const WaitingQuery& query, Verdict verdict) {
     // A log that failed ends the process; the query is asked again by the next one.
     if (!label.ok()) return;
     gauges_->labels.at(label->outcome())->Increment();
+    quality_.OnLabel(*label, log_->served());
     EndOne();
     on_label_();
   });

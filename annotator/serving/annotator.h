@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "annotator/host.h"
 #include "annotator/judges/judge.h"
+#include "annotator/quality/quality.h"
 #include "annotator/store/label_log.h"
 #include "common/mutex.h"
 #include "common/runtime/worker.h"
@@ -25,9 +26,11 @@ inline constexpr int kMaxQueriesAnAsk = 1000;
 class Annotator {
  public:
   // Begins with the queries that wait in the log. `on_label` is called, on the log's thread, after a label was
-  // committed; it must not block. `look_for_failed`: how often failed queries are looked for.
+  // committed; it must not block. `gold`: captions whose label is known, for Quality. `look_for_failed`: how often
+  // failed queries are looked for.
   Annotator(std::unique_ptr<Judge> judge, std::unique_ptr<LabelLog> log, uint64_t capacity, const Host& host,
-            std::function<void()> on_label, absl::Duration look_for_failed = absl::Seconds(30));
+            std::function<void()> on_label, const std::vector<GoldItem>& gold = {},
+            absl::Duration look_for_failed = absl::Seconds(30));
   // Answers that are still in flight are dropped; their queries are asked again after a restart.
   ~Annotator();
 
@@ -76,6 +79,7 @@ class Annotator {
   const absl::Duration look_for_failed_;
   Clock& clock_;
   std::unique_ptr<Gauges> gauges_;
+  Quality quality_;
   // The log asks the judge for identities, and the judge's verdicts go to the log: ~Annotator closes the log, ends the
   // judge, and then the log.
   std::unique_ptr<LabelLog> log_;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "annotator/quality/gold.h"
 #include "annotator/store/edits.h"
 #include "annotator/store/sqlite_connection.h"
 #include "annotator/tools/labels_format.h"
@@ -37,7 +38,8 @@ ABSL_FLAG(bool, all_attempts, false, "export: every attempt; otherwise the last 
 ABSL_FLAG(uint32_t, sample, 0, "retry: a random sample of that many; 0: all.");
 ABSL_FLAG(std::string, label, "", "override: the right label.");
 ABSL_FLAG(std::string, by, "", "override: who says so.");
-ABSL_FLAG(std::string, gold, "", "stats: a file of captions and right labels, CSV or lines of JSON.");
+ABSL_FLAG(std::string, gold, "",
+          "stats: captions and right labels, a gold file (.txt, see configs/gold), CSV or lines of JSON.");
 
 namespace sibyl::annotator {
 namespace {
@@ -201,7 +203,14 @@ absl::Status Import(LabelsSource& source, const std::string& file) {
 
 absl::Status Stats(LabelsSource& source) {
   LabelStats stats;
-  if (const std::string gold = absl::GetFlag(FLAGS_gold); !gold.empty()) {
+  if (const std::string gold = absl::GetFlag(FLAGS_gold); absl::EndsWith(gold, ".txt")) {
+    const std::vector<std::string> labels = absl::GetFlag(FLAGS_labels);
+    const auto items = ReadGold(gold, labels.front(), labels.back());
+    if (!items.ok()) return UsageError(items.status());
+    for (const GoldItem& item : *items) {
+      stats.AddGold(item.caption, item.is == GoldItem::kGood ? labels.back() : labels.front(), item.goal);
+    }
+  } else if (!gold.empty()) {
     const ImportDefaults defaults = {"gold", absl::GetFlag(FLAGS_labels), "gold", ""};
     SIBYL_RETURN_IF_ERROR(ReadFile(gold, defaults, [&](const v1::Label& label) {
       const auto caption = label.query().texts().find("caption");

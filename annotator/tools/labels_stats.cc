@@ -12,10 +12,9 @@
 namespace sibyl::annotator {
 namespace {
 
-std::string Share(uint64_t count, uint64_t of) {
-  const auto [low, high] = ShareInterval(count, of);
-  return absl::StrFormat("%.3f of %d (95 %%: %.3f to %.3f)", static_cast<double>(count) / static_cast<double>(of), of,
-                         low, high);
+std::string ShareText(uint64_t count, uint64_t of) {
+  const Interval share = Share(count, of);
+  return absl::StrFormat("%.3f of %d (95 %%: %.3f to %.3f)", share.value, of, share.low, share.high);
 }
 
 std::string TextOf(const v1::Query& query, const std::string& name) {
@@ -24,42 +23,6 @@ std::string TextOf(const v1::Query& query, const std::string& name) {
 }
 
 }  // namespace
-
-void Agreement::Add(const std::string& first, const std::string& second) {
-  ++pairs_;
-  same_ += first == second;
-  ++counts_[first].first;
-  ++counts_[second].second;
-}
-
-double Agreement::Kappa() const {
-  if (pairs_ == 0) return 0;
-  const auto n = static_cast<double>(pairs_);
-  double chance = 0;
-  for (const auto& [label, count] : counts_)
-    chance += (static_cast<double>(count.first) / n) * (static_cast<double>(count.second) / n);
-  return chance >= 1 ? 0 : (static_cast<double>(same_) / n - chance) / (1 - chance);
-}
-
-std::pair<double, double> ShareInterval(uint64_t count, uint64_t of) {
-  if (of == 0) return {0, 1};
-  const double z = 1.959964, n = static_cast<double>(of), p = static_cast<double>(count) / n;
-  const double middle = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
-}
-
-double AreaUnderCurve(std::vector<double> good, std::vector<double> bad) {
-  if (good.empty() || bad.empty()) return -1;
-  std::sort(bad.begin(), bad.end());
-  double won = 0;
-  for (const double score : good) {
-    const auto below = std::lower_bound(bad.begin(), bad.end(), score),
-               above = std::upper_bound(below, bad.end(), score);
-    won += static_cast<double>(below - bad.begin()) + static_cast<double>(above - below) / 2;
-  }
-  return won / (static_cast<double>(good.size()) * static_cast<double>(bad.size()));
-}
 
 void LabelStats::Add(const v1::Label& label) {
   Judged& judged = judges_[label.prompt().empty() ? label.judge() : absl::StrCat(label.judge(), ", ", label.prompt())];
@@ -75,6 +38,12 @@ void LabelStats::Add(const v1::Label& label) {
   // A reparsed answer is no second answer.
   if (!query.answered.empty()) judged.with_itself.Add(query.answered, name);
   query.answered = name;
+  const auto& votes = label.answer().choice().votes();
+  const auto& labels = label.query().grammar().choice().labels();
+  for (int i = 0; i < votes.size() && i < labels.size(); ++i) {
+    judged.votes += votes[i];
+    judged.agreeing_votes += labels[i] == name ? votes[i] : 0;
+  }
   query.good = *label.answer().choice().distribution().rbegin();
 }
 
@@ -87,12 +56,19 @@ std::string LabelStats::Text(const v1::SpendingResponse& spending) const {
     uint64_t overridden = 0, flips = 0, both_orders = 0, right = 0;
     std::map<std::pair<std::string, std::string>, std::string> compared;
     std::vector<double> good, bad;
+    Agreement over_models;
+    std::map<std::string, std::string> by_question_here;
     for (const auto& [id, query] : judged.queries) {
       ++outcomes[query.last.outcome()];
       overridden += !query.last.overridden_by().empty();
       if (query.answered.empty()) continue;
       const v1::Query& asked = query.last.query();
-      by_question[absl::StrCat(asked.kind(), TextsJson(asked.texts()), asked.goal())][name] = query.answered;
+      const std::string question = absl::StrCat(asked.kind(), TextsJson(asked.texts()), asked.goal());
+      by_question[question][name] = query.answered;
+      // The same question is another query where the server said something else of its model.
+      const auto [before, first_time] = by_question_here.try_emplace(question, query.answered);
+      if (!first_time) over_models.Add(before->second, query.answered);
+      before->second = query.answered;
       const std::string first = TextOf(asked, "first"), second = TextOf(asked, "second");
       if (!first.empty()) {
         const auto reversed = compared.find({second, first});
@@ -105,7 +81,8 @@ std::string LabelStats::Text(const v1::SpendingResponse& spending) const {
         }
         compared[{first, second}] = query.answered;
       }
-      const auto gold = gold_.find(TextOf(asked, "caption"));
+      auto gold = gold_.find({asked.goal(), TextOf(asked, "caption")});
+      if (gold == gold_.end()) gold = gold_.find({"", TextOf(asked, "caption")});
       if (gold == gold_.end()) continue;
       right += gold->second == query.answered;
       const auto& labels = asked.grammar().choice().labels();
@@ -118,16 +95,23 @@ std::string LabelStats::Text(const v1::SpendingResponse& spending) const {
     if (overridden > 0) absl::StrAppend(&text, "  overridden            ", overridden, "\n");
     const auto agreement = [&](const char* what, const Agreement& with) {
       if (with.pairs() == 0) return;
-      absl::StrAppend(&text, "  ", what, Share(with.same(), with.pairs()),
+      absl::StrAppend(&text, "  ", what, ShareText(with.same(), with.pairs()),
                       absl::StrFormat(", kappa %.2f\n", with.Kappa()));
     };
     agreement("agrees with itself    ", judged.with_itself);
+    agreement("after a model changed ", over_models);
     agreement("agrees with persons   ", judged.with_persons);
-    if (both_orders > 0) absl::StrAppend(&text, "  flips with the order  ", Share(flips, both_orders), "\n");
+    if (judged.votes > 0) {
+      absl::StrAppend(&text, "  votes for the label   ", ShareText(judged.agreeing_votes, judged.votes), "\n");
+    }
+    if (both_orders > 0) absl::StrAppend(&text, "  flips with the order  ", ShareText(flips, both_orders), "\n");
     if (const uint64_t of = good.size() + bad.size(); of > 0) {
-      absl::StrAppend(&text, "  right by gold         ", Share(right, of), "\n");
-      const double area = AreaUnderCurve(good, bad);
-      if (area >= 0) absl::StrAppend(&text, "  AUC by gold           ", absl::StrFormat("%.3f\n", area));
+      absl::StrAppend(&text, "  right by gold         ", ShareText(right, of), "\n");
+      if (const Interval area = Auc(good, bad); !std::isnan(area.value)) {
+        absl::StrAppend(&text, "  AUC by gold           ",
+                        absl::StrFormat("%.3f (95 %%: %.3f to %.3f)\n", area.value, area.low, area.high));
+      }
+      absl::StrAppend(&text, "  calibration error     ", absl::StrFormat("%.3f\n", CalibrationError(good, bad)));
     }
   }
   std::map<std::pair<std::string, std::string>, Agreement> between;
@@ -138,7 +122,7 @@ std::string LabelStats::Text(const v1::SpendingResponse& spending) const {
   }
   for (const auto& [judges, with] : between) {
     absl::StrAppend(&text, judges.first, "  and  ", judges.second, "\n  agree                 ",
-                    Share(with.same(), with.pairs()), absl::StrFormat(", kappa %.2f\n", with.Kappa()));
+                    ShareText(with.same(), with.pairs()), absl::StrFormat(", kappa %.2f\n", with.Kappa()));
   }
   if (spending.rows_size() > 0) absl::StrAppend(&text, "spent\n");
   for (const v1::SpendingResponse::Row& row : spending.rows()) {

@@ -15,9 +15,9 @@
 #include "annotator/judges/embedded.h"
 #include "annotator/judges/openai_judge.h"
 #include "annotator/judges/rules_judge.h"
+#include "annotator/quality/agreement.h"
+#include "annotator/quality/gold.h"
 #include "annotator/questions/question.h"
-#include "cli/judge/agreement.h"
-#include "cli/judge/gold.h"
 #include "common/caption.h"
 #include "common/config.h"
 #include "common/mutex.h"
@@ -39,6 +39,13 @@ ABSL_FLAG(double, price_out, 0, "Money for a million completion tokens.");
 
 namespace sibyl::judge {
 namespace {
+
+using annotator::Auc;
+using annotator::Interval;
+using annotator::ReadCaptions;
+using annotator::ReadGold;
+using annotator::Share;
+using Item = annotator::GoldItem;
 
 using nlohmann::json;
 

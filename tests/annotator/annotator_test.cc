@@ -89,7 +89,8 @@ class AnnotatorTest : public ::testing::Test {
     std::unique_ptr<LabelLog> used = *std::move(log);
     if (wrap_) used = wrap_(std::move(used));
     annotator_ = std::make_unique<Annotator>(
-        std::move(judge), std::move(used), capacity, *host_, [this] { service_->OnLabel(); }, absl::Milliseconds(5));
+        std::move(judge), std::move(used), capacity, *host_, [this] { service_->OnLabel(); }, std::vector<GoldItem>(),
+        absl::Milliseconds(5));
     service_->Serve(*annotator_);
     server_ = *rpc::Server::Start("127.0.0.1:0", {service_.get()});
     stub_ = v1::AnnotatorService::NewStub(rpc::MakeChannel(absl::StrCat("127.0.0.1:", server_->port())));

@@ -188,6 +188,32 @@ TEST(ReasonedVerdict, ReasonsFirstAndIsThenReadLikeADirectOne) {
   EXPECT_EQ(verdict.verdict.raw, "Waiting wins nothing. Helpful: yes\nno");
 }
 
+TEST(Votes, AreAskedWithAnotherSeedEachAndMerged) {
+  v1::OpenAiConfig config = Config();
+  config.set_votes(3);
+  config.set_seed(7);
+  config.set_temperature(0.5);
+  const ChatServer server(
+      config, *Prompt::Parse("p.txt", absl::StrCat(kExamples, "[user]\n{caption}\n[assistant]\n{answer}\n")));
+  EXPECT_THAT(server.sampling(), HasSubstr("votes=3"));
+  const v1::Query query = Classify("You wait.");
+  ServerApi::Progress progress;
+  const double yes[] = {0.75, 0.25, 0.8};
+  for (int vote = 0; vote < 3; ++vote) {
+    EXPECT_EQ(Json::parse(server.Request(query, progress))["seed"], 7 + vote);
+    const auto answer = server.Read(query, progress, Says("yes", {{"yes", yes[vote]}, {"no", 1 - yes[vote]}}));
+    ASSERT_EQ(answer.next.has_value(), vote < 2);
+    if (vote < 2) {
+      progress = *answer.next;
+      continue;
+    }
+    EXPECT_THAT(Distribution(answer.verdict.answer), ElementsAre(FloatNear(0.4, 1e-6), FloatNear(0.6, 1e-6)));
+    EXPECT_THAT(answer.verdict.answer.choice().votes(), ElementsAre(1, 2));
+    EXPECT_EQ(answer.verdict.prompt_tokens, 30u);
+    EXPECT_EQ(answer.verdict.completion_tokens, 3u);
+  }
+}
+
 TEST(SecondTry, AModelThatWasCutOffInItsThoughtsGetsMoreTokens) {
   const ChatServer server = Server("[user]\n{goal} {caption}\n");
   const v1::Query query = Classify("a");

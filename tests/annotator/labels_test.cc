@@ -16,6 +16,7 @@
 #include "sibyl/v1/annotator.grpc.pb.h"
 #include "tests/annotator/queries.h"
 #include "tests/process.h"
+#include "tests/served_metrics.h"
 
 namespace sibyl::annotator {
 namespace {
@@ -135,20 +136,6 @@ TEST(LabelFormats, MotifsPreferencesBecomeComparisons) {
   EXPECT_THAT(std::string(ReadMotif(folder.path(), "wide", defaults, keep).message()), HasSubstr("bytes"));
 }
 
-TEST(LabelStatistics, AreaAndIntervalAndKappaAreTheTextbooks) {
-  EXPECT_DOUBLE_EQ(AreaUnderCurve({0.9, 0.5}, {0.1, 0.5}), 3.5 / 4);
-  EXPECT_EQ(AreaUnderCurve({}, {0.1}), -1);
-  const auto [low, high] = ShareInterval(8, 10);
-  EXPECT_NEAR(low, 0.490, 0.001);  // Wilson 1927, as in Agresti & Coull's tables
-  EXPECT_NEAR(high, 0.943, 0.001);
-  Agreement agreement;
-  for (int i = 0; i < 20; ++i) agreement.Add("yes", "yes");
-  for (int i = 0; i < 5; ++i) agreement.Add("yes", "no");
-  for (int i = 0; i < 10; ++i) agreement.Add("no", "yes");
-  for (int i = 0; i < 15; ++i) agreement.Add("no", "no");
-  EXPECT_NEAR(agreement.Kappa(), 0.4, 1e-9);  // Cohen's example
-}
-
 TEST(LabelStatistics, RepeatsOrdersPersonsAndGoldAreCounted) {
   LabelStats stats;
   stats.AddGold("key", "helpful");
@@ -165,10 +152,17 @@ TEST(LabelStatistics, RepeatsOrdersPersonsAndGoldAreCounted) {
   *compared.mutable_query() = Compare("b", "a");
   compared.set_query_id(4);
   stats.Add(compared);  // and now a is
+  v1::Label voted = Labelled(Classify("door"), 0.9, 5);
+  voted.mutable_answer()->mutable_choice()->add_votes(1);
+  voted.mutable_answer()->mutable_choice()->add_votes(4);
+  stats.Add(voted);
+  stats.Add(Labelled(Classify("door"), 0.8, 6));  // the same question under another identity
   const std::string text = stats.Text({});
   EXPECT_THAT(text, AllOf(HasSubstr("openai:m, p.txt@1"), HasSubstr("agrees with itself    0.000 of 1"),
                           HasSubstr("agrees with persons   0.000 of 1"), HasSubstr("flips with the order  1.000 of 1"),
-                          HasSubstr("right by gold         0.000 of 2"), HasSubstr("overridden            1")));
+                          HasSubstr("right by gold         0.000 of 2"), HasSubstr("overridden            1"),
+                          HasSubstr("votes for the label   0.800 of 5"), HasSubstr("after a model changed 1.000 of 1"),
+                          HasSubstr("AUC by gold           0.000 (95 %"), HasSubstr("calibration error     ")));
 }
 
 // ---- the program
@@ -177,9 +171,14 @@ class LabelsProgramTest : public ::testing::Test {
  protected:
   LabelsProgramTest() {
     folder_.Write("a.rules", "helpful: key\nabstain: ^Hm\ndefault: unhelpful\n");
-    config_ = folder_.Write("experiment.textproto",
-                            "environment { name: \"debug/counter\" }\nreward_model { goal: \"find the ball\" }\n"
-                            "annotator { rules_file: \"a.rules\" }\n");
+    WriteConfig();
+  }
+  void WriteConfig() {
+    config_ = folder_.Write(
+        "experiment.textproto",
+        absl::StrCat("environment { name: \"debug/counter\" }\nreward_model { goal: \"find the ball\" }\n"
+                     "annotator { rules_file: \"a.rules\" ",
+                     gold_, " }\n"));
   }
   // Runs `sibyl-labels` and gives what it prints; its status goes to `status_`.
   std::string Labels(const std::string& arguments) {
@@ -187,6 +186,14 @@ class LabelsProgramTest : public ::testing::Test {
     status_ = std::system(absl::StrCat(SIBYL_BIN_DIR "/sibyl-labels ", arguments, " > ", out, " 2>&1").c_str());
     status_ = WEXITSTATUS(status_);
     return *ReadFile(out);
+  }
+  // The labels of a gold file are the rules' but one.
+  std::string WriteGold() {
+    gold_ = "gold_file: \"gold.txt\"";
+    WriteConfig();
+    return folder_.Write("gold.txt",
+                         "goal: find the ball\nhelpful: a key\nhelpful: a red key\nunhelpful: a wall\n"
+                         "goal: win\nhelpful: a door\n");
   }
   std::unique_ptr<Process> StartAnnotator() {
     auto process = std::make_unique<Process>(std::vector<std::string>{
@@ -213,7 +220,7 @@ class LabelsProgramTest : public ::testing::Test {
   std::string Run() { return folder_ / "run"; }
 
   TemporaryFolder folder_;
-  std::string config_;
+  std::string config_, gold_;
   int port_ = 0;
   int status_ = 0;
 };
@@ -249,6 +256,28 @@ TEST_F(LabelsProgramTest, EditsAStoreThatIsOpenThroughItsAnnotatorAndAClosedOneI
   ASSERT_TRUE(stub->Ask(&context, Request({Classify("a wall")}), &response).ok());
   ASSERT_EQ(response.outcomes(0).kind(), v1::AskOutcome::KIND_KNOWN);
   EXPECT_EQ(response.outcomes(0).label().overridden_by(), "ann");
+}
+
+TEST_F(LabelsProgramTest, GoldCaptionsAreAskedAboutOnceAndCounted) {
+  const std::string gold = WriteGold();
+  auto annotator = StartAnnotator();
+  const auto right = [&](Process& process, double count) {
+    const int port = process.NumberAfter("metrics on port ");
+    return Eventually([&] {
+      const std::string text = ServedMetrics(port);
+      return absl::StrContains(text, absl::StrCat("sibyl_annotator_gold_captions{right=\"yes\"} ", count)) &&
+             absl::StrContains(text, "sibyl_annotator_gold_captions{right=\"no\"} 1");
+    });
+  };
+  EXPECT_TRUE(right(*annotator, 3)) << annotator->log();
+  annotator->Signal(SIGTERM);
+  EXPECT_EQ(annotator->Wait(), 143);
+  EXPECT_THAT(Labels("stats " + Run() + " --gold=" + gold),
+              AllOf(HasSubstr("ended                 4 answered"), HasSubstr("right by gold         0.750 of 4"),
+                    HasSubstr("AUC by gold           0.833")));
+  annotator = StartAnnotator();
+  EXPECT_TRUE(right(*annotator, 3)) << "known answers count after a restart";
+  EXPECT_THAT(Labels("stats " + Run()), HasSubstr("ended                 4 answered"));
 }
 
 TEST_F(LabelsProgramTest, WhatIsWrongIsNamed) {

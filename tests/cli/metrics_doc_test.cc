@@ -24,15 +24,18 @@ void Collect(const std::string& text, const std::regex& pattern, std::set<std::s
   }
 }
 
-// Names that sources make metrics of: the first argument of Counter, Gauge and Histogram, or a family's name.
+// Names that sources make metrics of: the first argument of Counter, Gauge and Histogram, a family's name, or in Python
+// what follows `# TYPE`.
 std::set<std::string> Made() {
   const std::regex made("(?:\\b(?:Counter|Gauge|Histogram)\\(|\\.name =)\\s*\"(sibyl_[a-z0-9_]+)\"");
   std::set<std::string> names;
   for (const char* folder : {"actor", "annotator", "learner", "reward_model", "common", "cli", "policy"}) {
     for (const auto& entry : fs::recursive_directory_iterator(fs::path(SIBYL_SOURCE_DIR) / folder)) {
+      if (!entry.is_regular_file()) continue;
       const auto extension = entry.path().extension();
-      if (extension != ".cc" && extension != ".h") continue;
-      Collect(*ReadFile(entry.path().string()), made, &names);
+      const std::string text = *ReadFile(entry.path().string());
+      if (extension == ".cc" || extension == ".h") Collect(text, made, &names);
+      if (extension == ".in") Collect(text, std::regex("# TYPE (sibyl_[a-z0-9_]+)"), &names);
     }
   }
   return names;
@@ -66,6 +69,15 @@ TEST(MetricsPage, NamesAreWellFormed) {
   for (const std::string& name : Made()) {
     EXPECT_FALSE(absl::EndsWith(name, "_ms") || absl::EndsWith(name, "_millis") || absl::EndsWith(name, "_mb")) << name;
   }
+}
+
+TEST(Alerts, AreAboutMetricsThatAreMade) {
+  const std::set<std::string> made = Made();
+  std::set<std::string> read;
+  Collect(*ReadFile(SIBYL_SOURCE_DIR "/deploy/alerts.yml"), std::regex("\\b(sibyl_[a-z0-9_]+)[{\\[) ]"), &read);
+  EXPECT_GE(read.size(), 4u);
+  for (const std::string& name : read)
+    EXPECT_TRUE(made.contains(name)) << name << " is in an alert and nothing makes it";
 }
 
 TEST(Progress, ReadsOnlyMetricsThatAreMade) {

@@ -1,5 +1,7 @@
 // The workbench's parts: gold files, and agreement with them.
 
+#include "annotator/quality/gold.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,10 +10,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/judge/agreement.h"
-#include "cli/judge/gold.h"
+#include "annotator/quality/agreement.h"
 
-namespace sibyl::judge {
+namespace sibyl::annotator {
 namespace {
 
 using ::testing::HasSubstr;
@@ -38,8 +39,8 @@ TEST_F(GoldTest, LinesBelongToTheGoalAboveThem) {
   ASSERT_EQ(items->size(), 3u);
   EXPECT_EQ((*items)[0].goal, "win: now");
   EXPECT_EQ((*items)[0].caption, "You win: yes.");
-  EXPECT_EQ((*items)[0].is, Item::kGood);
-  EXPECT_EQ((*items)[1].is, Item::kBad);
+  EXPECT_EQ((*items)[0].is, GoldItem::kGood);
+  EXPECT_EQ((*items)[1].is, GoldItem::kBad);
   EXPECT_EQ((*items)[2].goal, "b");
 }
 
@@ -56,8 +57,9 @@ TEST_F(GoldTest, TheShippedFilesHaveWhatTheySay) {
   const auto nethack = ReadGold(SIBYL_SOURCE_DIR "/configs/gold/nethack.txt", "unhelpful", "helpful");
   ASSERT_TRUE(nethack.ok()) << nethack.status();
   EXPECT_EQ(nethack->size(), 100u);
-  EXPECT_EQ(std::count_if(nethack->begin(), nethack->end(), [](const Item& item) { return item.is == Item::kGood; }),
-            43);
+  EXPECT_EQ(
+      std::count_if(nethack->begin(), nethack->end(), [](const GoldItem& item) { return item.is == GoldItem::kGood; }),
+      43);
 }
 
 // A prompt that quotes the gold set would be measured by what it was told.
@@ -70,7 +72,7 @@ TEST_F(GoldTest, NoPromptQuotesAGoldSet) {
         const auto items =
             ReadGold(std::string(SIBYL_SOURCE_DIR "/configs/gold/") + gold + ".txt", "unhelpful", "helpful");
         ASSERT_TRUE(items.ok()) << items.status();
-        for (const Item& item : *items) {
+        for (const GoldItem& item : *items) {
           EXPECT_EQ(text.find(item.caption), std::string::npos) << file.path() << " quotes " << item.caption;
         }
       }
@@ -101,4 +103,4 @@ TEST(Agreement, SharesHaveWilsonsInterval) {
 }
 
 }  // namespace
-}  // namespace sibyl::judge
+}  // namespace sibyl::annotator

@@ -1,4 +1,4 @@
-#include "cli/judge/gold.h"
+#include "annotator/quality/gold.h"
 
 #include <nlohmann/json.hpp>
 
@@ -9,11 +9,12 @@
 #include "common/runtime/files.h"
 #include "common/status_macros.h"
 
-namespace sibyl::judge {
+namespace sibyl::annotator {
 
-absl::StatusOr<std::vector<Item>> ReadGold(const std::string& path, const std::string& bad, const std::string& good) {
+absl::StatusOr<std::vector<GoldItem>> ReadGold(const std::string& path, const std::string& bad,
+                                               const std::string& good) {
   SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  std::vector<Item> items;
+  std::vector<GoldItem> items;
   std::string goal;
   int number = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
@@ -28,12 +29,12 @@ absl::StatusOr<std::vector<Item>> ReadGold(const std::string& path, const std::s
       continue;
     }
     if (goal.empty()) return invalid("`", line, "` stands before the first line `goal: ...`");
-    Item item;
+    GoldItem item;
     item.goal = goal;
     if (absl::ConsumePrefix(&line, absl::StrCat(good, ": "))) {
-      item.is = Item::kGood;
+      item.is = GoldItem::kGood;
     } else if (absl::ConsumePrefix(&line, absl::StrCat(bad, ": "))) {
-      item.is = Item::kBad;
+      item.is = GoldItem::kBad;
     } else {
       return invalid("`", line, "` must be `", bad, ": caption` or `", good, ": caption`");
     }
@@ -44,9 +45,9 @@ absl::StatusOr<std::vector<Item>> ReadGold(const std::string& path, const std::s
   return items;
 }
 
-absl::StatusOr<std::vector<Item>> ReadCaptions(const std::string& path, const std::string& goal) {
+absl::StatusOr<std::vector<GoldItem>> ReadCaptions(const std::string& path, const std::string& goal) {
   SIBYL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  std::vector<Item> items;
+  std::vector<GoldItem> items;
   int number = 0;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
@@ -56,7 +57,7 @@ absl::StatusOr<std::vector<Item>> ReadCaptions(const std::string& path, const st
       return absl::InvalidArgumentError(absl::StrCat(
           path, ":", number, ": the line must be an object with a `caption`, as `sibyl captions RUN` prints it"));
     }
-    Item item;
+    GoldItem item;
     item.goal = goal;
     item.caption = json["caption"].get<std::string>();
     items.push_back(std::move(item));
@@ -65,4 +66,4 @@ absl::StatusOr<std::vector<Item>> ReadCaptions(const std::string& path, const st
   return items;
 }
 
-}  // namespace sibyl::judge
+}  // namespace sibyl::annotator
