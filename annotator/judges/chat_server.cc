@@ -71,12 +71,36 @@ ChatServer::Step ChatServer::StepOf(const Progress& progress) const {
   return step == 0 ? Step::kVerdict : Step::kSecondTry;
 }
 
+uint32_t ChatServer::MaxTokens(const v1::Query& query, const Progress& progress) const {
+  switch (StepOf(progress)) {
+    case Step::kWhole:
+    case Step::kReasoning:
+      break;
+    case Step::kVerdict:
+      if (gives_logprobs_) return 1;
+      if (prompt_.is_text()) return kVerdictTokens;
+      break;
+    case Step::kSecondTry:
+      if (prompt_.form() != Prompt::Form::kFree) {
+        if (prompt_.is_text()) return kVerdictTokens;
+      } else if (!ShowsWhatItSaid(query, progress)) {
+        return config_.max_tokens() * kMoreTokens;
+      }
+      break;
+  }
+  return config_.max_tokens();
+}
+
+bool ChatServer::ShowsWhatItSaid(const v1::Query& query, const Progress& progress) const {
+  return !progress.said.empty() && IsChoice(query) && !prompt_.is_text();
+}
+
 Ask ChatServer::AskFor(const v1::Query& query, const Progress& progress) const {
   const std::vector<std::string> words = prompt_.Words(query);
   const auto form = [&] { return FindQuestion(query.kind())->form(InWords(query, words)); };
   const bool reasoned = prompt_.form() == Prompt::Form::kReasoned;
   Ask ask;
-  ask.max_tokens = config_.max_tokens();
+  ask.max_tokens = MaxTokens(query, progress);
   ask.vote = progress.votes.size();
   switch (StepOf(progress)) {
     case Step::kWhole:
@@ -89,32 +113,26 @@ Ask ChatServer::AskFor(const v1::Query& query, const Progress& progress) const {
       break;
     case Step::kVerdict:
       ask.shown = reasoned ? prompt_.RenderReasoned(query, progress.said) : prompt_.Render(query);
-      if (gives_logprobs_) {
-        ask.max_tokens = 1;
-      } else if (prompt_.is_text()) {
-        ask.max_tokens = kVerdictTokens;
-        ask.one_line = true;
-      } else {
-        ask.form = BareChoiceForm(words);
-      }
+      if (gives_logprobs_) break;
+      ask.one_line = prompt_.is_text();
+      if (!prompt_.is_text()) ask.form = BareChoiceForm(words);
       break;
     case Step::kSecondTry:
       if (prompt_.form() != Prompt::Form::kFree) {
         ask.shown = reasoned ? prompt_.RenderReasoned(query, progress.said) : prompt_.Render(query);
         ask.form = BareChoiceForm(words);
         ask.one_line = prompt_.is_text();
-        if (prompt_.is_text()) ask.max_tokens = kVerdictTokens;
-      } else if (progress.said.empty() || !IsChoice(query) || prompt_.is_text()) {
-        ask.shown = prompt_.Render(query);
-        ask.form = form();
-        ask.max_tokens = config_.max_tokens() * kMoreTokens;
-      } else {
-        ask.shown = prompt_.Render(query);
-        ask.shown.messages.push_back({"assistant", progress.said});
-        ask.shown.messages.push_back(
-            {"user", absl::StrCat("Give your verdict alone, one of these words: ", absl::StrJoin(words, ", "), ".")});
-        ask.form = BareChoiceForm(words);
+        break;
       }
+      ask.shown = prompt_.Render(query);
+      if (!ShowsWhatItSaid(query, progress)) {
+        ask.form = form();
+        break;
+      }
+      ask.shown.messages.push_back({"assistant", progress.said});
+      ask.shown.messages.push_back(
+          {"user", absl::StrCat("Give your verdict alone, one of these words: ", absl::StrJoin(words, ", "), ".")});
+      ask.form = BareChoiceForm(words);
       break;
   }
   return ask;
@@ -127,7 +145,7 @@ std::string ChatServer::Request(const v1::Query& query, const Progress& progress
 ServerApi::Answer ChatServer::Read(const v1::Query& query, const Progress& progress, const std::string& body) const {
   Answer answer = ReadVote(query, progress, body);
   if (answer.next.has_value()) answer.next->votes = progress.votes;
-  if (config_.votes() <= 1 || answer.empty || answer.next.has_value()) return answer;
+  if (config_.votes() <= 1 || !answer.valid || answer.empty || answer.next.has_value()) return answer;
   Progress next;
   next.votes = progress.votes;
   next.prompt_tokens = answer.verdict.prompt_tokens;
@@ -140,8 +158,10 @@ ServerApi::Answer ChatServer::Read(const v1::Query& query, const Progress& progr
 ServerApi::Answer ChatServer::ReadVote(const v1::Query& query, const Progress& progress,
                                        const std::string& body) const {
   const Step step = StepOf(progress);
-  const Completion completion = ReadCompletion(body, AskFor(query, progress).max_tokens);
+  const Completion completion = ReadCompletion(body, MaxTokens(query, progress));
   Answer answer;
+  answer.valid = completion.valid;
+  if (!answer.valid) return answer;
   // One token may be a blank, and reasoning may come to nothing; neither is broken off.
   answer.empty = completion.aborted && (step == Step::kWhole || step == Step::kReasoning);
   Progress next = progress;

@@ -31,9 +31,9 @@ class ChatServer : public ServerApi {
   absl::Status Check(const v1::Query& query) const override;
   const char* path() const override { return prompt_.is_text() ? "/completions" : "/chat/completions"; }
   std::string Request(const v1::Query& query, const Progress& progress) const override;
-  bool IsAnswer(const std::string& body) const override { return ReadCompletion(body, config_.max_tokens()).valid; }
   Answer Read(const v1::Query& query, const Progress& progress, const std::string& body) const override;
   bool Adapt(const std::string& request, const std::string& body) override;
+  bool IsAnswer(const std::string& body) const override { return ReadCompletion(body, config_.max_tokens()).valid; }
   std::string Probe() const override { return ProbeRequest(config_, dialect_, prompt_.is_text()); }
   // Finds out how the server can be held to a form, and whether it gives log-probabilities.
   Probed OnProbe(long status, const std::string& body, std::string* found) override;
@@ -45,6 +45,10 @@ class ChatServer : public ServerApi {
   enum class Step { kWhole, kReasoning, kVerdict, kSecondTry };
 
   Step StepOf(const Progress& progress) const;
+  // Tokens that the next answer may have.
+  uint32_t MaxTokens(const v1::Query& query, const Progress& progress) const;
+  // Whether a second try of a prompt that is asked in one request shows the model its first answer.
+  bool ShowsWhatItSaid(const v1::Query& query, const Progress& progress) const;
   Ask AskFor(const v1::Query& query, const Progress& progress) const;
 
   const v1::OpenAiConfig config_;

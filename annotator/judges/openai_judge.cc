@@ -645,18 +645,23 @@ void OpenAiJudge::Complete(Request& request, int curl_code) {
     reason = absl::StrCat("it answers ", status, status == 404 ? "; check annotator.openai.url and model" : "", ": ",
                           said());
     ending = Ending::kFailed;
-  } else if (!api_->IsAnswer(request.response)) {
-    result = "invalid";
-    reason = absl::StrCat("it sends what is no answer to ", api_->path(), ": ", said());
-    ending = Ending::kFailed;
-  } else if (!probe) {
-    const ServerApi::Progress& before = request.task->progress;
-    answer = endpoint.api->Read(request.task->query, before, request.response);
-    tokens = answer.next.has_value() ? std::pair(answer.next->prompt_tokens, answer.next->completion_tokens)
-                                     : std::pair(answer.verdict.prompt_tokens, answer.verdict.completion_tokens);
-    tokens.first -= before.prompt_tokens;
-    tokens.second -= before.completion_tokens;
-    if (answer.empty) {
+  } else {
+    bool valid = false;
+    if (probe) {
+      valid = api_->IsAnswer(request.response);
+    } else {
+      const ServerApi::Progress& before = request.task->progress;
+      answer = endpoint.api->Read(request.task->query, before, request.response);
+      valid = answer.valid;
+      tokens = answer.next.has_value() ? std::pair(answer.next->prompt_tokens, answer.next->completion_tokens)
+                                       : std::pair(answer.verdict.prompt_tokens, answer.verdict.completion_tokens);
+      if (valid) tokens = {tokens.first - before.prompt_tokens, tokens.second - before.completion_tokens};
+    }
+    if (!valid) {
+      result = "invalid";
+      reason = absl::StrCat("it sends what is no answer to ", api_->path(), ": ", said());
+      ending = Ending::kFailed;
+    } else if (answer.empty) {
       result = "empty";
       reason = "its answer is empty or was broken off";
       ending = Ending::kEmpty;

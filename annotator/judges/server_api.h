@@ -38,14 +38,14 @@ class ServerApi {
   };
   // The body of the query's next request.
   virtual std::string Request(const v1::Query& query, const Progress& progress) const = 0;
-  // Whether a body that came with status 200 belongs to this API at all.
-  virtual bool IsAnswer(const std::string& body) const = 0;
   struct Answer {
+    bool valid = true;   // false: the body does not belong to this API at all, and the rest says nothing
     bool empty = false;  // it was broken off, or says nothing: worth another try
     // The query needs another request, made with this; `verdict` is not set then.
     std::optional<Progress> next;
     Verdict verdict;  // with the tokens of all requests
   };
+  // Reads a body that came with status 200.
   virtual Answer Read(const v1::Query& query, const Progress& progress, const std::string& body) const = 0;
   // A request was refused with `body`. True where the next one will be another: what the server refuses by name is left
   // out of it, or renamed. Says so in the log.
@@ -53,8 +53,10 @@ class ServerApi {
 
   // A small request that shows what the server understands.
   virtual std::string Probe() const = 0;
+  // Whether a body that came with status 200 to a probe belongs to this API at all.
+  virtual bool IsAnswer(const std::string& body) const = 0;
   enum class Probed { kUsable, kAskAgain, kRefused };
-  // The outcome of a probe; status 200 comes with an answer (IsAnswer). kAskAgain: another Probe tells more. kUsable:
+  // The outcome of a probe; status 200 comes with a body that IsAnswer. kAskAgain: another Probe tells more. kUsable:
   // `found` is what the log should say.
   virtual Probed OnProbe(long status, const std::string& body, std::string* found) = 0;
 };

@@ -86,6 +86,7 @@ ServerApi::Answer EmbeddingServer::Read(const v1::Query& query, const Progress&,
   const Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
   const auto embeddings = Embeddings(json);
   Answer answer;
+  answer.valid = !embeddings.empty();
   if (embeddings.size() != 2) {
     answer.verdict.outcome = v1::OUTCOME_UNPARSABLE;
     answer.verdict.raw = absl::StrCat(embeddings.size(), " embeddings for two texts");

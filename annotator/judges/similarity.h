@@ -30,10 +30,10 @@ class EmbeddingServer : public ServerApi {
   absl::Status Check(const v1::Query& query) const override;
   const char* path() const override { return "/embeddings"; }
   std::string Request(const v1::Query& query, const Progress& progress) const override;
-  bool IsAnswer(const std::string& body) const override;
   Answer Read(const v1::Query& query, const Progress& progress, const std::string& body) const override;
   bool Adapt(const std::string& request, const std::string& body) override { return false; }
   std::string Probe() const override;
+  bool IsAnswer(const std::string& body) const override;
   Probed OnProbe(long status, const std::string& body, std::string* found) override;
 
  private:
