@@ -24,10 +24,10 @@ class UnrollSink : public ActorSink {
 
 // An actor that holds the policy itself.
 struct LocalActor : ServedActor<UnrollSink> {
-  Unrolls next;          // for the next batch: none, or one unroll for each environment
+  Unrolls next = {};     // for the next batch: none, or one unroll for each environment
   uint64_t batches = 0;  // taken so far
   // Where the policy is told caption rewards: the rewards that the actor knows, of the captions that it has mentioned.
-  absl::flat_hash_map<uint64_t, float> told;
+  absl::flat_hash_map<uint64_t, float> told = {};
   bool forget = false;  // `told` was emptied
 };
 
