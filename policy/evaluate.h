@@ -23,7 +23,7 @@ struct EvaluationFeedback {
   v1::CaptionRule caption_rule = v1::CAPTION_RULE_EXACT;
   size_t max_caption_length = 0;
   // What each caption is worth, by id; a caption that is not here: 0.
-  absl::flat_hash_map<uint64_t, float> caption_rewards;
+  absl::flat_hash_map<uint64_t, float> caption_rewards = {};
 };
 
 struct EvaluationOptions {
