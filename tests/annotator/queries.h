@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "annotator/host.h"
+#include "common/log.h"
 #include "common/protocol.h"
 #include "sibyl/v1/annotator.pb.h"
 #include "tests/process.h"
@@ -38,7 +39,10 @@ class TemporaryFolder {
 // What a process gives to the annotator's parts.
 class TestHost {
  public:
-  explicit TestHost(Clock& clock) : heartbeats_(clock, metrics), host_{clock, metrics, heartbeats_, Keep()} {}
+  explicit TestHost(Clock& clock) : heartbeats_(clock, metrics), host_{clock, metrics, heartbeats_, Keep()} {
+    // Makes the logger before there are threads, as programs do. ThreadSanitizer does not see spdlog's own lock.
+    spdlog::default_logger();
+  }
 
   operator const Host&() const { return host_; }  // NOLINT: a host wherever one is wanted
   // The reason that a part gave for ending the process.
